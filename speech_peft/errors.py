@@ -1,0 +1,34 @@
+"""What this package raises, so that a command can tell a user's mistake from a bug of ours."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SpeechPeftError(Exception):
+    """The base of every error whose message is written for the user."""
+
+
+class ConfigError(SpeechPeftError, ValueError):
+    """A recipe, an option or an argument is wrong; commands exit with 2."""
+
+
+class AudioError(SpeechPeftError):
+    """One recording cannot be used; a batch lists the reason and goes on."""
+
+    def __init__(self, path: object, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+
+def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
+    """The options a user most likely meant, best first; empty when nothing is close."""
+    return get_close_matches(name, list(options), n=n, cutoff=0.5)
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """A sentence for the end of an error: the nearest names, or all there are when none is near."""
+    options = sorted(options)
+    close = nearest(name, options)
+    if close:
+        return f"Did you mean {' or '.join(repr(option) for option in close)}?"
+    return f"There are: {', '.join(options) or 'none'}."
