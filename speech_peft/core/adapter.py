@@ -1,0 +1,53 @@
+"""The two things that can sit at a site: an adapter, and a mixer of adapters."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import SpeechPeftError
+from .context import Context
+
+
+class NotMergeable(SpeechPeftError):
+    """The adapter is not a change of one weight, so it cannot disappear into the base."""
+
+    def __init__(self, adapter: type, why: str = "it is not a linear change of one weight"):
+        super().__init__(f"{adapter.__name__.strip('_')} cannot be merged: {why}")
+
+
+class Adapter(nn.Module):
+    """Rewrites one site's output. `x` entered the site, `y` is what the frozen model made of it."""
+
+    def before(self, x: Float[Tensor, "..."], ctx: Context) -> Float[Tensor, "..."]:
+        """What the frozen modules get to see instead of `x`."""
+        return x
+
+    def forward(
+        self, x: Float[Tensor, "... i"], y: Float[Tensor, "... o"], ctx: Context
+    ) -> Float[Tensor, "... o"]:
+        raise NotImplementedError
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias of the frozen layer that would alone do what layer and adapter do together.
+
+        Raises NotMergeable where no such weight exists.
+        """
+        raise NotMergeable(type(self))
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision the adapter computes in; None when it has no parameters."""
+        return next((p.dtype for p in self.parameters()), None)
+
+
+class Mixer(nn.Module):
+    """Combines what the adapters named in `over` would each have made of y at the same site."""
+
+    over: tuple[str, ...]
+
+    def forward(self, x: Tensor, y: Tensor, outputs: list[Tensor], ctx: Context) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return next((p.dtype for p in self.parameters()), None)

@@ -1,0 +1,37 @@
+"""What one forward pass knows besides its input, and which adapters it runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """Side information of one forward pass; a method declares the fields it `reads`."""
+
+    task: Int[Tensor, " b"] | None = None
+    memory: Float[Tensor, "b m d"] | None = None
+    """A condition to attend to."""
+    mask: Bool[Tensor, "b t"] | None = None
+    """True where a frame holds signal."""
+    timestep: Float[Tensor, " b"] | None = None
+
+
+@dataclass
+class Current:
+    """The state every port of one model shares: one forward at a time, threads get their own copy."""
+
+    active: tuple[str, ...] = ()
+    ctx: Context = field(default_factory=Context)
+
+    @contextmanager
+    def set(self, active: tuple[str, ...], ctx: Context) -> Iterator[None]:
+        before = self.active, self.ctx
+        self.active, self.ctx = active, ctx
+        try:
+            yield
+        finally:
+            self.active, self.ctx = before

@@ -1,0 +1,55 @@
+"""A model explains itself: which adapters sit where, what trains, what it costs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from .model import AdaptedModel
+
+
+@dataclass(frozen=True)
+class Row:
+    """One adapter of a model."""
+
+    adapter: str
+    method: str
+    sites: tuple[str, ...]
+    parameters: int
+    trainable: int
+    active: bool
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """Numbers held by these parameters, each parameter once."""
+    return sum({id(p): p.numel() for p in parameters}.values())
+
+
+def rows(model: AdaptedModel) -> list[Row]:
+    """One row per adapter."""
+    return [
+        Row(
+            adapter=name,
+            method=method.name,
+            sites=tuple(site.name for site in model.sites[name]),
+            parameters=count(model.parameters_of(name)),
+            trainable=count(p for p in model.parameters_of(name) if p.requires_grad),
+            active=name in model.active,
+        )
+        for name, method in model.methods.items()
+    ]
+
+
+def describe(model: AdaptedModel) -> str:
+    """A plain-text table, one line per adapter and one for the frozen base."""
+    base = count(model.base.parameters())
+    lines = [f"{type(model.base).__name__}: {base:,} parameters, frozen"]
+    for row in rows(model):
+        state = "active" if row.active else "idle"
+        share = 100 * row.trainable / (base + row.parameters)
+        lines.append(
+            f"  {row.adapter} ({row.method}, {state}): {len(row.sites)} sites "
+            f"({row.sites[0]} … {row.sites[-1]}), {row.parameters:,} parameters, "
+            f"{row.trainable:,} trained = {share:.2f} % of all"
+        )
+    return "\n".join(lines)

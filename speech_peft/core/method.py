@@ -1,0 +1,71 @@
+"""A method: the configuration of one adapter, and the recipe to build it at a site."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from ..errors import ConfigError
+from .adapter import Adapter, Mixer
+from .site import Kind, Site
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .model import AdaptedModel
+
+
+class Method(BaseModel):
+    """One published idea, with its settings. Subclasses register themselves: `@METHODS.register("lora")`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    """The registered name, set by the registry."""
+    kinds: ClassVar[frozenset[Kind]]
+    """Where the method makes sense."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """The Context fields it cannot do without."""
+
+    sites: tuple[str, ...] = ("*.ffn",)
+    """Globs over site names."""
+
+    @property
+    def identity_at_init(self) -> bool:
+        """Whether a fresh adapter leaves the frozen model's output as it is."""
+        return True
+
+    @property
+    def keeps_length(self) -> bool:
+        """False for methods that add, drop or move frames (prompts, conditional computation)."""
+        return True
+
+    def shared(self, sites: Sequence[Site]) -> nn.Module | None:
+        """One network for all sites (a hypernetwork, a router); most methods have none."""
+        return None
+
+    def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter | Mixer:
+        """The trained part for one site; `target` is the frozen module at the site's exit."""
+        raise NotImplementedError
+
+    def lifecycle(self, model: "AdaptedModel", adapter: str) -> "Lifecycle | None":
+        """The method's part in the training loop, when it has one."""
+        return None
+
+    @classmethod
+    def examples(cls) -> list["Method"]:
+        """The configurations that the contract suite runs."""
+        return [cls()]
+
+    def check(self, adapter: str, site: Site) -> None:
+        """Raise ConfigError, naming the site, where this method must not sit."""
+        if site.kind not in self.kinds:
+            raise ConfigError(
+                f"adapter {adapter!r}: {self.name} cannot sit at {site.name}, a site of kind {site.kind!r}; "
+                f"it sits at: {', '.join(sorted(self.kinds))}"
+            )
+        if site.fixed_length and not self.keeps_length:
+            raise ConfigError(
+                f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site of "
+                "fixed length (its positions would be silently wrong). Choose sites before the encoder's stack."
+            )

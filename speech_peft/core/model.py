@@ -1,0 +1,136 @@
+"""A frozen model, its sites, and the named adapters attached to them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from torch import nn
+
+from ..errors import ConfigError, did_you_mean
+from .adapter import Adapter, Mixer
+from .context import Context, Current
+from .method import Method
+from .port import Port, install
+from .recompute import Recompute
+from .site import Site, resolve, select
+
+
+class AdaptedModel(nn.Module):
+    """Runs a frozen module with the active adapters at its sites.
+
+    The base stays the stock object it was: same class, same keys, in eval mode, and calling it (or a submodule
+    of it) directly runs the adapters too. `using()` with no name is the bare base, bit for bit. A model runs one
+    forward at a time; give each thread a deepcopy.
+
+    Raises ConfigError when a glob matches no site or a method must not sit at one.
+
+    >>> model = AdaptedModel(encoder, sites, {"telephone": Lora(rank=8)})       # doctest: +SKIP
+    >>> with model.using("telephone"): states = model(mel).last_hidden_state    # doctest: +SKIP
+    """
+
+    def __init__(self, base: nn.Module, sites: Sequence[Site], methods: Mapping[str, Method]):
+        super().__init__()
+        self.base = base.requires_grad_(False).eval()
+        self.methods = dict(methods)
+        self.sites = {name: select(sites, method.sites) for name, method in methods.items()}
+        self.blocks = [site.entry for site in sites if site.kind == "block"]
+        self.adapters = nn.ModuleDict()
+        self.shared = nn.ModuleDict()
+        self.current = Current(active=tuple(methods))
+        for name, method in self.methods.items():
+            self._build(name, method)
+        reads = {name: method.reads for name, method in self.methods.items()}
+        occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
+        install(base, [Port(s, self._peers(s), reads, self.current) for s in occupied.values()])
+
+    def _build(self, name: str, method: Method) -> None:
+        shared = method.shared(self.sites[name])
+        if shared is not None:
+            self.shared[name] = shared
+        parts = nn.ModuleDict()
+        for site in self.sites[name]:
+            method.check(name, site)
+            parts[key_of(site)] = method.build(site, resolve(self.base, site.exit), shared)
+        self.adapters[name] = parts
+
+    def _peers(self, site: Site) -> dict[str, Adapter | Mixer]:
+        return {name: self.at(name, site) for name in self.adapters if site in self.sites[name]}
+
+    def at(self, name: str, site: Site) -> Adapter | Mixer:
+        """The part of adapter `name` that sits at `site`."""
+        return cast("Adapter | Mixer", cast(nn.ModuleDict, self.adapters[name])[key_of(site)])
+
+    def forward(self, *args: Any, ctx: Context | None = None, **kwargs: Any) -> Any:
+        """Call the base with its own arguments; `ctx` is seen by every adapter during this call."""
+        if ctx is None:
+            return self.base(*args, **kwargs)
+        with self.context(ctx):
+            return self.base(*args, **kwargs)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The adapters that run, in the order in which they are applied."""
+        return self.current.active
+
+    def activate(self, *names: str) -> None:
+        """Let these adapters run, in this order, until told otherwise."""
+        self._known(names)
+        self.current.active = names
+
+    @contextmanager
+    def using(self, *names: str) -> Iterator["AdaptedModel"]:
+        """Run only these adapters inside the block; `using()` is the bare base."""
+        self._known(names)
+        with self.current.set(names, self.current.ctx):
+            yield self
+
+    @contextmanager
+    def context(self, ctx: Context) -> Iterator["AdaptedModel"]:
+        """Let every forward inside the block, of the base or any of its submodules, see `ctx`."""
+        with self.current.set(self.current.active, ctx):
+            yield self
+
+    def trainable(self, *names: str) -> list[nn.Parameter]:
+        """Let exactly these adapters be trained; returns their parameters."""
+        self._known(names)
+        for name in self.adapters:
+            for part in self._parts(name):
+                part.requires_grad_(name in names)
+        return [p for name in names for p in self.parameters_of(name) if p.requires_grad]
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """All parameters of one adapter, those of its shared network included."""
+        self._known((name,))
+        return [p for part in self._parts(name) for p in part.parameters()]
+
+    def _parts(self, name: str) -> list[nn.Module]:
+        return [self.adapters[name], *([self.shared[name]] if name in self.shared else [])]
+
+    def recompute(self) -> None:
+        """Trade time for memory: blocks keep no activations and run again in the backward pass."""
+        for path in self.blocks:
+            block = resolve(self.base, path)
+            if not isinstance(block.forward, Recompute):
+                block.forward = Recompute(block.forward, self.current)
+
+    def train(self, mode: bool = True) -> "AdaptedModel":
+        """Switch the adapters; the base stays in eval mode, as frozen includes dropout and running statistics."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    def describe(self) -> str:
+        """A table of what sits where and what it costs."""
+        from .describe import describe
+
+        return describe(self)
+
+    def _known(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.adapters:
+                raise ConfigError(f"no adapter is called {name!r}. {did_you_mean(name, self.adapters)}")
+
+
+def key_of(site: Site) -> str:
+    """The site's name as a key of a ModuleDict, which allows no dots."""
+    return site.name.replace(".", "/")

@@ -1,0 +1,32 @@
+"""Gradient checkpointing that recomputes with the context of its own forward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .context import Current
+
+
+class Recompute:
+    """Stands in for a block's `forward`: saves no activations inside it and runs it again when they are needed.
+
+    The second run happens during backward. By then another forward pass (a teacher, the next task) may have set
+    another context or other active adapters, and the gradient would silently go to those; so both are noted at
+    the first run and restored at the second.
+    """
+
+    def __init__(self, forward: Callable[..., Any], current: Current):
+        self.forward, self.current = forward, current
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.forward(*args, **kwargs)
+        active, ctx = self.current.active, self.current.ctx
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.current.set(active, ctx):
+                return self.forward(*args, **kwargs)
+
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
