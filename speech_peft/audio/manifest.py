@@ -1,0 +1,352 @@
+"""Lists of utterances, in the forms people already have, as one `Row` each.
+
+| what `read` is given | what it is taken for |
+| --- | --- |
+| `.jsonl` (`.json`, `.ndjson`; `.gz` too) | one object a line; NeMo's names are understood |
+| `.csv`, `.tsv` (`.gz` too) | a table with a header; columns are recognised by name |
+| folder with `wav.scp` | Kaldi: `segments`, `text`, `utt2spk`, `utt2lang` as far as they are there |
+| folder with `metadata.csv`, `.tsv` or `.jsonl` | AudioFolder: `file_name` and any other column |
+| folder with `noisy/` and `clean/` | pairs of the same relative stem |
+| folder whose recordings all lie one folder down | classification: the folder's name is the label |
+| any other folder, or one recording | recordings without text |
+
+Relative paths start at the manifest's folder. Every error names the file and the line.
+"""
+
+import csv
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import ConfigError, did_you_mean
+from .atomic import atomic_path
+from .io import AUDIO_SUFFIXES
+
+PathLike = str | os.PathLike[str]
+
+# A field and the column names that mean it, the likeliest first. Common Voice, NeMo, ESC-50, LibriTTS, ...
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "utt_id", "utterance_id", "uid"),
+    "audio": (
+        "audio",
+        "audio_filepath",
+        "audio_path",
+        "file_name",
+        "filename",
+        "path",
+        "file",
+        "wav",
+        "wav_path",
+        "clip",
+    ),
+    "start": ("start", "offset", "start_time"),
+    "duration": ("duration", "seconds"),
+    "text": ("text", "sentence", "transcript", "transcription", "normalized_text", "raw_text"),
+    "label": ("label", "class", "category", "target"),
+    "speaker": ("speaker", "speaker_id", "client_id", "spk"),
+    "lang": ("lang", "language", "locale"),
+    "target_audio": ("target_audio", "clean", "clean_path", "target_path"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance: where its samples are, and what is known about them."""
+
+    id: str
+    audio: Path
+    start: float = 0.0  # seconds into `audio`
+    duration: float | None = None  # seconds; None: to the end
+    text: str | None = None
+    label: str | None = None
+    speaker: str | None = None
+    lang: str | None = None
+    target_audio: Path | None = None  # the clean recording of a noisy one
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(path: PathLike, columns: Mapping[str, str] | None = None) -> list[Row]:
+    """The rows of a manifest of any kind; `columns` says which column holds a field when names do not tell.
+
+    >>> read("validated.tsv", columns={"text": "sentence_normalised"})      # doctest: +SKIP
+    """
+    path = Path(path)
+    for name in columns or {}:
+        if name not in COLUMNS:
+            raise ConfigError(f"columns.{name}: a row has no such field. {did_you_mean(name, COLUMNS)}")
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such manifest, folder or recording")
+    rows = _folder(path, columns or {}) if path.is_dir() else _file(path, columns or {})
+    if not rows:
+        raise ConfigError(f"{path}: lists no recording")
+    return rows
+
+
+def write(path: PathLike, rows: Iterable[Row]) -> None:
+    """One JSON object a line (gzip if the name ends in .gz), in NeMo's names; paths below the folder relative."""
+    path = Path(path)
+    with atomic_path(path) as temporary, _create(temporary, gz=path.suffix == ".gz") as file:
+        for row in rows:
+            file.write(
+                json.dumps(_record(row, Path(os.path.abspath(path.parent))), ensure_ascii=False) + "\n"
+            )
+
+
+def read_pairs(noisy: PathLike, clean: PathLike) -> list[Row]:
+    """Noisy recordings with their clean ones as `target_audio`, matched by relative path without the suffix."""
+    noisy, clean = Path(noisy), Path(clean)
+    sources, targets = ({_stem(file, top): file for file in recordings(top)} for top in (noisy, clean))
+    alone = [str(sources[name]) for name in sources.keys() - targets.keys()]
+    alone += [str(targets[name]) for name in targets.keys() - sources.keys()]
+    if alone:
+        shown = "".join(f"\n  {name}" for name in sorted(alone)[:20])
+        more = f"\n  ... and {len(alone) - 20} more" if len(alone) > 20 else ""
+        raise ConfigError(f"{noisy} and {clean}: {len(alone)} recordings have no partner:{shown}{more}")
+    return [Row(name, file, target_audio=targets[name]) for name, file in sources.items()]
+
+
+def recordings(folder: PathLike) -> list[Path]:
+    """Every recording below a folder, sorted; hidden files and links to folders are left out."""
+    found = []
+    for top, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = (name for name in files if not name.startswith("."))
+        found += [Path(top, name) for name in visible if Path(name).suffix.lower() in AUDIO_SUFFIXES]
+    return sorted(found)
+
+
+def _stem(file: Path, top: Path) -> str:
+    return file.relative_to(top).with_suffix("").as_posix()
+
+
+# ---------------------------------------------------------------- files
+
+
+def _file(path: Path, columns: Mapping[str, str]) -> list[Row]:
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix in (".jsonl", ".json", ".ndjson"):
+        return _rows(path, _json_lines(path), columns)
+    if suffix in (".csv", ".tsv"):
+        return _rows(path, _table(path, tabs=suffix == ".tsv"), columns)
+    if suffix in AUDIO_SUFFIXES:
+        return [Row(path.stem, path)]
+    raise ConfigError(f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz) and not a recording")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: not a JSON object on one line ({error})") from error
+        if not isinstance(record, dict):
+            raise ConfigError(f"{path}:{number}: expected an object {{...}}, got {line[:40]!r}")
+        yield number, record
+
+
+def _table(path: Path, tabs: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _text(path) as file:
+        header = file.readline()
+        delimiter = "\t" if tabs else max(",;|\t", key=header.count)
+        file.seek(0)
+        # Tab-separated files do not quote: Common Voice sentences begin and end with bare quotes.
+        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, restkey="")
+        try:
+            for record in table:
+                if "" in record or None in record.values():
+                    names = ", ".join(table.fieldnames or ())
+                    raise ConfigError(
+                        f"{path}:{table.line_num}: more or fewer cells than the header: {names}"
+                    )
+                yield table.line_num, record
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}:{table.line_num + 1}: {error}") from error
+
+
+def _rows(path: Path, records: Iterable[tuple[int, dict[str, Any]]], columns: Mapping[str, str]) -> list[Row]:
+    return _unique(path, [(number, *_row(path, number, record, columns)) for number, record in records])
+
+
+def _row(path: Path, number: int, record: dict[str, Any], columns: Mapping[str, str]) -> tuple[Row, bool]:
+    """The row, and whether its id was given (else it is made from the path)."""
+    where = f"{path}:{number}"
+    names = {name.strip().lower(): name for name in record}
+    cells: dict[str, Any] = {}
+    used = set()
+    for name, aliases in COLUMNS.items():
+        column = columns.get(name) or next((names[alias] for alias in aliases if alias in names), None)
+        if column is None:
+            continue
+        if column not in record:
+            raise ConfigError(f"{where}: no column {column!r} for {name}; found: {', '.join(record)}")
+        used.add(column)
+        if record[column] not in (None, ""):
+            cells[name] = record[column]
+    if "audio" not in cells:
+        raise ConfigError(
+            f"{where}: no audio path; columns found: {', '.join(record)}. Name it: columns.audio=NAME"
+        )
+    audio = _resolve(path.parent, str(cells["audio"]))
+    target = cells.get("target_audio")
+    row = Row(
+        id=str(
+            cells.get("id", _stem(audio, path.parent) if audio.is_relative_to(path.parent) else audio.stem)
+        ),
+        audio=audio,
+        start=_seconds(where, "start", cells.get("start", 0.0)),
+        duration=_seconds(where, "duration", cells["duration"]) if "duration" in cells else None,
+        **{
+            name: str(cells[name]) if name in cells else None for name in ("text", "label", "speaker", "lang")
+        },
+        target_audio=None if target is None else _resolve(path.parent, str(target)),
+        extra={name: value for name, value in record.items() if name not in used},
+    )
+    if "text" not in cells and used & {
+        columns.get("text") or "",
+        *(names.get(n, "") for n in COLUMNS["text"]),
+    }:
+        row = replace(row, text="")  # the column is there and empty: nothing is said, which is not "unknown"
+    return row, "id" in cells
+
+
+def _seconds(where: str, name: str, cell: Any) -> float:
+    try:
+        seconds = float(cell)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0 and (seconds > 0 or name == "start")):
+        raise ConfigError(
+            f"{where}: {name} is {cell!r}; expected seconds, {'>= 0' if name == 'start' else '> 0'}"
+        )
+    return seconds
+
+
+def _resolve(folder: Path, name: str) -> Path:
+    return folder / Path(name).expanduser()
+
+
+def _unique(path: Path, rows: list[tuple[int, Row, bool]]) -> list[Row]:
+    """Rows of distinct ids: made ones get suffix and start where the path alone does not tell them apart."""
+    counts: dict[str, int] = {}
+    for _, row, _ in rows:
+        counts[row.id] = counts.get(row.id, 0) + 1
+    seen: dict[str, int] = {}
+    unique = []
+    for number, row, given in rows:
+        if counts[row.id] > 1 and not given:
+            row = replace(row, id=f"{row.id}{row.audio.suffix}@{row.start:.3f}")
+        if row.id in seen:
+            raise ConfigError(f"{path}:{number}: id {row.id!r} was already used on line {seen[row.id]}")
+        seen[row.id] = number
+        unique.append(row)
+    return unique
+
+
+# ---------------------------------------------------------------- folders
+
+
+def _folder(path: Path, columns: Mapping[str, str]) -> list[Row]:
+    if (path / "wav.scp").exists():
+        return _kaldi(path)
+    for name in ("metadata.jsonl", "metadata.csv", "metadata.tsv"):
+        if (path / name).exists():
+            return _file(path / name, columns)
+    if (path / "noisy").is_dir() and (path / "clean").is_dir():
+        return read_pairs(path / "noisy", path / "clean")
+    files = recordings(path)
+    one_down = bool(files) and all(len(file.relative_to(path).parts) == 2 for file in files)
+    rows = [Row(_stem(file, path), file, label=file.parent.name if one_down else None) for file in files]
+    return _unique(path, [(number, row, False) for number, row in enumerate(rows, 1)])
+
+
+def _kaldi(folder: Path) -> list[Row]:
+    scp = folder / "wav.scp"
+    waves = {name: (number, rest) for number, name, rest in _keyed(scp)}
+    for number, rest in waves.values():
+        if rest.endswith("|"):
+            raise ConfigError(
+                f"{scp}:{number}: {rest!r} is a shell command; it is not run. Convert it to a recording first"
+            )
+    texts, speakers, langs = (
+        {name: rest for _, name, rest in _keyed(folder / file)} if (folder / file).exists() else {}
+        for file in ("text", "utt2spk", "utt2lang")
+    )
+
+    def row(name: str, audio: str, start: float = 0.0, duration: float | None = None) -> Row:
+        path = _resolve(folder, audio)
+        text, speaker, lang = texts.get(name), speakers.get(name), langs.get(name)
+        return Row(name, path, start, duration, text=text, speaker=speaker, lang=lang)
+
+    segments = folder / "segments"
+    if not segments.exists():
+        return [row(name, rest) for name, (_, rest) in waves.items()]
+    rows = []
+    for number, name, rest in _keyed(segments):
+        where = f"{segments}:{number}"
+        recording, *times = rest.split()
+        if len(times) < 2:
+            raise ConfigError(f"{where}: expected 'utterance recording start end', got '{name} {rest}'")
+        if recording not in waves:
+            raise ConfigError(
+                f"{where}: recording {recording!r} is not in wav.scp. {did_you_mean(recording, waves)}"
+            )
+        start, end = _seconds(where, "start", times[0]), float(times[1])
+        duration = None if end == -1 else _seconds(where, "duration", end - start)  # Kaldi: -1 is the end
+        rows.append(row(name, waves[recording][1], start, duration))
+    return rows
+
+
+def _keyed(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, first word, rest; a first word that comes twice is refused."""
+    seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        name, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        if name in seen:
+            raise ConfigError(f"{path}:{number}: {name!r} was already on line {seen[name]}")
+        seen[name] = number
+        yield number, name, rest.strip()
+
+
+# ---------------------------------------------------------------- text
+
+
+def _text(path: Path) -> TextIO:
+    opened = gzip.open if path.suffix == ".gz" else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
+
+
+def _create(path: Path, gz: bool) -> TextIO:
+    return gzip.open(path, "wt", encoding="utf-8") if gz else open(path, "w", encoding="utf-8")  # type: ignore[return-value]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with _text(path) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
+    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise ConfigError(f"{path}:{number + 1}: cannot be read as UTF-8 text ({error})") from error
+
+
+def _record(row: Row, folder: Path) -> dict[str, Any]:
+    def relative(file: Path) -> str:
+        file = Path(os.path.abspath(file))
+        return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+    record: dict[str, Any] = {"id": row.id, "audio_filepath": relative(row.audio)}
+    if row.start:
+        record["offset"] = row.start
+    for name in ("duration", "text", "label", "speaker", "lang"):
+        if (cell := getattr(row, name)) is not None:
+            record[name] = cell
+    if row.target_audio is not None:
+        record["target_audio"] = relative(row.target_audio)
+    return record | {name: cell for name, cell in row.extra.items() if name not in record}
