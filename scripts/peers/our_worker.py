@@ -1,0 +1,24 @@
+"""Our side of the transcription comparison, over the same protocol as faster_whisper_worker.py."""
+
+import json
+import sys
+import time
+
+import torch
+from speech_peft.infer.transcriber import Transcriber
+
+
+def main() -> None:
+    adapter, weights, context, threads = sys.argv[1:5]
+    torch.set_num_threads(int(threads))
+    transcriber = Transcriber(weights=weights, adapter=adapter or None, context=context or None)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        files = json.loads(line)["files"]
+        started = time.perf_counter()
+        texts = {str(result.path): result.text for result in transcriber.transcribe(files)}
+        seconds = time.perf_counter() - started
+        print(json.dumps({"seconds": seconds, "texts": [texts[file] for file in files]}), flush=True)
+
+
+main()
