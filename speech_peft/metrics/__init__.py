@@ -1,0 +1,1 @@
+"""Scores a reader can trust: error rates, their intervals, and the page that shows them."""

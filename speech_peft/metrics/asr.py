@@ -1,0 +1,227 @@
+"""The scores of recognition runs: error rates with intervals, slices, speed, and how any two runs differ.
+
+The result is plain data (`scores.json`), and what the report and the gate read.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from statistics import quantiles
+from typing import Any
+
+from . import bootstrap
+from .normalise import CHARACTER_LANGUAGES, Normaliser, language_code
+from .predictions import Prediction
+from .wer import Counts, Pair, align_words, corpus, count, count_characters
+
+FORMAT = 1
+MIN_GROUPS = 10  # fewer speakers than this do not carry an interval; recordings are drawn then
+_DURATIONS = ((2, "up to 2 s"), (5, "2 to 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A prediction with its errors."""
+
+    prediction: Prediction
+    pairs: tuple[Pair, ...]
+    words: Counts
+    characters: Counts
+    raw_words: Counts
+    """Without any normalisation."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system on one test set."""
+
+    name: str
+    scored: tuple[Scored, ...]
+    seconds: float | None = None
+    """Wall time of all of it, warm-up excluded; None: the sum of the predictions' own times."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scores are made; written beside them."""
+
+    group_by: str = "auto"
+    """What the bootstrap draws: a column, `speaker`, `audio`, or `auto`: the coarsest with enough groups."""
+    slice_by: tuple[str, ...] = ("lang", "duration")
+    min_n: int = 20
+    """A slice with fewer utterances gets no rate."""
+    resamples: int = bootstrap.RESAMPLES
+    level: float = bootstrap.LEVEL
+    seed: int = 0
+
+
+def score(
+    predictions: Sequence[Prediction], normaliser: Normaliser, language: str = ""
+) -> tuple[Scored, ...]:
+    """Align every prediction with its reference; `language` is for rows that name none."""
+    languages = [item.lang or language for item in predictions]
+    said = [normaliser(item.text, code) for item, code in zip(predictions, languages, strict=True)]
+    heard = [normaliser(item.pred_text, code) for item, code in zip(predictions, languages, strict=True)]
+    raw = align_words([item.text for item in predictions], [item.pred_text for item in predictions])
+    rows = zip(predictions, align_words(said, heard), said, heard, raw, strict=True)
+    return tuple(
+        Scored(item, pairs, count(pairs), count_characters(reference, hypothesis), count(raw_pairs))
+        for item, pairs, reference, hypothesis, raw_pairs in rows
+    )
+
+
+def scores(runs: Sequence[Run], normaliser: Normaliser, options: Options | None = None) -> dict[str, Any]:
+    """Everything `scores.json` holds, for any number of runs."""
+    options = options or Options()
+    unit = grouping(runs, options.group_by)
+    return {
+        "format": FORMAT,
+        "task": "asr",
+        "normaliser": {"id": normaliser.id, "version": normaliser.version},
+        "metric": headline(runs),
+        "bootstrap": {
+            "unit": unit,
+            "resamples": options.resamples,
+            "level": options.level,
+            "seed": options.seed,
+        },
+        "min_n": options.min_n,
+        "runs": {run.name: _summary(run, unit, options) for run in runs},
+        "comparisons": [compare(a, b, unit, options, headline(runs)) for a, b in combinations(runs, 2)],
+    }
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """`cer` where most utterances are in a language written without spaces, else `wer`."""
+    languages = [language_code(item.prediction.lang) for run in runs for item in run.scored]
+    return "cer" if 2 * sum(code in CHARACTER_LANGUAGES for code in languages) > len(languages) else "wer"
+
+
+def grouping(runs: Sequence[Run], wanted: str = "auto") -> str:
+    """The column whose values the bootstrap draws."""
+    if wanted != "auto":
+        return wanted
+    rows = [item for run in runs for item in run.scored]
+    for column in ("speaker", "audio"):
+        values = [value_of(item, column) for item in rows]
+        if all(values) and len(set(values)) >= MIN_GROUPS:
+            return column
+    return "id"
+
+
+def value_of(item: Scored, column: str) -> str:
+    """The cell of a manifest column, as text; durations are sorted into buckets."""
+    prediction = item.prediction
+    if column == "duration":
+        longer = f"over {_DURATIONS[-1][0]} s"
+        return next((label for limit, label in _DURATIONS if prediction.duration <= limit), longer)
+    if column == "audio":
+        return prediction.audio_filepath
+    if column in ("id", "lang", "speaker"):
+        return getattr(prediction, column)
+    value = prediction.columns.get(column)
+    return "" if value is None else str(value)
+
+
+def compare(a: Run, b: Run, unit: str, options: Options, metric: str = "wer") -> dict[str, Any]:
+    """How b differs from a on the utterances that both have, with the interval and p of the difference."""
+    first = {item.prediction.id: item for item in a.scored}
+    both = [(first[item.prediction.id], item) for item in b.scored if item.prediction.id in first]
+    pairs = [(_counts(old, metric), _counts(new, metric)) for old, new in both]
+    errors_a, errors_b = [old.errors for old, _ in pairs], [new.errors for _, new in pairs]
+    found = bootstrap.difference(
+        errors_a,
+        errors_b,
+        [old.reference for old, _ in pairs],
+        [value_of(old, unit) for old, _ in both],
+        resamples=options.resamples,
+        level=options.level,
+        seed=options.seed,
+    )
+    changes = [new - old for old, new in zip(errors_a, errors_b, strict=True)]
+    return {
+        "a": a.name,
+        "b": b.name,
+        "metric": metric,
+        "n": len(both),
+        "better": sum(change < 0 for change in changes),
+        "worse": sum(change > 0 for change in changes),
+        "same": sum(change == 0 for change in changes),
+        **(asdict(found) if found else {"delta": None, "low": None, "high": None, "p": None}),
+    }
+
+
+def _counts(item: Scored, metric: str) -> Counts:
+    return item.characters if metric == "cer" else item.words
+
+
+def _summary(run: Run, unit: str, options: Options) -> dict[str, Any]:
+    audio = sum(item.prediction.duration for item in run.scored)
+    seconds = run.seconds if run.seconds is not None else sum(item.prediction.time for item in run.scored)
+    return {
+        "n": len(run.scored),
+        "failed": sum(item.prediction.error is not None for item in run.scored),
+        "groups": len({value_of(item, unit) for item in run.scored}),
+        "wer": _rate(run.scored, lambda item: item.words, unit, options),
+        "cer": _rate(run.scored, lambda item: item.characters, unit, options),
+        "raw_wer": _plain(corpus(item.raw_words for item in run.scored)),
+        "audio_seconds": audio,
+        "seconds": seconds,
+        "rtfx": audio / seconds if seconds else None,
+        "slices": {column: _slices(run, column, unit, options) for column in options.slice_by},
+        "config": dict(run.config),
+        "hardware": dict(run.hardware),
+    }
+
+
+def _plain(counts: Counts) -> dict[str, Any]:
+    return {"rate": counts.rate, **asdict(counts), "reference": counts.reference}
+
+
+def _rate(
+    items: Sequence[Scored], counts_of: Callable[[Scored], Counts], unit: str, options: Options
+) -> dict[str, Any]:
+    counts = [counts_of(item) for item in items]
+    found = bootstrap.interval(
+        [one.errors for one in counts],
+        [one.reference for one in counts],
+        [value_of(item, unit) for item in items],
+        resamples=options.resamples,
+        level=options.level,
+        seed=options.seed,
+    )
+    return _plain(corpus(counts)) | (asdict(found) if found else {"low": None, "high": None})
+
+
+def _slices(run: Run, column: str, unit: str, options: Options) -> dict[str, Any]:
+    label = _binner([item.prediction.columns.get(column) for item in run.scored])
+    groups: dict[str, list[Scored]] = defaultdict(list)
+    for item in run.scored:
+        groups[label(item.prediction.columns.get(column)) or value_of(item, column) or "(none)"].append(item)
+    return {
+        value: {"n": len(items), "wer": None, "cer": None}
+        if len(items) < options.min_n
+        else {
+            "n": len(items),
+            "wer": _rate(items, lambda item: item.words, unit, options),
+            "cer": _rate(items, lambda item: item.characters, unit, options),
+        }
+        for value, items in sorted(groups.items())
+    }
+
+
+def _binner(values: list[Any]) -> Callable[[Any], str]:
+    """Names the quarter of a numeric column with many values (an SNR, say); nothing for other columns."""
+    if not all(isinstance(value, int | float) for value in values) or len(set(values)) <= 10:
+        return lambda value: ""
+    edges = quantiles(values, n=4)
+
+    def quarter(value: float) -> str:
+        at = sum(value > edge for edge in edges)
+        low, high = (min(values), *edges)[at], (*edges, max(values))[at]
+        return f"quarter {at + 1}: {low:.3g} to {high:.3g}"
+
+    return quarter
