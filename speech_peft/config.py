@@ -1,0 +1,346 @@
+"""Recipes: YAML and `key=value` overrides in, frozen and validated models out.
+
+Nothing here imports torch, so a typo costs a blink. The fields of an adapter belong to its method and those of a
+degradation step to the step: `methods_of` and `degrader_of` validate them next, still before any weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from .errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from .core.method import Method
+
+M = TypeVar("M", bound=BaseModel)
+REQUIRED = "???"
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe; a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(Part):
+    """The frozen model."""
+
+    name: str
+    weights: str
+    """A folder, a hub id, or `pkg:PACKAGE/path`."""
+    revision: str | None = None
+    context: Literal["full", "fit"] | None = None
+    """Whisper: encode the native 30 s, or only the audio there is."""
+
+    def options(self) -> dict[str, Any]:
+        """What `open_backbone` takes besides name and weights: only what the recipe says."""
+        return self.model_dump(exclude={"name", "weights"}, exclude_none=True)
+
+
+class AsrConfig(Part):
+    """Speech to text."""
+
+    name: Literal["asr"]
+    decoder: Literal["whisper", "ctc"]
+    """Whisper's own decoder by teacher forcing, or a CTC layer on the encoder of any backbone."""
+    label_smoothing: Share = 0.0
+    language: str | None = None
+    """Whisper: the language token of a multilingual model."""
+    vocabulary: str | None = None
+    """CTC: the characters; by default those of the training text."""
+
+
+class CacheConfig(Part):
+    """The frozen-prefix cache: blocks below the lowest adapter run once per clip."""
+
+    where: Literal["memory", "disk"]
+    dtype: Literal["float32", "float16"] = "float32"
+    """float32 is exact; float16 halves the space."""
+    folder: str | None = None
+    """For `disk`; by default inside the run's folder."""
+
+
+class DataConfig(Part):
+    """What is heard, and how it is batched."""
+
+    train: str
+    """A manifest or a folder."""
+    valid: str | None = None
+    degrade: tuple[dict[str, Any], ...] = ()
+    """Steps applied to training clips, on the fly."""
+    degrade_valid: bool = True
+    """Whether validation clips are degraded too (always in the same way)."""
+    clean: Share = 0.0
+    """Share of the training clips left as recorded."""
+    variants: PositiveInt | None = None
+    """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
+    seconds_per_batch: Positive = 120.0
+    native_share: Share = 0.0
+    """Share of batches padded to the backbone's native length, so that a `fit` model keeps hearing long audio."""
+    min_seconds: Positive = 0.1
+    max_seconds: Positive = 30.0
+    max_valid: PositiveInt | None = None
+    """Validate on the first so many clips."""
+    max_bad_fraction: Share = 0.01
+    workers: Annotated[int, Field(ge=0)] = 1
+    preload_hours: Annotated[float, Field(ge=0)] = 2.0
+    """A corpus up to this size is decoded once and kept in memory."""
+    cache: CacheConfig | None = None
+
+
+class OptimConfig(Part):
+    """AdamW and the shape of its learning rate."""
+
+    lr: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the rate falls to 0 over the run, by steps or by time, whichever is further."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: Positive | None = 1.0
+
+
+class TrainerConfig(Part):
+    """How long, on what, and how often to look up."""
+
+    max_steps: PositiveInt | None = None
+    max_minutes: Positive | None = None
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "auto"
+    accumulate: PositiveInt = 1
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
+    nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
+    threads: PositiveInt | None = None
+    """CPU threads of torch; by default torch's own choice."""
+    valid_every_steps: PositiveInt | None = None
+    """By default only at the end."""
+    save_every_steps: PositiveInt | None = None
+    save_every_seconds: Positive | None = 60.0
+    log_every_steps: PositiveInt = 10
+    max_trainable_pct: Annotated[float, Field(gt=0, le=100)] = 20.0
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> TrainerConfig:
+        if self.max_steps is None and self.max_minutes is None:
+            raise ValueError("give max_steps, max_minutes or both: without one the run never ends")
+        return self
+
+
+class Recipe(Part):
+    """One training run, complete."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    out: str
+    """The run's folder; each trained adapter is written to `out/<its name>`."""
+    backbone: BackboneConfig
+    adapters: dict[str, dict[str, Any]]
+    """Name to `{method: NAME, **fields}`, or `{from: FOLDER or hub id}`."""
+    active: tuple[str, ...] = ()
+    """Adapters applied, in order; by default all."""
+    train: tuple[str, ...] = ()
+    """Adapters trained; by default those that are not `from` somewhere."""
+    task: AsrConfig
+    data: DataConfig
+    optim: OptimConfig = OptimConfig()
+    trainer: TrainerConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        """Writes the defaults of `active` and `train` out, so that a saved recipe says what ran."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("adapters"), dict):
+            return raw
+        adapters: dict[str, Any] = raw["adapters"]
+        new = [
+            name for name, fields in adapters.items() if not (isinstance(fields, dict) and "from" in fields)
+        ]
+        return {**raw, "active": raw.get("active") or list(adapters), "train": raw.get("train") or new}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        for name, fields in self.adapters.items():
+            if ("from" in fields) == ("method" in fields):
+                raise ValueError(f"adapters.{name}: give either `method: NAME` or `from: FOLDER`")
+            if not name.isidentifier():
+                raise ValueError(f"adapters.{name}: a name is letters, digits and _, since it names a folder")
+        for key, names in (("active", self.active), ("train", self.train)):
+            for name in names:
+                if name not in self.adapters:
+                    raise ValueError(
+                        f"{key}: no adapter is called {name!r}. {did_you_mean(name, self.adapters)}"
+                    )
+        if not self.train:
+            raise ValueError("train: nothing to train; name at least one adapter")
+        if idle := set(self.train) - set(self.active):
+            raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
+        if self.data.cache and self.data.degrade and not self.data.variants:
+            raise ValueError(
+                "data.cache: on-the-fly degradation gives every epoch new audio, which no cache can hold. Set "
+                "data.variants=N to degrade each clip in N fixed ways, or drop data.cache"
+            )
+        return self
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes in this package: `asr/whisper_parallel` and so on to their files."""
+    root = Path(__file__).parent / "recipes"
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find(recipe: str) -> Path:
+    """The file of a recipe given by path or by bundled name."""
+    if (path := Path(recipe)).is_file():
+        return path
+    if recipe in (names := bundled()):
+        return names[recipe]
+    raise ConfigError(
+        f"recipe {recipe!r} is neither a file nor a bundled recipe. {did_you_mean(recipe, names)}"
+    )
+
+
+def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The validated recipe; every problem of one kind is reported at once, each by its dotted key."""
+    path = find(recipe)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    if unset := [key for key, value in _leaves(tree) if value == REQUIRED]:
+        raise ConfigError("\n".join(f"{key}: required; give it as {key}=VALUE" for key in unset))
+    result = validate(Recipe, tree)
+    for key in ("train", "valid"):
+        value = getattr(result.data, key)
+        if value is not None and not Path(value).exists():
+            raise ConfigError(f"data.{key}: {value} does not exist{_nearby(Path(value))}")
+    return result
+
+
+def validate(model: type[M], tree: Any, where: str = "") -> M:
+    """`tree` as a `model`; a ConfigError with one line per problem otherwise."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
+
+
+def methods_of(recipe: Recipe) -> dict[str, Method]:
+    """The methods of the adapters that start from scratch, validated by their own fields."""
+    from .registry import METHODS
+
+    methods: dict[str, Method] = {}
+    for name, fields in recipe.adapters.items():
+        if "method" in fields:
+            try:
+                method = METHODS[fields["method"]]
+            except ConfigError as error:
+                raise ConfigError(f"adapters.{name}.method: {error}") from None
+            rest = {key: value for key, value in fields.items() if key != "method"}
+            methods[name] = validate(method, rest, f"adapters.{name}")
+    return methods
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out; reading it gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# ---- errors and paths ------------------------------------------------------------------------------------------
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    steps = key.split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"{override!r}: overrides are key=value, as in optim.lr=3e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
+    here: Any = tree
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        if isinstance(here, list):
+            if not step.isdigit() or int(step) >= len(here):
+                raise ConfigError(
+                    f"{key}: {'.'.join(steps[:depth])} is a list of {len(here)}; give 0 to {len(here) - 1}"
+                )
+            index: Any = int(step)
+        elif isinstance(here, dict):
+            index = step
+        else:
+            raise ConfigError(f"{key}: {'.'.join(steps[:depth])} is {here!r}, which has no parts")
+        if last:
+            here[index] = value
+        else:
+            if isinstance(here, dict) and here.get(index) is None:
+                here[index] = {}
+            here = here[index]
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items: Any = (
+        tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
+    )
+    if items is None:
+        yield path, tree
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{path}.{key}".lstrip("."))
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> str:
+    """One problem, in the words of the recipe."""
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join([*([where] if where else []), *loc])
+    came = error.get("input")
+    match error["type"]:
+        case "extra_forbidden":
+            owner = _part_at(model, loc[:-1])
+            return f"{key}: {owner.__name__} has no field {loc[-1]!r}. {did_you_mean(loc[-1], owner.model_fields)}"
+        case "missing":
+            return f"{key}: required; give it as {key}=VALUE"
+        case "literal_error":
+            hint = f" {did_you_mean(came, _words(error))}" if isinstance(came, str) else ""
+            return f"{key}: got {came!r}, expected {error['ctx']['expected']}.{hint}"
+        case "value_error":
+            message = str(error["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+        case _:
+            return f"{key}: got {came!r} ({type(came).__name__}). {error['msg']}"
+
+
+def _words(error: Any) -> list[str]:
+    return [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+
+
+def _part_at(model: type[BaseModel], loc: Sequence[str]) -> type[BaseModel]:
+    """The model that a path of field names leads to."""
+    for name in loc:
+        if name in model.model_fields:
+            annotation = model.model_fields[name].annotation
+            kinds = [annotation, *get_args(annotation)]
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return model
+
+
+def _nearby(path: Path) -> str:
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f". {did_you_mean(path.name, siblings)}" if siblings else f" (nor does the folder {path.parent})"

@@ -1,0 +1,142 @@
+"""Speech to text: Whisper's own decoder by teacher forcing, or a CTC layer on any encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.base import Backbone, Encoded
+from ..config import AsrConfig, Recipe
+from ..decoders.ctc import Characters, CtcHead
+from ..decoders.whisper_text import greedy
+from ..errors import ConfigError
+from ..metrics.normalise import normaliser
+from ..metrics.wer import align_words, corpus, count
+from ..registry import TASKS
+from .base import Loss, Scores, Task
+
+if TYPE_CHECKING:
+    from ..audio.batch import Batch
+    from ..core.model import AdaptedModel
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One validation batch: its loss, and what was said and heard."""
+
+    loss: float
+    targets: int
+    said: list[str]
+    heard: list[str]
+
+
+class Decoder(Protocol):
+    """Encoder states to a loss and to text."""
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss: ...
+    def decode(self, encoded: Encoded) -> list[str]: ...
+
+
+class TeacherForcing:
+    """Whisper's frozen decoder predicts each token from those before it; adapters may sit in it."""
+
+    def __init__(self, backbone: Backbone, config: AsrConfig):
+        if not hasattr(backbone, "generation"):
+            raise ConfigError(
+                f"task.decoder: {backbone.name} has no text decoder of its own; use task.decoder=ctc"
+            )
+        self.backbone, self.smoothing, self.language = backbone, config.label_smoothing, config.language
+        self.prompt = list(backbone.generation.prompt(config.language))
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+        """Cross entropy over the text and its end; the prompt is given, not learned."""
+        inputs, labels = self.tokens(texts, encoded.states.device)
+        whisper = self.backbone.module
+        hidden = whisper.model.decoder(
+            input_ids=inputs, encoder_hidden_states=encoded.states, use_cache=False
+        ).last_hidden_state
+        wanted = labels != IGNORED  # the projection to 50,000 tokens is the costly part: only where it counts
+        logits = whisper.proj_out(hidden[wanted]).float()
+        total = F.cross_entropy(logits, labels[wanted], reduction="sum", label_smoothing=self.smoothing)
+        return Loss(total, int(wanted.sum()))
+
+    def tokens(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Decoder inputs and labels: prompt, " text", end; the input ends one earlier, the labels start one later."""
+        end = self.backbone.generation.eot
+        limit = self.backbone.module.config.max_target_positions
+        encode = self.backbone.tokenizer.encode
+        rows = [
+            [*self.prompt, *encode(" " + text.strip(), add_special_tokens=False)][: limit - 1] + [end] for text in texts
+        ]
+        width = max(map(len, rows))
+        full = torch.full((len(rows), width), end)
+        labels = torch.full((len(rows), width), IGNORED)
+        for i, row in enumerate(rows):
+            full[i, : len(row)] = torch.tensor(row)
+            labels[i, len(self.prompt) : len(row)] = full[i, len(self.prompt) : len(row)]
+        return full[:, :-1].to(device), labels[:, 1:].to(device)
+
+    def decode(self, encoded: Encoded) -> list[str]:
+        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]
+
+
+class CtcLayer:
+    """A trained linear layer over characters, alignment-free."""
+
+    def __init__(self, head: CtcHead):
+        self.head = head
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+        return Loss(*self.head.loss(encoded.states, encoded.mask, texts))
+
+    def decode(self, encoded: Encoded) -> list[str]:
+        return self.head.decode(encoded.states, encoded.mask)
+
+
+@TASKS.register("asr")
+class Asr(Task):
+    """Learns to write down what is said; validated by the corpus word error rate."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel, texts: list[str]):
+        super().__init__(recipe, backbone, model)
+        self.decoder: Decoder
+        if recipe.task.decoder == "ctc":
+            characters = recipe.task.vocabulary or Characters.of(texts).characters
+            head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
+            self.decoder = CtcLayer(head)
+        else:
+            self.decoder = TeacherForcing(backbone, recipe.task)
+
+    def head_config(self) -> dict[str, Any]:
+        return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
+
+    def _ctc(self) -> dict[str, CtcHead]:
+        return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
+
+    def loss(self, batch: Batch) -> Loss:
+        return self.decoder.loss(self.encode(batch), batch.texts)
+
+    def examine(self, batch: Batch) -> Examined:
+        encoded = self.encode(batch)
+        loss = self.decoder.loss(encoded, batch.texts)
+        return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
+
+    def validate(self, batches: list[Examined]) -> Scores:
+        write = normaliser(self.recipe.task.language)
+        said = [write(text) for batch in batches for text in batch.said]
+        heard = [write(text) for batch in batches for text in batch.heard]
+        rate = corpus(count(pairs) for pairs in align_words(said, heard)).rate
+        loss = sum(b.loss for b in batches) / max(1, sum(b.targets for b in batches))
+        return Scores("wer", 0.0 if rate is None else rate, loss)
+
+
+def sites_for(task: AsrConfig, backbone: Backbone) -> list[Any]:
+    """The sites an adapter may take: with CTC the text decoder never runs, so none of its sites."""
+    sites = list(backbone.sites())
+    return sites if task.decoder == "whisper" else [s for s in sites if not s.name.startswith("decoder.")]

@@ -1,0 +1,252 @@
+"""A task: a loss over batches. Freezing, rates, checkpoints, procedures and validation are inherited."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from ..config import OptimConfig, Recipe
+from ..errors import ConfigError, SpeechPeftError
+
+if TYPE_CHECKING:
+    from ..audio.batch import Batch
+    from ..backbones.base import Backbone, Encoded
+    from ..core.model import AdaptedModel
+    from .prefix_cache import PrefixCache
+
+# How many training batches a method with a procedure is shown before step 0 (scores, masks).
+FIRST_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A batch's summed loss, and how many targets (tokens, clips) it is summed over."""
+
+    total: Tensor
+    targets: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What validation found; lower is better."""
+
+    name: str
+    value: float
+    loss: float
+
+
+class Task(L.LightningModule, ABC):
+    """Trains the adapters named in the recipe, and a task's own heads, on a frozen backbone."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel):
+        super().__init__()
+        self.recipe, self.backbone, self.model = recipe, backbone, model
+        self.heads = nn.ModuleDict()
+        self.cache: PrefixCache | None = None
+        self.strict_loading = False  # the base is not in our checkpoints; see load_state_dict
+        self.batches_seen = 0
+        self.scores: Scores | None = None
+        self._seconds_before, self._started = 0.0, time.monotonic()
+        model.activate(*recipe.active)
+        model.trainable(*recipe.train)
+        lives = {name: model.methods[name].lifecycle(model, name) for name in recipe.train}
+        self.lifecycles = [life for life in lives.values() if life is not None]
+
+    # ---- what a task says ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of one batch."""
+
+    @abstractmethod
+    def validate(self, batches: list[Any]) -> Scores:
+        """The scores of a whole validation set, from what `validation_step` returned for each batch."""
+
+    def head_config(self) -> dict[str, Any]:
+        """What rebuilds the heads at inference; written into adapter.json."""
+        return {}
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Encoder states of a batch, through the prefix cache when there is one."""
+        if self.cache is not None:
+            return self.cache.encode(batch)
+        return self.backbone.encode(self.backbone.prepare(batch.audio, batch.lengths))
+
+    # ---- training -----------------------------------------------------------------------------------------
+
+    def trained(self) -> list[nn.Parameter]:
+        """Every parameter that trains: the adapters named in `train`, and the heads."""
+        own = [p for name in self.recipe.train for p in self.model.parameters_of(name)]
+        return [p for p in [*own, *self.heads.parameters()] if p.requires_grad]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optim = self.recipe.optim
+        return torch.optim.AdamW(self.trained(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, earlier parts of a resumed run included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def fraction(self) -> float:
+        """How far the run is, 0 to 1: by steps or by time, whichever is further."""
+        trainer = self.recipe.trainer
+        by_steps = self.global_step / trainer.max_steps if trainer.max_steps else 0.0
+        by_time = self._shared_seconds() / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def _shared_seconds(self) -> float:
+        """The first process's clock, so that every process takes the same step and stops together."""
+        return self.trainer.strategy.broadcast(self.seconds) if self.trainer.world_size > 1 else self.seconds
+
+    def on_train_start(self) -> None:
+        self._started = time.monotonic()
+        if self.lifecycles and self.global_step == 0:
+            for life in self.lifecycles:
+                life.on_fit_start(self._mean_loss, self._first_batches())
+
+    def _first_batches(self) -> Iterator[Batch]:
+        for batch in islice(self.trainer.datamodule.train_dataloader(), FIRST_BATCHES):
+            yield self.transfer_batch_to_device(batch, self.device, 0)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        rate = learning_rate(self.recipe.optim, self.global_step, self.fraction())
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        # The randomness of a batch is a function of its place in the run, so a resumed run repeats it exactly.
+        torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
+        for life in self.lifecycles:
+            life.before_forward(self.global_step)
+        loss = total = self._mean_loss(batch)
+        for life in self.lifecycles:
+            extra = life.extra_losses(self.global_step, lambda: self._mean_loss(batch))
+            total = sum(extra.values(), start=total)
+        self.batches_seen += 1
+        return {"loss": total, "task_loss": loss.detach()}
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        """The mean over the targets of all processes: each target weighs the same however they are spread."""
+        if not len(batch.lengths):  # every clip of the batch was unreadable
+            return torch.stack([p.sum() for p in self.trained()]).sum() * 0.0
+        loss = self.loss(batch)
+        targets: float = loss.targets
+        if self.trainer.world_size > 1:
+            count = torch.tensor(float(loss.targets), device=self.device)
+            targets = self.trainer.strategy.reduce(count, reduce_op="mean").item()
+        return loss.total / max(targets, 1.0)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for life in self.lifecycles:
+            life.after_backward()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for life in self.lifecycles:
+            life.after_step(self.global_step)
+
+    # ---- validation ---------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._validated: list[Any] = []
+        for life in self.lifecycles:
+            life.before_eval()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.lengths):
+            self._validated.append(self.examine(batch))
+
+    @abstractmethod
+    def examine(self, batch: Batch) -> Any:
+        """What `validate` needs to know of one batch."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores = self.validate(self._validated)
+
+    # ---- state: everything but the base -------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Task:
+        super().train(mode)
+        self.model.train(mode)  # keeps the base in eval mode
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if not key.startswith("model.base.")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Strict about everything that we save."""
+        if wrong := set(self.state_dict()) ^ set(state_dict):
+            raise SpeechPeftError(f"checkpoint: {', '.join(sorted(wrong)[:5])} on one side only; another recipe's?")
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {
+            "batches_seen": self.batches_seen,
+            "seconds": self.seconds,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "base": self.backbone.card().sha256,
+            "scores": vars(self.scores) if self.scores else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        run = checkpoint["run"]
+        self.batches_seen, self._seconds_before = run["batches_seen"], run["seconds"]
+        self.scores = Scores(**run["scores"]) if run["scores"] else None
+
+
+def _seed(*parts: int) -> int:
+    """A 63-bit seed; the same parts give the same seed on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def learning_rate(optim: OptimConfig, step: int, fraction: float) -> float:
+    """Warm-up by steps, then the schedule over the fraction of the run."""
+    warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup else 1.0
+    match optim.schedule:
+        case "linear":
+            fall = 1.0 - fraction
+        case "cosine":
+            fall = 0.5 * (1.0 + math.cos(math.pi * fraction))
+        case "constant":
+            fall = 1.0
+    return optim.lr * warm * fall
+
+
+def check_frozen(task: Task) -> str:
+    """The table of what trains; raises ConfigError when the base would train, or too much would."""
+    thawed = [name for name, p in task.model.base.named_parameters() if p.requires_grad]
+    if thawed:
+        raise ConfigError(f"the base would train: {', '.join(thawed[:5])} require(s) grad. Nothing was changed.")
+    trained = sum(p.numel() for p in task.trained())
+    base = sum(p.numel() for p in task.model.base.parameters())
+    percent = 100 * trained / (base + trained)
+    limit = task.recipe.trainer.max_trainable_pct
+    heads = [f"  head {name}: {sum(p.numel() for p in head.parameters()):,}" for name, head in task.heads.items()]
+    table = "\n".join([task.model.describe(), *heads, f"  trained in all: {trained:,} = {percent:.2f} %"])
+    if percent > limit:
+        raise ConfigError(
+            f"trainer.max_trainable_pct: {percent:.1f} % of all parameters would train, the limit is {limit:g} %. "
+            f"Choose a smaller adapter or raise the limit.\n{table}"
+        )
+    return table
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over every parameter and buffer, by name: the frozen base has the same one before and after."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

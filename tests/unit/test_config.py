@@ -1,0 +1,90 @@
+"""A recipe is checked before anything is loaded, and the message says what to type instead."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from speech_peft import config
+from speech_peft.errors import ConfigError
+
+RECIPE = {
+    "out": "runs/x",
+    "backbone": {"name": "whisper", "weights": "pkg:w/model"},
+    "adapters": {"a": {"method": "lora", "rank": 4}},
+    "task": {"name": "asr", "decoder": "whisper"},
+    "data": {"train": "???"},
+    "trainer": {"max_steps": 3},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "train.jsonl").touch()
+    path = tmp_path / "recipe.yaml"
+
+    def write(**changes):
+        tree = {**RECIPE, "data": {"train": str(tmp_path / "train.jsonl")}, **changes}
+        path.write_text(yaml.safe_dump(tree))
+        return str(path)
+
+    return write
+
+
+def test_overrides_are_applied_on_the_dotted_path_before_validation(recipe):
+    read = config.read(
+        recipe(), ["optim.lr=1e-4", "adapters.a.rank=8", "data.valid=null", "trainer.max_minutes=4"]
+    )
+    assert read.optim.lr == 1e-4
+    assert read.adapters["a"]["rank"] == 8
+    assert read.trainer.max_minutes == 4
+
+
+def test_a_saved_recipe_reads_back_equal(recipe, tmp_path):
+    read = config.read(recipe(), ["data.clean=0.25"])
+    (tmp_path / "again.yaml").write_text(config.dump(read))
+    assert config.read(str(tmp_path / "again.yaml")) == read
+
+
+def test_required_values_are_all_reported_by_their_full_path(recipe):
+    path = recipe(data={"train": "???", "valid": "???"})
+    with pytest.raises(ConfigError, match=r"data\.train: required(.|\n)*data\.valid: required"):
+        config.read(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lrr=1", r"optim\.lrr: OptimConfig has no field 'lrr'. Did you mean 'lr'"),
+        ("optim.lr=fast", r"optim\.lr: got 'fast' \(str\)"),
+        ("task.decoder=whispr", r"task\.decoder: got 'whispr'.*Did you mean 'whisper'"),
+        ("active=[b]", r"active: no adapter is called 'b'"),
+        ("adapters.a.from=x", r"adapters\.a: give either"),
+        ("data.train=nowhere/x.jsonl", r"data\.train: nowhere/x\.jsonl does not exist"),
+        ("trainer.max_steps=null", r"trainer: give max_steps, max_minutes or both"),
+        ("optim.lr.x=1", r"optim\.lr is .*no parts|optim\.lr: got"),
+        ("novalue", "overrides are key=value"),
+    ],
+)
+def test_mistakes_name_the_dotted_key_and_the_way_out(recipe, override, message):
+    with pytest.raises(ConfigError, match=message):
+        config.read(recipe(optim={"lr": 1e-3}), [override])
+
+
+def test_a_cache_refuses_degradation_that_is_new_in_every_epoch(recipe):
+    path = recipe()
+    over = ["data.cache={where: memory}", "data.degrade=[{kind: band}]"]
+    with pytest.raises(ConfigError, match=r"data\.variants=N"):
+        config.read(path, over)
+    config.read(path, [*over, "data.variants=2"])
+
+
+def test_unknown_recipe_names_the_bundled_ones():
+    with pytest.raises(ConfigError, match="asr/whisper_parallel"):
+        config.find("asr/whisper_paralel")
+
+
+def test_reading_a_recipe_does_not_import_torch(recipe):
+    code = f"import sys; from speech_peft import config; config.read({recipe()!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
