@@ -1,0 +1,293 @@
+"""Whisper: encoder and decoder, over its native 30 s or over the audio there is.
+
+Stock Whisper pads every clip to 30 s. With `context="fit"` the encoder reads only what a batch holds, rounded up
+to a grid: same modules, the first rows of the sinusoid table. Untrained this makes Whisper loop; adapters trained
+so make it ten times as fast on short clips, and adapter files record which of the two they were trained for.
+
+The mask of Whisper's attention is unused, so what a clip is padded with reaches its states: results do not depend
+on the rest of a batch only when its clips share one length of the grid (`padded_samples`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import ConfigError, did_you_mean
+from ..registry import BACKBONES
+from .base import Backbone, Encoded, Features, Row, Stack, below, load
+from .weights import Origin
+
+GRID_SECONDS = 0.5
+FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the second convolution
+Context = Literal["full", "fit"]
+
+_SUBLAYERS = (
+    Row("", "block", "{b}"),
+    Row("tail", "tail", "{b}.fc1", "{b}"),
+    Row("attn", "attn", "{b}.self_attn"),
+    *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.{n}_proj") for n in "qkv"),
+    Row("attn.o", "linear", "{b}.self_attn.out_proj"),
+    Row("norm_attn", "norm", "{b}.self_attn_layer_norm"),
+    Row("ffn", "ffn", "{b}.fc1", "{b}.fc2"),
+    Row("ffn.up", "linear", "{b}.fc1"),
+    Row("ffn.down", "linear", "{b}.fc2"),
+    Row("norm_ffn", "norm", "{b}.final_layer_norm"),
+)
+_CROSS = (
+    Row("cross", "cross", "{b}.encoder_attn"),
+    *(Row(f"cross.{n}", "linear", f"{{b}}.encoder_attn.{n}_proj") for n in "qkv"),
+    Row("cross.o", "linear", "{b}.encoder_attn.out_proj"),
+    Row("norm_cross", "norm", "{b}.encoder_attn_layer_norm"),
+)
+STACKS = (
+    # No mask, and positions are added before the first block: frames may come and go inside these sites.
+    Stack(
+        "model.encoder.layers", _SUBLAYERS, frozenset({"stack", "block", "attn"}), "model.encoder.layer_norm"
+    ),
+    # The decoder's causal mask and cache count tokens.
+    Stack(
+        "model.decoder.layers",
+        (*_SUBLAYERS, *_CROSS),
+        frozenset(),
+        "model.decoder.layer_norm",
+        "decoder.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Token ids that decoding needs."""
+
+    sot: int
+    """Start of transcript."""
+    eot: int
+    no_timestamps: int
+    timestamp_begin: int
+    """The token <|0.00|>; each later one is 0.02 s more."""
+    start_of_previous: int
+    no_speech: int | None
+    suppress: tuple[int, ...] = ()
+    """Never written: punctuation of captions and the like."""
+    begin_suppress: tuple[int, ...] = ()
+    """Never written first."""
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    """(decoder block, head) whose cross attention follows time."""
+    languages: Mapping[str, int] = field(default_factory=dict)
+    """Language code to token; empty for English-only models."""
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """"transcribe" and "translate" to token; empty for English-only models."""
+
+    @property
+    def is_multilingual(self) -> bool:
+        return bool(self.languages)
+
+    def prompt(
+        self, language: str | None = None, task: str = "transcribe", timestamps: bool = False
+    ) -> tuple[int, ...]:
+        """The tokens a transcript starts with; English where a multilingual model is told no language."""
+        tail = () if timestamps else (self.no_timestamps,)
+        if not self.is_multilingual:
+            if language not in (None, "en") or task != "transcribe":
+                raise ConfigError(
+                    f"this Whisper only transcribes English; language {language!r} with task {task!r} needs a "
+                    'multilingual one (its name has no ".en")'
+                )
+            return (self.sot, *tail)
+        language = language or "en"
+        if language not in self.languages:
+            raise ConfigError(
+                f"Whisper has no language {language!r}. {did_you_mean(language, self.languages)}"
+            )
+        if task not in self.tasks:
+            raise ConfigError(f"Whisper has no task {task!r}. {did_you_mean(task, self.tasks)}")
+        return (self.sot, self.languages[language], self.tasks[task], *tail)
+
+
+@BACKBONES.register("whisper")
+class Whisper(Backbone):
+    """WhisperForConditionalGeneration; `context` is "full" (stock) or "fit" (the length of the audio)."""
+
+    frame_rate: float = 50.0
+    stacks: Sequence[Stack] = STACKS
+    contexts: ClassVar[tuple[str, ...]] = get_args(Context)
+
+    def __init__(
+        self,
+        module: Any,
+        tokenizer: Any,
+        generation: Generation,
+        origin: Origin,
+        context: str = "full",
+    ):
+        if context not in self.contexts:
+            raise ConfigError(f"backbone.context: {context!r} is neither 'full' nor 'fit'")
+        self.context, self.tokenizer, self.generation = context, tokenizer, generation
+        self.dim, self.depth = module.config.d_model, module.config.encoder_layers
+        self.max_seconds = module.config.max_source_positions / self.frame_rate
+        self._mel = _LogMel(module.config.num_mel_bins)
+        super().__init__(module, origin, {"context": context})
+
+    @classmethod
+    def open(cls, folder: Path, origin: Origin, context: str = "full") -> "Whisper":
+        from transformers import GenerationConfig, WhisperForConditionalGeneration
+
+        module = load(WhisperForConditionalGeneration, folder)
+        tokenizer = _tokenizer(folder)
+        settings = (
+            GenerationConfig.from_pretrained(folder)
+            if (folder / "generation_config.json").is_file()
+            else GenerationConfig()
+        )
+        return cls(module, tokenizer, _generation(tokenizer, settings), origin, context)
+
+    @classmethod
+    def tiny(cls, seed: int, context: str = "full", seconds: float = 30.0) -> "Whisper":
+        """`seconds` shortens the native window, so that tests of the full context stay quick."""
+        from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+        tokenizer = _tiny_tokenizer()
+        end, start = (tokenizer.convert_tokens_to_ids(t) for t in ("<|endoftext|>", "<|startoftranscript|>"))
+        config = WhisperConfig(
+            vocab_size=len(tokenizer) + 1501,
+            d_model=32,
+            num_mel_bins=80,
+            max_source_positions=round(seconds * 50),
+            max_target_positions=448,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            decoder_start_token_id=start,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        module = WhisperForConditionalGeneration(config)
+        generation = Generation(
+            sot=start,
+            eot=end,
+            no_timestamps=tokenizer.convert_tokens_to_ids("<|notimestamps|>"),
+            timestamp_begin=len(tokenizer),
+            start_of_previous=tokenizer.convert_tokens_to_ids("<|startofprev|>"),
+            no_speech=tokenizer.convert_tokens_to_ids("<|nospeech|>"),
+            begin_suppress=(end,),
+            alignment_heads=((1, 0), (1, 1)),
+        )
+        return cls(module, tokenizer, generation, Origin("tiny:whisper", f"seed {seed}"), context)
+
+    @property
+    def encoder(self) -> Any:
+        return self.module.model.encoder
+
+    @property
+    def decoder(self) -> Any:
+        return self.module.model.decoder
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return self.encoder.layers
+
+    def padded_samples(self, samples: int) -> int:
+        full = round((self.max_seconds or 30.0) * self.sample_rate)
+        grid = round(GRID_SECONDS * self.sample_rate)
+        return full if self.context == "full" else min(full, max(1, math.ceil(samples / grid)) * grid)
+
+    def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
+        return Features(self._mel(audio), None, (lengths + FRAME_SAMPLES - 1) // FRAME_SAMPLES)
+
+    def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
+        encoder = self.encoder
+        states = nn.functional.gelu(encoder.conv1(features.values.to(encoder.conv1.weight.dtype)))
+        states = nn.functional.gelu(encoder.conv2(states)).permute(0, 2, 1)
+        return states + encoder.embed_positions.weight[: states.shape[1]]
+
+    def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
+        return {"attention_mask": None}
+
+    def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
+        return Encoded(self.encoder.layer_norm(states), below(features.lengths, states.shape[1]))
+
+
+class _LogMel:
+    """The stock extractor's log-mel spectrogram, for a batch at once and on the batch's device."""
+
+    def __init__(self, bins: int):
+        from transformers import WhisperFeatureExtractor
+
+        stock = WhisperFeatureExtractor(feature_size=bins)
+        self.size, self.hop = stock.n_fft, stock.hop_length
+        self.filters = torch.from_numpy(stock.mel_filters).float().T.contiguous()
+        self.window = torch.hann_window(self.size)
+
+    def __call__(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b m t"]:
+        if self.window.device != audio.device:
+            self.filters, self.window = self.filters.to(audio.device), self.window.to(audio.device)
+        spectrum = torch.stft(audio, self.size, self.hop, window=self.window, return_complex=True)[..., :-1]
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        mel = (self.filters @ power).clamp_(min=1e-10).log10_()
+        return mel.maximum(mel.amax((1, 2), keepdim=True) - 8.0).add_(4.0).div_(4.0)
+
+
+def _generation(tokenizer: Any, settings: Any) -> Generation:
+    """The ids by their names in the tokenizer; the generation config for what has no name there."""
+    ids = tokenizer.get_added_vocab()
+    sot, no_timestamps = ids["<|startoftranscript|>"], ids["<|notimestamps|>"]
+    multilingual = getattr(settings, "is_multilingual", None)
+    if multilingual is None:
+        multilingual = sot != 50257
+    # Between the start of transcript and the first task lie the languages, in every Whisper.
+    codes = {t[2:-2]: i for t, i in ids.items() if sot < i < ids["<|translate|>"]} if multilingual else {}
+    return Generation(
+        sot=sot,
+        eot=ids["<|endoftext|>"],
+        no_timestamps=no_timestamps,
+        timestamp_begin=no_timestamps + 1,
+        start_of_previous=ids["<|startofprev|>"],
+        no_speech=ids.get("<|nospeech|>", ids.get("<|nocaptions|>")),
+        suppress=tuple(getattr(settings, "suppress_tokens", None) or ()),
+        begin_suppress=tuple(getattr(settings, "begin_suppress_tokens", None) or ()),
+        alignment_heads=tuple((b, h) for b, h in getattr(settings, "alignment_heads", None) or ()),
+        languages=codes,
+        tasks={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")} if multilingual else {},
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast, WhisperTokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        return WhisperTokenizer.from_pretrained(folder)
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _tiny_tokenizer() -> Any:
+    """Whisper's tokenizer without its merges: one token per byte, and the special ones."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    special = ("endoftext", "startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps")
+    tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
