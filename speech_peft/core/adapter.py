@@ -11,9 +11,6 @@ from .context import Context
 class NotMergeable(SpeechPeftError):
     """The adapter is not a change of one weight, so it cannot disappear into the base."""
 
-    def __init__(self, adapter: type, why: str = "it is not a linear change of one weight"):
-        super().__init__(f"{adapter.__name__.strip('_')} cannot be merged: {why}")
-
 
 class Adapter(nn.Module):
     """Rewrites one site's output. `x` entered the site, `y` is what the frozen model made of it."""
@@ -32,7 +29,12 @@ class Adapter(nn.Module):
 
         Raises NotMergeable where no such weight exists.
         """
-        raise NotMergeable(type(self))
+        raise NotMergeable(f"{type(self).__name__.strip('_')} is no linear change of one weight")
+
+    @property
+    def changes_input(self) -> bool:
+        """Whether the adapter has a `before` of its own."""
+        return type(self).before is not Adapter.before
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -18,11 +18,11 @@ def locate(address: str | Path, revision: str | None = None, offline: bool = Fal
         return folder
     if folder.exists() or str(address).startswith((".", "/", "~")) or str(address).count("/") != 1:
         raise ConfigError(
-            f"no adapter folder at {address}. An adapter is a folder with adapter.json and adapter.safetensors, "
-            "or a hub id such as org/name"
+            f"no adapter folder at {address}. An adapter is a folder with adapter.json and "
+            "adapter.safetensors, or a hub id such as org/name"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -30,7 +30,7 @@ def locate(address: str | Path, revision: str | None = None, offline: bool = Fal
                 str(address), revision=revision, allow_patterns=PATTERNS, local_files_only=offline
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"{address} (revision {revision or 'main'}) is no folder here and could not be had from the hub"
             f"{' (offline: only the local cache was searched)' if offline else ''}: {error}"

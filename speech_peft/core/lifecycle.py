@@ -1,7 +1,7 @@
 """What a method does around the training loop, when it is a procedure and not only a layer.
 
-The task drives these hooks (`tasks/base.py`); a method that needs none of them never hears of it. Schedules and
-step counts belong here, not in modules.
+The task drives these hooks (`tasks/base.py`); a method that needs none of them never hears of it. Schedules
+and step counts belong here, not in modules.
 """
 
 from collections.abc import Callable, Iterable

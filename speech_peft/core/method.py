@@ -66,6 +66,6 @@ class Method(BaseModel):
             )
         if site.fixed_length and not self.keeps_length:
             raise ConfigError(
-                f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site of "
-                "fixed length (its positions would be silently wrong). Choose sites before the encoder's stack."
+                f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site "
+                "of fixed length (its positions would be silently wrong). Choose sites before the stack."
             )

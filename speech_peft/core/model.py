@@ -18,9 +18,9 @@ from .site import Site, resolve, select
 class AdaptedModel(nn.Module):
     """Runs a frozen module with the active adapters at its sites.
 
-    The base stays the stock object it was: same class, same keys, in eval mode, and calling it (or a submodule
-    of it) directly runs the adapters too. `using()` with no name is the bare base, bit for bit. A model runs one
-    forward at a time; give each thread a deepcopy.
+    The base stays the stock object it was: same class, same keys, in eval mode, and calling it (or a
+    submodule of it) directly runs the adapters too. `using()` with no name is the bare base, bit for bit.
+    A model runs one forward at a time; give each thread a deepcopy.
 
     Raises ConfigError when a glob matches no site or a method must not sit at one.
 
@@ -114,7 +114,7 @@ class AdaptedModel(nn.Module):
                 block.forward = Recompute(block.forward, self.current)
 
     def train(self, mode: bool = True) -> "AdaptedModel":
-        """Switch the adapters; the base stays in eval mode, as frozen includes dropout and running statistics."""
+        """Switch the adapters; the base stays in eval mode: frozen includes dropout and statistics."""
         super().train(mode)
         self.base.eval()
         return self

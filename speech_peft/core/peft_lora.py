@@ -41,7 +41,7 @@ _UNSUPPORTED = {
 
 
 def export_peft(model: AdaptedModel, name: str, folder: str | Path, base_id: str) -> Path:
-    """Write adapter `name`, a LoRA, as a folder that stock PEFT loads. Raises ConfigError for other methods."""
+    """Write adapter `name`, a LoRA, as a folder that stock PEFT loads; ConfigError for other methods."""
     method = model.methods[name]
     if method.name != "lora":
         raise ConfigError(f"adapter {name!r} is a {method.name}; PEFT's files can hold only a lora")

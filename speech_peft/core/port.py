@@ -19,13 +19,17 @@ _INPUT_NAMES = ("hidden_states", "input", "inputs")
 class Port:
     """One site's two hooks. Keeps x between enter and leave, so a model runs one forward at a time.
 
-    The hooks are bound methods, not closures: `copy.deepcopy` of a model then copies its ports with it, where a
-    closure would go on running the adapters of the original.
+    The hooks are bound methods, not closures: `copy.deepcopy` of a model then copies its ports with it, where
+    a closure would go on running the adapters of the original.
     """
 
     def __init__(self, site: Site, peers: Peers, reads: Mapping[str, frozenset[str]], current: Current):
         self.site, self.peers, self.reads, self.current = site, peers, reads, current
         self.x: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A recomputed block may stop between enter and leave; what it left here is no part of a copy.
+        return {**self.__dict__, "x": None}
 
     def _running(self) -> list[str]:
         return [name for name in self.current.active if name in self.peers]
@@ -35,12 +39,17 @@ class Port:
         running = self._running()
         if not running:
             return None
-        key = None if args else next(name for name in _INPUT_NAMES if name in kwargs)
+        key = None if args else next((name for name in _INPUT_NAMES if name in kwargs), None)
+        if not args and key is None:
+            raise ConfigError(
+                f"{self.site.name}: {self.site.entry} was called with {', '.join(kwargs) or 'nothing'}; "
+                f"expected its input first, or as one of {', '.join(_INPUT_NAMES)}"
+            )
         x: Tensor = args[0] if key is None else kwargs[key]
         for name in running:
             self._check_context(name)
             peer = self.peers[name]
-            if isinstance(peer, Adapter) and type(peer).before is not Adapter.before:
+            if isinstance(peer, Adapter) and peer.changes_input:
                 x = peer.before(_cast(x, peer.dtype), self.current.ctx).to(x.dtype)
         self.x = x
         return ((x, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: x})
@@ -70,8 +79,8 @@ class Port:
         for field in self.reads[name]:
             if getattr(self.current.ctx, field) is None:
                 raise ConfigError(
-                    f"{self.site.name}: adapter {name!r} reads Context.{field}, and this forward pass gave none. "
-                    f"Call model(..., ctx=Context({field}=...))."
+                    f"{self.site.name}: adapter {name!r} reads Context.{field}, and this forward pass gave "
+                    f"none. Call model(..., ctx=Context({field}=...))."
                 )
 
 

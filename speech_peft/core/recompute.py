@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import ConfigError
 from .context import Current
 
 
 class Recompute:
-    """Stands in for a block's `forward`: saves no activations inside it and runs it again when they are needed.
+    """Stands in for a block's `forward`: keeps no activations and runs it again when they are needed.
 
-    The second run happens during backward. By then another forward pass (a teacher, the next task) may have set
-    another context or other active adapters, and the gradient would silently go to those; so both are noted at
-    the first run and restored at the second.
+    The second run happens during backward. By then another forward pass (a teacher, the next task) may have
+    set another context or other active adapters, and the gradient would silently go to those; so both are
+    noted at the first run and restored at the second.
     """
 
     def __init__(self, forward: Callable[..., Any], current: Current):
@@ -23,6 +24,11 @@ class Recompute:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
+        if kwargs.get("past_key_values") is not None:
+            raise ConfigError(
+                "recompute: a block was given a key-value cache, to which its second run would append again. "
+                "Call the model with use_cache=False, or decode under torch.no_grad()."
+            )
         active, ctx = self.current.active, self.current.ctx
 
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -93,13 +93,13 @@ class Saved:
         return hashlib.sha256(content + (self.folder / "adapter.safetensors").read_bytes()).hexdigest()
 
     def check_backbone(self, given: BackboneCard) -> None:
-        """Raise ConfigError unless `given` is the model this adapter was trained on, by name, width and depth."""
+        """Raise ConfigError unless `given` has the name, width and depth of the model it was trained on."""
         made_for = self.backbone
         if (made_for.name, made_for.dim, made_for.layers) != (given.name, given.dim, given.layers):
             raise ConfigError(f"{self.folder}: this adapter was trained on {made_for}; you gave {given}")
 
     def load_into(self, model: AdaptedModel, name: str, backbone: BackboneCard | None = None) -> None:
-        """Copy the tensors into adapter `name` of `model`; every key and shape must agree in both directions."""
+        """Copy the tensors into adapter `name` of `model`; keys and shapes must agree in both directions."""
         if backbone is not None:
             self.check_backbone(backbone)
         _fill(self.folder / "adapter.safetensors", tensors_of(model, name))

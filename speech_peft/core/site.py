@@ -46,7 +46,7 @@ def resolve(root: nn.Module, path: str) -> nn.Module:
 
 
 def select(sites: Iterable[Site], patterns: Sequence[str]) -> list[Site]:
-    """The sites whose names match any of the globs, in model order; a glob that matches nothing is an error."""
+    """The sites whose names match any of the globs, in model order; a glob with no match is an error."""
     sites = list(sites)
     names = [site.name for site in sites]
     for pattern in patterns:

@@ -13,7 +13,7 @@ Presets are published settings of the same family and change only defaults:
                         residual is added; their norms train too: add an `affine` adapter
     pfeiffer            Pfeiffer et al. 2020 (arXiv:2007.07779), once per block, on the residual stream
     llm_parallel, llm_series_input, llm_series_output
-                        LLM-Adapters (Hu et al. 2023, arXiv:2304.01933): one linear layer each, tanh, no biases
+                        LLM-Adapters (Hu et al. 2023, arXiv:2304.01933): one linear layer, tanh, no biases
 """
 
 from collections.abc import Callable
@@ -151,9 +151,8 @@ class _Branch(nn.Module):
     def linear(self) -> tuple[Tensor, Tensor | None]:
         """The matrix and bias this branch amounts to; raises NotMergeable when it is not linear."""
         if self.activation != "identity" or self.norm is not None:
-            raise NotMergeable(
-                Bottleneck, f"its activation is {self.activation}" if self.norm is None else "norm"
-            )
+            why = f"its activation is {self.activation}" if self.norm is None else "it has a norm"
+            raise NotMergeable(f"a bottleneck is not linear: {why}")
         matrix = self.scale * self.up.weight @ self.down.weight
         bias: Tensor | None = self.up.bias
         if bias is None:
