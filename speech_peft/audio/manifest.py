@@ -88,7 +88,7 @@ def read(path: PathLike, columns: Mapping[str, str] | None = None) -> list[Row]:
 
 
 def write(path: PathLike, rows: Iterable[Row]) -> None:
-    """One JSON object a line (gzip if the name ends in .gz), in NeMo's names; paths below the folder relative."""
+    """One JSON object a line (.gz compresses), in NeMo's names; paths below the folder are made relative."""
     path = Path(path)
     with atomic_path(path) as temporary, _create(temporary, gz=path.suffix == ".gz") as file:
         for row in rows:
@@ -98,7 +98,7 @@ def write(path: PathLike, rows: Iterable[Row]) -> None:
 
 
 def read_pairs(noisy: PathLike, clean: PathLike) -> list[Row]:
-    """Noisy recordings with their clean ones as `target_audio`, matched by relative path without the suffix."""
+    """Noisy recordings with their clean ones as `target_audio`, matched by relative path less suffix."""
     noisy, clean = Path(noisy), Path(clean)
     sources, targets = ({_stem(file, top): file for file in recordings(top)} for top in (noisy, clean))
     alone = [str(sources[name]) for name in sources.keys() - targets.keys()]
