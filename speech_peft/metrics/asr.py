@@ -4,12 +4,13 @@ The result is plain data (`scores.json`), and what the report and the gate read.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from statistics import quantiles
 from typing import Any
 
+from ..errors import ConfigError, did_you_mean
 from . import bootstrap
 from .normalise import CHARACTER_LANGUAGES, Normaliser, language_code
 from .predictions import Prediction
@@ -76,6 +77,8 @@ def score(
 def scores(runs: Sequence[Run], normaliser: Normaliser, options: Options | None = None) -> dict[str, Any]:
     """Everything `scores.json` holds, for any number of runs."""
     options = options or Options()
+    columns = {name for run in runs for item in run.scored for name in item.prediction.columns}
+    known_columns(columns, (*options.slice_by, options.group_by))
     unit = grouping(runs, options.group_by)
     return {
         "format": FORMAT,
@@ -110,6 +113,14 @@ def grouping(runs: Sequence[Run], wanted: str = "auto") -> str:
         if all(values) and len(set(values)) >= MIN_GROUPS:
             return column
     return "id"
+
+
+def known_columns(columns: Collection[str], wanted: Iterable[str]) -> None:
+    """Refuse a column that no row has."""
+    available = {*columns, "lang", "speaker", "audio", "duration", "id"}
+    for column in wanted:
+        if column != "auto" and column not in available:
+            raise ConfigError(f"no row has a column {column!r}. {did_you_mean(column, available)}")
 
 
 def value_of(item: Scored, column: str) -> str:

