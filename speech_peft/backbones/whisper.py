@@ -28,7 +28,7 @@ FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the secon
 Context = Literal["full", "fit"]
 
 _SUBLAYERS = (
-    Row("", "block", "{b}"),
+    Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.fc1", "{b}"),
     Row("attn", "attn", "{b}.self_attn"),
     *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.{n}_proj") for n in "qkv"),
