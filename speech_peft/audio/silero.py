@@ -1,0 +1,99 @@
+"""Silero VAD (MIT, weights from the `silero-vad` wheel) as six matrix products over all frames at once.
+
+The package itself runs one 32 ms frame per call and sets torch to one thread when imported; here only its
+weight file is used. Frames are independent up to the LSTM, so only that is a loop: 3 hours take seconds.
+(The wheel's safetensors file holds an older training than the TorchScript file that everybody uses.)
+"""
+
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
+
+FRAME = 512  # samples of 16 kHz audio per probability
+_CONTEXT = 64  # samples of the frame before, which the network was trained to see
+_REFLECTED = 64
+
+
+def weights_file() -> Path | None:
+    """Where the installed wheel keeps the network, found without importing the package."""
+    spec = find_spec("silero_vad")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "data" / "silero_vad.jit"
+    return path if path.is_file() else None
+
+
+@cache
+def _weights() -> dict[str, Float32[ndarray, "..."]]:
+    import torch
+
+    path = weights_file()
+    if path is None:
+        raise FileNotFoundError("the weights of silero-vad are not installed: pip install silero-vad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated since 2.10; it still reads it
+        state = torch.jit.load(str(path), map_location="cpu").state_dict()
+    wanted = {name.removeprefix("_model."): value for name, value in state.items() if "8k" not in name}
+    return {name.replace("reparam_conv.", ""): value.float().numpy() for name, value in wanted.items()}
+
+
+class Silero:
+    """Speech probabilities of one stream; it remembers the LSTM between calls."""
+
+    def __init__(self) -> None:
+        self._w = _weights()
+        self._tail = np.zeros(_CONTEXT, np.float32)
+        self._h = np.zeros(128, np.float32)
+        self._c = np.zeros(128, np.float32)
+
+    def __call__(self, samples: Float32[ndarray, " s"]) -> Float32[ndarray, " f"]:
+        """One probability per whole frame of 512 samples; a last part of a frame is filled with silence."""
+        if len(samples) % FRAME:
+            samples = np.pad(samples, (0, -len(samples) % FRAME))
+        stream = np.concatenate([self._tail, samples])
+        self._tail = stream[-_CONTEXT:].copy()
+        frames = sliding_window_view(stream, _CONTEXT + FRAME)[::FRAME]
+        return self._recur(self._features(frames))
+
+    def _features(self, frames: Float32[ndarray, "f s"]) -> Float32[ndarray, "f 128"]:
+        padded = np.pad(frames, ((0, 0), (0, _REFLECTED)), mode="reflect")
+        hops = sliding_window_view(padded, 256, axis=1)[:, ::128]
+        spectrum = hops @ self._w["stft.forward_basis_buffer"][:, 0].T
+        x = np.hypot(spectrum[..., :129], spectrum[..., 129:])
+        for layer, stride in enumerate((1, 2, 2, 1)):
+            name = f"encoder.{layer}"
+            x = _conv_relu(x, self._w[f"{name}.weight"], self._w[f"{name}.bias"], stride)
+        return x[:, 0]
+
+    def _recur(self, x: Float32[ndarray, "f 128"]) -> Float32[ndarray, " f"]:
+        w = self._w
+        gates = x @ w["decoder.rnn.weight_ih"].T + (w["decoder.rnn.bias_ih"] + w["decoder.rnn.bias_hh"])
+        recurrent = np.ascontiguousarray(w["decoder.rnn.weight_hh"])
+        outputs = np.empty_like(x)
+        h, c = self._h, self._c
+        for step in range(len(x)):
+            gate = gates[step] + recurrent @ h
+            enter, forget, out = _sigmoid(gate[:128]), _sigmoid(gate[128:256]), _sigmoid(gate[384:])
+            c = forget * c + enter * np.tanh(gate[256:384])
+            h = outputs[step] = out * np.tanh(c)
+        self._h, self._c = h.copy(), c
+        return _sigmoid(
+            np.maximum(outputs, 0) @ w["decoder.decoder.2.weight"][0, :, 0] + w["decoder.decoder.2.bias"]
+        )
+
+
+def _conv_relu(x: ndarray, weight: ndarray, bias: ndarray, stride: int) -> ndarray:
+    """A convolution of width 3 with one frame of zeros at both ends, over `f t c`."""
+    taps = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (0, 0))), 3, axis=1)[:, ::stride]
+    flat = taps.reshape(*taps.shape[:2], -1) @ weight.reshape(len(weight), -1).T
+    return np.maximum(flat + bias, 0)
+
+
+def _sigmoid(x: ndarray) -> ndarray:
+    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)

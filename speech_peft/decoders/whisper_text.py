@@ -1,0 +1,290 @@
+"""Whisper's stock decoder read token by token: greedy, or with a beam.
+
+The layers of the stock decoder are called one by one, as its own forward does, for two reasons: adapters hooked
+onto them run, and cross attention can be told which states are padding, so that clips of every length decode
+in one batch. (The stock forward takes no such mask.) Rows that have ended leave the batch.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from ..backbones.whisper import Generation, Whisper
+
+TOKENS_PER_SECOND = 12
+"""More than the fastest speaker's: a decoder that loops on short audio is stopped here."""
+SPARE_TOKENS = 10
+MAX_TOKENS = 224
+_DROP_SHARE = 0.25  # of the rows must have ended before it pays to copy the others together
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder wrote about one clip, and how sure it was."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Without prompt and end of text."""
+    avg_logprob: float
+    no_speech_prob: float
+    logprobs: tuple[float, ...] = field(default=(), repr=False)
+    """One a token; empty after a beam search."""
+    stopped: bool = False
+    """It reached the largest number of tokens that audio of this length may have."""
+
+    @property
+    def compression_ratio(self) -> float:
+        """Length over compressed length: a loop compresses well."""
+        raw = self.text.encode()
+        return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+
+
+def greedy(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"] | None = None,
+    *,
+    language: str | Sequence[str | None] | None = None,
+    seconds: Sequence[float] | None = None,
+) -> list[Decoded]:
+    """The likeliest token each time. `mask` is False where states are padding between clips of a batch."""
+    return decode(backbone, states, mask, language=language, seconds=seconds)
+
+
+@torch.inference_mode()
+def decode(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"] | None = None,
+    *,
+    beam_size: int = 1,
+    language: str | Sequence[str | None] | None = None,
+    seconds: Sequence[float] | None = None,
+) -> list[Decoded]:
+    """Transcripts of a batch; a language is given for all, for each, or not at all (English)."""
+    languages = [language] * len(states) if language is None or isinstance(language, str) else list(language)
+    prompt = torch.tensor([backbone.generation.prompt(code) for code in languages], device=states.device)
+    if seconds is None:
+        frames = mask.sum(1).tolist() if mask is not None else [states.shape[1]] * len(states)
+        seconds = [count / backbone.frame_rate for count in frames]
+    room = min(MAX_TOKENS, backbone.module.config.max_target_positions - prompt.shape[1] - 1)
+    limits = [min(room, int(TOKENS_PER_SECOND * s) + SPARE_TOKENS) for s in seconds]
+    reader = Reader(backbone, states, mask)
+    search = _greedy if beam_size == 1 else _beam
+    rows = search(reader, prompt, torch.tensor(limits, device=states.device), beam_size)
+    texts = backbone.tokenizer.batch_decode([row.tokens for row in rows], skip_special_tokens=True)
+    return [
+        Decoded(
+            text=" ".join(text.split()),
+            tokens=row.tokens,
+            avg_logprob=row.logprob / (len(row.tokens) + 1),
+            no_speech_prob=row.no_speech,
+            logprobs=row.logprobs,
+            stopped=row.stopped,
+        )
+        for text, row in zip(texts, rows, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def detect_language(
+    backbone: "Whisper", states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None = None
+) -> list[dict[str, float]]:
+    """The probability of each language for each clip; English alone where the model knows no other."""
+    languages = backbone.generation.languages
+    if not languages:
+        return [{"en": 1.0}] * len(states)
+    start = torch.full((len(states), 1), backbone.generation.sot, device=states.device)
+    hidden = Reader(backbone, states, mask).read(start)[:, 0]
+    table = backbone.module.proj_out.weight[torch.tensor(list(languages.values()), device=states.device)]
+    shares = (hidden @ table.T).float().softmax(-1)
+    return [dict(zip(languages, row, strict=True)) for row in shares.tolist()]
+
+
+class Reader:
+    """The decoder over one batch of encoder states, with what it has read so far in its cache."""
+
+    def __init__(self, backbone: "Whisper", states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None):
+        from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+        self.decoder: Any = backbone.decoder
+        self.projection = backbone.module.proj_out.weight
+        self.generation: Generation = backbone.generation
+        self.states = states
+        if mask is not None and bool(mask.all()):
+            mask = None
+        self.mask = None if mask is None else mask[:, None, None]
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.length = 0
+
+    def read(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """Hidden states of these next tokens; several are only taken at the start."""
+        positions = torch.arange(self.length, self.length + tokens.shape[1], device=tokens.device)
+        x = self.decoder.embed_tokens(tokens) + self.decoder.embed_positions.weight[positions]
+        mask = self.mask
+        if mask is not None and tokens.shape[1] > 1:
+            mask = mask.expand(-1, -1, tokens.shape[1], -1)
+        for layer in self.decoder.layers:  # self attention is causal by itself while its mask is None
+            x = layer(
+                x, None, self.states, encoder_attention_mask=mask, past_key_values=self.cache, use_cache=True
+            )
+        self.length += tokens.shape[1]
+        return self.decoder.layer_norm(x)
+
+    def keep(self, rows: Int[Tensor, " k"]) -> None:
+        """Go on with these rows only, in this order."""
+        self.cache.batch_select_indices(rows)
+        # The layers read keys and values from the cache and of the states only that they are there.
+        self.states = self.states[:1]
+        if self.mask is not None:
+            self.mask = self.mask[rows]
+
+    def reorder(self, rows: Int[Tensor, " b"]) -> None:
+        """Rows of one clip trade their history (beams); what they attend to in the audio is the same."""
+        self.cache.self_attention_cache.batch_select_indices(rows)
+
+    def forbidden(self, first: bool) -> Float[Tensor, " v"]:
+        """What is added to the scores: minus infinity for tokens that are never written (here)."""
+        g = self.generation
+        bias = torch.zeros(len(self.projection), device=self.states.device, dtype=self.projection.dtype)
+        never = {
+            *g.suppress,
+            g.sot,
+            g.no_timestamps,
+            g.start_of_previous,
+            *g.languages.values(),
+            *g.tasks.values(),
+        }
+        never |= {g.no_speech} if g.no_speech is not None else set()
+        never |= set(g.begin_suppress) if first else set()
+        bias[torch.tensor(sorted(never), device=bias.device)] = float("-inf")
+        bias[g.timestamp_begin :] = float("-inf")
+        return bias
+
+    def scores(self, hidden: Float[Tensor, "b d"], bias: Float[Tensor, " v"] | None) -> Float[Tensor, "b v"]:
+        return F.linear(hidden, self.projection, bias)
+
+    def no_speech(self, hidden: Float[Tensor, "b d"]) -> list[float]:
+        """The probability of <|nospeech|>, which is read off where the transcript starts."""
+        if self.generation.no_speech is None:
+            return [0.0] * len(hidden)
+        scores = self.scores(hidden, None).float()
+        return (scores[:, self.generation.no_speech] - scores.logsumexp(-1)).exp().tolist()
+
+
+@dataclass(frozen=True)
+class _Row:
+    tokens: tuple[int, ...]
+    logprob: float
+    no_speech: float
+    logprobs: tuple[float, ...] = ()
+    stopped: bool = False
+
+
+def _greedy(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], _: int) -> list[_Row]:
+    total, steps = len(prompt), int(limits.max()) + 1
+    eot = reader.generation.eot
+    written = torch.full((total, steps), eot, device=prompt.device)
+    logprobs = torch.zeros(total, steps, device=prompt.device)
+    rows = torch.arange(total, device=prompt.device)  # which clip each row of the batch belongs to
+    open_ = torch.ones(total, dtype=torch.bool, device=prompt.device)  # of the rows in the batch
+    hidden = reader.read(prompt)
+    no_speech = reader.no_speech(hidden[:, 0])
+    bias = reader.forbidden(first=True)
+    for step in range(steps):
+        scores = reader.scores(hidden[:, -1], bias)
+        best, token = scores.max(-1)
+        token = token.masked_fill(~open_, eot)
+        logprob = (best.float() - scores.float().logsumexp(-1)).masked_fill(~open_, 0.0)
+        written[rows, step], logprobs[rows, step] = token, logprob
+        open_ = open_ & (token != eot) & (step < limits[rows])
+        alive = int(open_.sum())
+        if not alive:
+            break
+        if alive <= (1 - _DROP_SHARE) * len(rows):
+            kept = open_.nonzero()[:, 0]
+            reader.keep(kept)
+            rows, token, open_ = rows[kept], token[kept], open_[kept]
+        hidden = reader.read(token[:, None])
+        if step == 0:
+            bias = reader.forbidden(first=False)
+    found = []
+    for row, limit, share, silence in zip(
+        written.tolist(), limits.tolist(), logprobs.tolist(), no_speech, strict=True
+    ):
+        end = row.index(eot) if eot in row[: limit + 1] else limit
+        found.append(
+            _Row(
+                tuple(row[:end]),
+                sum(share[: end + 1]),
+                silence,
+                tuple(share[:end]),
+                eot not in row[: limit + 1],
+            )
+        )
+    return found
+
+
+def _beam(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], width: int) -> list[_Row]:
+    """Beam search over all clips at once; a clip is done when `width` of its transcripts have ended.
+
+    Transcripts compete by their mean log-probability, as a sum would prefer the shortest.
+    """
+    clips, device, eot = len(prompt), prompt.device, reader.generation.eot
+    hidden = reader.read(prompt)
+    no_speech = reader.no_speech(hidden[:, 0])
+    hidden = hidden[:, -1].repeat_interleave(width, 0)
+    reader.keep(torch.arange(clips, device=device).repeat_interleave(width))
+    sums = torch.full((clips, width), float("-inf"), device=device)
+    sums[:, 0] = 0.0  # all beams start equal: one of them counts
+    history = torch.zeros(clips, width, 0, dtype=torch.long, device=device)
+    ended: list[list[tuple[float, float, tuple[int, ...]]]] = [[] for _ in range(clips)]
+    caps = limits.tolist()
+    bias = reader.forbidden(first=True)
+    for step in range(max(caps) + 1):
+        scores = reader.scores(hidden, bias).float().log_softmax(-1).view(clips, width, -1)
+        vocabulary = scores.shape[-1]
+        best, index = (sums[..., None] + scores).flatten(1).topk(2 * width, dim=-1)
+        parent, token = index // vocabulary, index % vocabulary
+        choice = _advance(best.tolist(), parent.tolist(), token.tolist(), history.tolist(), ended, eot, width)
+        if all(len(done) >= width or step >= cap for done, cap in zip(ended, caps, strict=True)):
+            break
+        picked = torch.tensor(choice, device=device)
+        sums, parent, token = best.gather(1, picked), parent.gather(1, picked), token.gather(1, picked)
+        past = history.gather(1, parent[..., None].expand(-1, -1, history.shape[-1]))
+        history = torch.cat([past, token[..., None]], -1)
+        reader.reorder((parent + torch.arange(clips, device=device)[:, None] * width).flatten())
+        hidden = reader.read(token.reshape(-1, 1))[:, -1]
+        if step == 0:
+            bias = reader.forbidden(first=False)
+        for clip, cap in enumerate(caps):  # a clip at its limit ends with what it has
+            if step + 1 == cap and len(ended[clip]) < width:
+                logprob = float(sums[clip, 0])
+                ended[clip].append((logprob / (cap + 1), logprob, tuple(history[clip, 0].tolist())))
+    rows = []
+    for done, silence, cap in zip(ended, no_speech, caps, strict=True):
+        _, logprob, tokens = max(done, default=(0.0, 0.0, ()))
+        rows.append(_Row(tokens, logprob, silence, stopped=len(tokens) >= cap))
+    return rows
+
+
+def _advance(best, parent, token, history, ended, eot: int, width: int) -> list[list[int]]:
+    """For each clip the `width` best continuations that go on; those that end are added to `ended`."""
+    choice = []
+    for clip, row in enumerate(token):
+        going = []
+        for place, (word, score) in enumerate(zip(row, best[clip], strict=True)):
+            if word != eot:
+                going.append(place)
+            elif place < width and len(ended[clip]) < width and score > float("-inf"):
+                tokens = tuple(history[clip][parent[clip][place]])
+                ended[clip].append((score / (len(tokens) + 1), score, tokens))
+        choice.append(going[:width])
+    return choice
