@@ -224,14 +224,14 @@ def publish(
 
 def degradation(name: str) -> list[Any]:
     """The steps of `--degrade`: a preset's name, or a YAML file."""
+    if name != "telephone" and Path(name).suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"--degrade {name}: not a preset and not a YAML file. {did_you_mean(name, ['telephone'])}"
+        )
     from .audio import degrade as module
 
     if name == "telephone":
         return list(module.TELEPHONE)
-    if Path(name).suffix not in (".yaml", ".yml"):
-        raise ConfigError(
-            f"--degrade {name}: not a preset and not a YAML file. {did_you_mean(name, ['telephone'])}"
-        )
     import yaml
     from pydantic import TypeAdapter, ValidationError
 
