@@ -1,8 +1,8 @@
 """The guarded import of torchaudio: the one place where it is first imported.
 
-The wheel on the package index links CUDA libraries. Beside a CPU build of torch it raises on import, and then
-transformers, which imports torchaudio whenever it is installed, cannot import a single model. Mel spectrograms,
-Kaldi filter banks, resampling and filters are plain Python and work without the compiled part.
+The wheel on the package index links CUDA libraries. Beside a CPU build of torch it raises on import, and
+then transformers, which imports torchaudio whenever it is installed, cannot import a single model. Mel
+spectrograms, Kaldi filter banks, resampling and filters are plain Python and work without the compiled part.
 """
 
 import importlib
@@ -18,8 +18,8 @@ _BROKEN = (ImportError, OSError, RuntimeError, AttributeError)
 def guard_torchaudio() -> ModuleType | None:
     """torchaudio, as whole as it can be here, or None; call before anything imports transformers.
 
-    Tried in turn: as installed; with a stand-in for its compiled part; not at all, hidden so that transformers
-    does not trip over it.
+    Tried in turn: as installed; with a stand-in for its compiled part; not at all, hidden so that
+    transformers does not trip over it.
     """
     if "torchaudio" in sys.modules:
         return sys.modules["torchaudio"]
@@ -66,8 +66,8 @@ def _no_version() -> None:
 def _needs_compiled_part(function: Callable[..., Any]) -> Callable[..., Any]:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(
-            f"torchaudio.{function.__name__} needs the compiled part of torchaudio, which does not load here. "
-            "Install the torchaudio build that matches this torch."
+            f"torchaudio.{function.__name__} needs the compiled part of torchaudio, which does not load "
+            "here. Install the torchaudio build that matches this torch."
         )
 
     return refuse

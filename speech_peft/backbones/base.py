@@ -1,9 +1,10 @@
-"""What every backbone gives: features, states block by block, and a table of sites read from its own modules."""
+"""What every backbone gives: features, states block by block, and sites read from its own modules."""
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -73,6 +74,10 @@ class Stack:
             found.append(self._site(root, dim, Row("norm", "norm", self.final_norm), "", ""))
         return found
 
+    def without_final_norm(self) -> "Stack":
+        """The same blocks, read before the norm that follows them."""
+        return replace(self, final_norm="")
+
     def _site(self, root: nn.Module, dim: int, row: Row, block: str, path: str) -> Site:
         name = self.prefix + ".".join(part for part in (block, row.name) if part)
         entry, exit = row.entry.format(b=path), (row.exit or row.entry).format(b=path)
@@ -81,14 +86,14 @@ class Stack:
         dim_out = _width(resolve(root, exit), "out", dim)
         if row.kind not in ("linear", "norm") and (dim_in, dim_out) != (dim, dim):
             raise ConfigError(
-                f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream it belongs to is "
-                f"{dim}. The site table does not fit this model or this release of transformers."
+                f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream "
+                f"it belongs to is {dim}. The site table does not fit this model or this release of transformers."
             )
         return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed_length=row.kind not in self.free)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:
-    """Channels that go into or come out of a module; sublayers are as wide as the stream they read and write."""
+    """Channels that go into or come out of a module; sublayers are as wide as the stream they work on."""
     if isinstance(module, nn.Linear):
         return module.in_features if side == "in" else module.out_features
     linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
@@ -105,20 +110,23 @@ def _refuse_fused_attention(root: nn.Module, name: str, path: str) -> None:
     for i in range(1, len(parts)):
         if isinstance(resolve(root, ".".join(parts[:i])), nn.MultiheadAttention):
             raise ConfigError(
-                f"site {name}: {path} lies inside an nn.MultiheadAttention, which never calls it, so an adapter "
-                f"there would have no effect. Use the whole attention, {'.'.join(parts[:i])}."
+                f"site {name}: {path} lies inside an nn.MultiheadAttention, which never calls it, so "
+                f"an adapter there would have no effect. Use the whole attention, {'.'.join(parts[:i])}."
             )
 
 
 class Backbone(ABC):
     """A pretrained encoder with its own idea of features.
 
-    The module is a stock transformers object, frozen and in eval mode. `encode` calls its submodules in the
-    order of the stock forward, so that adapters hooked onto them run and any run of blocks can be called alone.
+    The module is a stock transformers object, frozen and in eval mode. `encode` calls its submodules in
+    the order of the stock forward, so that adapters hooked onto them run and some of the blocks can be called
+    alone.
     """
 
     name: ClassVar[str]
     sample_rate: int = 16000
+    min_samples: int = 0
+    """Shorter clips are taken for so long, the rest silence: the front end needs a few windows."""
     max_seconds: float | None = None
     """The longest clip the encoder takes; None when there is no limit."""
     frame_rate: float
@@ -189,12 +197,18 @@ class Backbone(ABC):
         """How many samples a batch whose longest clip has this many is padded to."""
         return samples
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder's weights; features are float32 and cast on the way in."""
+        return next(self.module.parameters()).dtype
+
     @torch.no_grad()
     def prepare(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"], pad_to: int = 0) -> Features:
         """Features of a batch of clips; what lies behind a clip's length is never read.
 
         `pad_to` asks for room: a batch is padded to at least this many samples.
         """
+        lengths = lengths.to(audio.device).clamp(min=self.min_samples)
         longest = int(lengths.max())
         if self.max_seconds and longest > self.max_seconds * self.sample_rate:
             raise SpeechPeftError(
@@ -203,11 +217,10 @@ class Backbone(ABC):
             )
         width = self.padded_samples(max(longest, pad_to))
         audio = nn.functional.pad(audio.float(), (0, max(0, width - audio.shape[1])))[:, :width]
-        lengths = lengths.to(audio.device)
         return self._features(audio.masked_fill(~below(lengths, width), 0.0), lengths)
 
     def encode(self, features: Features) -> Encoded:
-        """States of the last block, normalised as the stock model does; equal to the stock forward bit by bit."""
+        """What the stock forward gives, bit by bit, with the adapters that are active."""
         return self.encode_from(0, self.prefix(features, 0), features)
 
     def prefix(self, features: Features, k: int) -> Float[Tensor, "b t d"]:
@@ -244,14 +257,22 @@ def below(lengths: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b t"]:
     return torch.arange(width, device=lengths.device)[None] < lengths[:, None]
 
 
-def load(model: Any, folder: Path) -> Any:
-    """A transformers model with the weights in `folder`; raises ConfigError when a weight is missing or left over."""
+def extractor_settings(folder: Path) -> dict[str, Any]:
+    """What the checkpoint says about its features; empty when it says nothing."""
+    path = folder / "preprocessor_config.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def load(model: Any, folder: Path, **options: Any) -> Any:
+    """A transformers model with the weights in `folder`; raises ConfigError when a weight is missing."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar per load would break up our own progress lines
     try:
-        module, report = model.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+        module, report = model.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, **options
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"weights: {folder} does not hold a {model.__name__}: {error}") from error
     finally:
@@ -260,8 +281,8 @@ def load(model: Any, folder: Path) -> Any:
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
         raise ConfigError(
-            f"weights: {folder} does not fill a {model.__name__}: {len(missing)} weights are missing or of another "
-            f"shape, such as {', '.join(missing[:3])}. Is it the weights of another model?"
+            f"weights: {folder} does not fill a {model.__name__}: {len(missing)} weights are missing or of "
+            f"another shape, such as {', '.join(missing[:3])}. Is it the weights of another model?"
         )
     return module
 
@@ -269,7 +290,7 @@ def load(model: Any, folder: Path) -> Any:
 def truncated(layer: int | None, total: int) -> int:
     """How many of `total` blocks to run when the output of block `layer` (counted from 1) is asked for."""
     if layer is not None and not 1 <= layer <= total:
-        raise ConfigError(f"backbone.layer: {layer} is not one of this model's blocks 1 to {total}")
+        raise ConfigError(f"backbone.layer: {layer} is not one of this model's blocks, 1 to {total}")
     return layer or total
 
 

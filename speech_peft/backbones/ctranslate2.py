@@ -3,8 +3,8 @@
 model.bin, little endian: version, spec name, revision, number of variables; each variable is its name, rank,
 dimensions, type and bytes; then pairs (alias, variable). A string is its length, its bytes and a zero.
 
-The map of names is all there is to the conversion: query, key and value are fused in one matrix (key and value
-in cross attention), Whisper's key has no bias, and the output projection is the tied embedding.
+The map of names is all there is to the conversion: query, key and value are fused in one matrix (key and
+value in cross attention), Whisper's key has no bias, and the output projection is the tied embedding.
 """
 
 import json
@@ -196,7 +196,7 @@ def _config(state: dict[str, Tensor], ids: dict[str, int]) -> Any:
 
 
 def _generation(ids: dict[str, int], hints: dict[str, Any]) -> dict[str, Any]:
-    """What clean decoding and word times need; ids come from the tokenizer, as `lang_ids` is wrong in ".en" files."""
+    """What clean decoding and word times need; ids come from the tokenizer, as some `lang_ids` are wrong."""
     end = ids["<|endoftext|>"]
     multilingual = ids["<|startoftranscript|>"] != 50257
     shared = {

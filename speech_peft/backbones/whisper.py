@@ -1,11 +1,11 @@
 """Whisper: encoder and decoder, over its native 30 s or over the audio there is.
 
-Stock Whisper pads every clip to 30 s. With `context="fit"` the encoder reads only what a batch holds, rounded up
-to a grid: same modules, the first rows of the sinusoid table. Untrained this makes Whisper loop; adapters trained
-so make it ten times as fast on short clips, and adapter files record which of the two they were trained for.
+Stock Whisper pads every clip to 30 s. With `context="fit"` the encoder reads only what a batch holds, rounded
+up to a grid: same modules, the first rows of the sinusoid table. Untrained this makes Whisper loop; adapters
+trained so make it ten times as fast on short clips, and their files record which of the two they belong to.
 
-The mask of Whisper's attention is unused, so what a clip is padded with reaches its states: results do not depend
-on the rest of a batch only when its clips share one length of the grid (`padded_samples`).
+Whisper's encoder masks nothing, so what a clip is padded with reaches its states: results are independent of the
+rest of a batch only when its clips share one length of the grid (`padded_samples`).
 """
 
 import math
@@ -96,8 +96,8 @@ class Generation:
         if not self.is_multilingual:
             if language not in (None, "en") or task != "transcribe":
                 raise ConfigError(
-                    f"this Whisper only transcribes English; language {language!r} with task {task!r} needs a "
-                    'multilingual one (its name has no ".en")'
+                    f"this Whisper only transcribes English; language {language!r} with task {task!r} "
+                    'needs a multilingual one (its name has no ".en")'
                 )
             return (self.sot, *tail)
         language = language or "en"
@@ -115,6 +115,7 @@ class Whisper(Backbone):
     """WhisperForConditionalGeneration; `context` is "full" (stock) or "fit" (the length of the audio)."""
 
     frame_rate: float = 50.0
+    min_samples = FRAME_SAMPLES  # one state, so that a decoder has something to look at
     stacks: Sequence[Stack] = STACKS
     contexts: ClassVar[tuple[str, ...]] = get_args(Context)
 

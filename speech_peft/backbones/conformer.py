@@ -1,0 +1,301 @@
+"""Conformers: Wav2Vec2-BERT 2.0, Wav2Vec2-Conformer and Parakeet's FastConformer, chosen by the config's model type.
+
+A block adds half of each feed-forward, so an adapter at `ffn` or `ffn1` is halved with it. The states are those of
+the encoder; the pooling layers that some checkpoints put behind it are left out.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import ConfigError, did_you_mean
+from ..registry import BACKBONES
+from .base import Backbone, Encoded, Features, Row, Stack, below, extractor_settings, load, truncated
+from .mel import HOP, KaldiMel, frames_of
+from .weights import Origin
+
+# Positions are relative and masks are made for the whole length, so no site of a Conformer may change it.
+_WAV2VEC2 = (
+    Row("", "block", "{b}"),
+    Row("tail", "tail", "{b}.ffn2_layer_norm", "{b}"),
+    Row("ffn1", "ffn", "{b}.ffn1"),
+    Row("ffn1.up", "linear", "{b}.ffn1.intermediate_dense"),
+    Row("ffn1.down", "linear", "{b}.ffn1.output_dense"),
+    Row("norm_ffn1", "norm", "{b}.ffn1_layer_norm"),
+    Row("attn", "attn", "{b}.self_attn"),
+    *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.linear_{n}") for n in "qkv"),
+    Row("attn.o", "linear", "{b}.self_attn.linear_out"),
+    Row("norm_attn", "norm", "{b}.self_attn_layer_norm"),
+    Row("conv", "conv", "{b}.conv_module"),
+    Row("norm_conv", "norm", "{b}.conv_module.layer_norm"),
+    Row("ffn", "ffn", "{b}.ffn2"),
+    Row("ffn.up", "linear", "{b}.ffn2.intermediate_dense"),
+    Row("ffn.down", "linear", "{b}.ffn2.output_dense"),
+    Row("norm_ffn", "norm", "{b}.ffn2_layer_norm"),
+    Row("norm_out", "norm", "{b}.final_layer_norm"),
+)
+_PARAKEET = (
+    Row("", "block", "{b}"),
+    Row("tail", "tail", "{b}.norm_feed_forward2", "{b}"),
+    Row("ffn1", "ffn", "{b}.feed_forward1"),
+    Row("ffn1.up", "linear", "{b}.feed_forward1.linear1"),
+    Row("ffn1.down", "linear", "{b}.feed_forward1.linear2"),
+    Row("norm_ffn1", "norm", "{b}.norm_feed_forward1"),
+    Row("attn", "attn", "{b}.self_attn"),
+    *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.{n}_proj") for n in "qkvo"),
+    Row("norm_attn", "norm", "{b}.norm_self_att"),
+    Row("conv", "conv", "{b}.conv"),
+    Row("norm_conv", "norm", "{b}.norm_conv"),
+    Row("ffn", "ffn", "{b}.feed_forward2"),
+    Row("ffn.up", "linear", "{b}.feed_forward2.linear1"),
+    Row("ffn.down", "linear", "{b}.feed_forward2.linear2"),
+    Row("norm_ffn", "norm", "{b}.norm_feed_forward2"),
+    Row("norm_out", "norm", "{b}.norm_out"),
+)
+
+
+@BACKBONES.register("conformer")
+class Conformer(Backbone):
+    """Any of the families; `layer` stops after that block (counted from 1) and gives its states as they are."""
+
+    frame_rate: float = 50.0
+    stack: ClassVar[Stack]
+
+    def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
+        config = module.config
+        self.dim, self.depth, self.layer = (
+            config.hidden_size,
+            truncated(layer, config.num_hidden_layers),
+            layer,
+        )
+        self.stacks = (self.stack.without_final_norm() if layer else self.stack,)
+        self.settings = settings
+        super().__init__(module, origin, {"layer": layer} if layer else {})
+
+    @classmethod
+    def open(cls, folder: Path, origin: Origin, layer: int | None = None) -> "Conformer":
+        kind = json.loads((folder / "config.json").read_text()).get("model_type", "none")
+        family = next((f for model_type, f in FAMILIES.items() if kind.startswith(model_type)), None)
+        if family is None:
+            raise ConfigError(
+                f"weights: {folder} is a {kind!r} model; a conformer is one of {', '.join(FAMILIES)}"
+            )
+        return family(family.load(folder), origin, layer, extractor_settings(folder))
+
+    @classmethod
+    def tiny(cls, seed: int, family: str = "wav2vec2-bert", layer: int | None = None) -> "Conformer":
+        if family not in FAMILIES:
+            raise ConfigError(
+                f"backbone.family: no conformer is called {family!r}. {did_you_mean(family, FAMILIES)}"
+            )
+        origin = Origin("tiny:conformer", f"{family}, seed {seed}")
+        return FAMILIES[family](FAMILIES[family].tiny_module(), origin, layer, {})
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Any:
+        """The stock module with the weights in `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def tiny_module(cls) -> Any:
+        """The stock module, random and small."""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return self.module.get_submodule(self.stack.path)[: self.depth]  # type: ignore[index]
+
+    def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
+        from transformers.masking_utils import create_bidirectional_mask
+
+        encoder: Any = self.module.encoder
+        positions = encoder.embed_positions(states) if encoder.embed_positions is not None else None
+        mask = create_bidirectional_mask(
+            config=encoder.config,
+            inputs_embeds=states,
+            attention_mask=below(features.lengths, states.shape[1]),
+        )
+        return {"attention_mask": mask, "relative_position_embeddings": positions}
+
+    def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
+        return Encoded(states, below(features.lengths, states.shape[1]))
+
+
+class Wav2Vec2Bert(Conformer):
+    """Wav2Vec2-BERT 2.0: pairs of Kaldi log-mel frames, normalised per clip and bin."""
+
+    stack = Stack("encoder.layers", _WAV2VEC2)
+    min_samples = 4 * HOP + 240  # four mel frames: two would leave a deviation over next to nothing
+
+    def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
+        self.stride = int(settings.get("stride", 2))
+        bins = module.config.feature_projection_input_dim // self.stride
+        self._mel = KaldiMel(bins, "povey", scale=2.0**15)
+        super().__init__(module, origin, layer, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> Any:
+        from transformers import Wav2Vec2BertModel
+
+        return load(Wav2Vec2BertModel, folder)
+
+    @classmethod
+    def tiny_module(cls) -> Any:
+        from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+        return Wav2Vec2BertModel(
+            Wav2Vec2BertConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                feature_projection_input_dim=40,
+                conv_depthwise_kernel_size=7,
+            )
+        )
+
+    def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
+        frames = frames_of(lengths)
+        mel = self._mel(audio)
+        mel = nn.functional.pad(mel, (0, 0, 0, -mel.shape[1] % self.stride))
+        sound = below(frames, mel.shape[1])[..., None]
+        mean = mel.where(sound, 0).sum(1, keepdim=True) / frames[:, None, None]
+        spread = (mel - mean).where(sound, 0).square().sum(1, keepdim=True) / (frames[:, None, None] - 1)
+        normal = ((mel - mean) / (spread + 1e-7).sqrt()).where(sound, 0)
+        stacked = normal.unflatten(1, (-1, self.stride)).flatten(2)
+        # A stacked frame counts when its last part is sound.
+        return Features(stacked, below(frames // self.stride, stacked.shape[1]), frames // self.stride)
+
+    def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
+        states, _ = self.module.feature_projection(features.values.to(self.dtype))  # type: ignore[operator]
+        return states.masked_fill(~below(features.lengths, states.shape[1])[..., None], 0.0)
+
+    def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
+        return {
+            **super()._side(features, states),
+            "conv_attention_mask": below(features.lengths, states.shape[1]),
+        }
+
+
+class Wav2Vec2Conformer(Conformer):
+    """Wav2Vec2-Conformer: the waveform itself, normalised per clip."""
+
+    stack = Stack("encoder.layers", _WAV2VEC2, final_norm="encoder.layer_norm")
+    min_samples = 800  # a state needs 400, and convolutions over a single state have nothing around them
+
+    @classmethod
+    def load(cls, folder: Path) -> Any:
+        from transformers import Wav2Vec2ConformerModel
+
+        return load(Wav2Vec2ConformerModel, folder)
+
+    @classmethod
+    def tiny_module(cls) -> Any:
+        from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerModel
+
+        return Wav2Vec2ConformerModel(
+            Wav2Vec2ConformerConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                conv_dim=[16] * 7,
+                num_conv_pos_embeddings=16,
+                num_conv_pos_embedding_groups=4,
+                conv_depthwise_kernel_size=7,
+                position_embeddings_type="relative",
+                feat_extract_norm="layer",
+            )
+        )
+
+    def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
+        sound = below(lengths, audio.shape[1])
+        if self.settings.get("do_normalize", True):
+            mean = audio.sum(1, keepdim=True) / lengths[:, None]
+            spread = (audio - mean).where(sound, 0).square().sum(1, keepdim=True) / lengths[:, None]
+            audio = ((audio - mean) / (spread + 1e-7).sqrt()).where(sound, 0)
+        return Features(
+            audio, sound, self.module._get_feat_extract_output_lengths(lengths, add_adapter=False)
+        )  # type: ignore[operator]
+
+    def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
+        module: Any = self.module
+        heard = module.feature_extractor(features.values.to(self.dtype)).transpose(1, 2)
+        states, _ = module.feature_projection(heard)
+        return states.masked_fill(~below(features.lengths, states.shape[1])[..., None], 0.0)
+
+    def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
+        if not self.layer:
+            states = self.module.encoder.layer_norm(states)  # type: ignore[union-attr, operator]
+        return super()._finish(states, features)
+
+
+class Parakeet(Conformer):
+    """Parakeet's FastConformer encoder: eight mel frames to a state."""
+
+    stack = Stack("layers", _PARAKEET)
+    min_samples = 16 * HOP  # two states
+
+    def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
+        from transformers import ParakeetFeatureExtractor
+
+        known = ("preemphasis", "n_fft", "hop_length", "win_length")
+        self._extract = ParakeetFeatureExtractor(
+            feature_size=module.config.num_mel_bins,
+            **{key: settings[key] for key in known if key in settings},
+        )
+        self.frame_rate = self.sample_rate / self._extract.hop_length / module.config.subsampling_factor
+        super().__init__(module, origin, layer, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> Any:
+        from transformers import AutoConfig, ParakeetEncoder
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return load(ParakeetEncoder, folder, config=getattr(config, "encoder_config", config))
+
+    @classmethod
+    def tiny_module(cls) -> Any:
+        from transformers import ParakeetEncoder, ParakeetEncoderConfig
+
+        return ParakeetEncoder(
+            ParakeetEncoderConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                subsampling_conv_channels=8,
+                num_mel_bins=32,
+                conv_kernel_size=7,
+            )
+        )
+
+    def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
+        clips = [clip[:length].cpu() for clip, length in zip(audio, lengths.tolist(), strict=True)]
+        found = self._extract(clips, sampling_rate=self.sample_rate, return_tensors="pt").to(audio.device)
+        frames = found["attention_mask"].sum(-1)
+        states = self.module._get_subsampling_output_length(frames).long()  # type: ignore[operator]
+        return Features(found["input_features"], found["attention_mask"], states)
+
+    def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
+        module: Any = self.module
+        return module.subsampling(features.values.to(self.dtype), features.mask) * module.input_scale
+
+    def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
+        sound = below(features.lengths, states.shape[1])
+        return {
+            "attention_mask": (sound[:, None, :] & sound[:, :, None])[:, None],
+            "position_embeddings": self.module.encode_positions(states),  # type: ignore[operator]
+        }
+
+
+FAMILIES: dict[str, type[Conformer]] = {
+    "wav2vec2-bert": Wav2Vec2Bert,
+    "wav2vec2-conformer": Wav2Vec2Conformer,
+    "parakeet": Parakeet,
+}
