@@ -46,7 +46,9 @@ EmbedMb = Annotated[
 def asr(
     data: Annotated[Path, typer.Option(help="Manifest, or a folder that holds one.")],
     out: Out,
-    adapter: Annotated[list[Path] | None, typer.Option(help="Adapter folder; may be repeated.")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Adapter folder or hub id; may be repeated.")
+    ] = None,
     base: Annotated[bool, typer.Option("--base", help="Also the base without adapter.")] = False,
     weights: Annotated[
         str, typer.Option(help="Folder, hub id or pkg:PACKAGE/path.")
@@ -79,11 +81,6 @@ def asr(
     from .metrics.asr import known_columns
 
     chosen = benchmark.systems(base, adapter or [], context)
-    for system in chosen:
-        if system.adapter is not None and not (system.adapter / "adapter.json").is_file():
-            raise ConfigError(
-                f"--adapter {system.adapter}: no adapter.json there; expected a saved adapter's folder"
-            )
     utterances = benchmark.with_text(manifest.read(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
     if degrade is None:

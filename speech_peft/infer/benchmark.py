@@ -81,17 +81,22 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
     )
 
 
-def systems(base: bool, adapters: Sequence[Path], context: str | None = None) -> list[System]:
+def systems(base: bool, adapters: Sequence[str], context: str | None = None) -> list[System]:
     """The base, if wanted or if there is nothing else, then the adapters by the names of their folders."""
+    from ..core.hub import locate
+
     chosen = [System("base", None, context)] if base or not adapters else []
     taken = {system.name for system in chosen}
     for adapter in adapters:
+        folder = locate(adapter)
+        if not (folder / "adapter.json").is_file():
+            raise ConfigError(f"{adapter}: no adapter.json there; expected the folder of a saved adapter")
         name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(adapter)).name) or "adapter"
         number = 2
         while name in taken:
             name, number = f"{folder_name}-{number}", number + 1
         taken.add(name)
-        chosen.append(System(name, Path(adapter), context))
+        chosen.append(System(name, folder, context))
     return chosen
 
 
@@ -200,7 +205,9 @@ def _cut(row: Row, folder: Path) -> Row:
     if not row.start and row.duration is None:
         return row
     try:
-        if not row.start and row.duration >= io.info(row.audio).seconds - 0.02:  # a header, not a slice
+        if (
+            not row.start and row.duration and row.duration >= io.info(row.audio).seconds - 0.02
+        ):  # a header, not a slice
             return row
         clip = io.load(row.audio, None, row.start, row.duration)
     except AudioError:

@@ -80,7 +80,8 @@ def difference(
 def _sums(groups: Sequence[Any], *columns: ArrayLike) -> NDArray[np.float64]:
     """`(group, column)` sums."""
     _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    return np.stack([np.bincount(member, np.asarray(column, float)) for column in columns], axis=1)
+    sums = [np.bincount(member, np.asarray(column, float)) for column in columns]
+    return np.stack(sums, axis=1).astype(np.float64)
 
 
 def _resampled(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:

@@ -88,7 +88,8 @@ def _english() -> Callable[[str], str]:
 
 def _spellings() -> dict[str, str]:
     """British to American. Whisper's own table of 1,700 words is a download; these are the frequent ones."""
-    return dict(pair.split("/") for pair in _SPELLINGS.split())
+    pairs = (pair.partition("/") for pair in _SPELLINGS.split())
+    return {british: american for british, _, american in pairs}
 
 
 _ALL = {

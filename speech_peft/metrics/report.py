@@ -72,7 +72,9 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "signed": signed, "number": number}
-    template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("speech_peft.metrics").joinpath("report.html").read_text(encoding="utf-8")
+    )
     return template.render(
         title=title,
         scores=scores,

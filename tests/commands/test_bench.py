@@ -244,8 +244,12 @@ def test_diff_lists_what_broke_first(manifest, adapter, opened, tmp_path, capsys
     assert lines[1].split() == ["+1", "u0"]
 
 
-def test_two_adapters_of_one_name_keep_apart():
-    named = benchmark.systems(True, [Path("a/phone"), Path("b/phone"), Path("c/base")])
+def test_two_adapters_of_one_name_keep_apart(tmp_path):
+    folders = [tmp_path / name for name in ("a/phone", "b/phone", "c/base")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "adapter.json").write_text("{}")
+    named = benchmark.systems(True, [str(folder) for folder in folders])
     assert [system.name for system in named] == ["base", "phone", "phone-2", "base-2"]
 
 
@@ -255,6 +259,7 @@ def test_two_adapters_of_one_name_keep_apart():
         (["--normalizer", "whisper"], "whisper-en"),
         (["--context", "fitt"], "fit"),
         (["--adapter", "nowhere"], "adapter.json"),
+        (["--adapter", "."], "adapter.json"),
         (["--slice-by", "rooom"], "'room'"),
         (["--degrade", "telefone"], "telephone"),
     ],
