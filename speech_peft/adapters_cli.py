@@ -1,0 +1,172 @@
+"""Adapter folders: `speech-peft adapter show | diff | merge | export-peft | import-peft`."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli import guarded
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .backbones.base import Backbone
+    from .core.model import AdaptedModel
+    from .core.save import Saved
+
+app = typer.Typer(
+    help="Look into adapter folders, compare them, and turn them into something else.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Adapter = Annotated[str, typer.Argument(help="An adapter folder, or a hub id.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Address of the frozen model, if not the one in adapter.json.")
+]
+
+
+@app.command()
+def show(adapter: Adapter) -> None:
+    """Print what an adapter is: method, settings, backbone, sites, size."""
+    saved = _read(adapter)
+    tensors = _tensors(saved.folder / "adapter.safetensors")
+    size = sum(file.stat().st_size for file in saved.folder.iterdir() if file.is_file())
+    first, last = saved.sites[0], saved.sites[-1]
+    print(f"{saved.folder}: {saved.method.name}, written by speech_peft {saved.manifest.library}")
+    print(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
+    print(f"  sites       {len(saved.sites)}: {first} … {last}")
+    print(f"  parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors")
+    print(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
+    if saved.manifest.needs:
+        print(f"  needs       {', '.join(saved.manifest.needs)}")
+    for name in saved.head_config:
+        print(f"  head        {name}")
+    for key, value in saved.manifest.config.items():
+        print(f"  {key:<11} {value}")
+
+
+@app.command()
+def diff(a: Adapter, b: Adapter) -> None:
+    """Compare two adapters, settings and tensors; exit code 0 when they are equal, 1 when they differ."""
+    lines = list(differences(_read(a), _read(b)))
+    print("\n".join(lines) if lines else "equal")
+    raise typer.Exit(1 if lines else 0)
+
+
+@app.command()
+def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
+    """Write a stock Hugging Face folder whose weights do what base and adapter do together."""
+    from .core.merge import merge as merged_copy
+
+    _absent(out)
+    backbone, model = _load(_read(adapter), weights)
+    stock: Any = merged_copy(model)
+    stock.save_pretrained(out)
+    # A model without its tokeniser and feature settings is the usual way such a folder fails later.
+    source = backbone.origin.folder
+    for file in source.iterdir() if source else ():
+        if file.suffix in (".json", ".txt") and not (out / file.name).exists():
+            shutil.copy(file, out / file.name)
+    print(f"{out}: a stock {type(stock).__name__}")
+    if backbone.options.get("context") == "fit":
+        print("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
+
+
+@app.command("export-peft")
+def to_peft(adapter: Adapter, out: Out, weights: Weights = None) -> None:
+    """Write a LoRA as PEFT's own two files."""
+    from .core.peft_lora import export_peft
+
+    _absent(out)
+    saved = _read(adapter)
+    _, model = _load(saved, weights)
+    export_peft(model, "adapter", out, base_id=weights or saved.backbone.id)
+    print(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
+
+
+@app.command("import-peft")
+def from_peft(
+    folder: Annotated[Path, typer.Argument(help="A folder that PEFT wrote.")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="Folder, hub id or pkg:PACKAGE/path of the frozen model.")],
+    backbone: Annotated[str, typer.Option(help="Its family: whisper, ast, conformer, usm.")] = "whisper",
+) -> None:
+    """Read a PEFT LoRA folder and write it as an adapter folder of ours."""
+    from .backbones.base import open_backbone
+    from .core.peft_lora import import_peft
+    from .core.save import write
+
+    _absent(out)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder} has no adapter_config.json, so it is no folder that PEFT wrote")
+    opened = open_backbone(backbone, weights)
+    model = import_peft(folder, opened.module, opened.sites(), "adapter")
+    write(out, model, "adapter", opened.card())
+    print(model.describe())
+    print(f"{out}: written")
+
+
+def differences(a: "Saved", b: "Saved") -> Iterator[str]:
+    """One line per difference between two saved adapters; none when they are equal."""
+    left, right = (saved.manifest.model_dump(exclude={"library"}) for saved in (a, b))
+    for key in left:
+        if left[key] != right[key]:
+            yield f"{key}: {left[key]} | {right[key]}"
+    for file in ("adapter.safetensors", "head.safetensors"):
+        ours, theirs = _tensors(a.folder / file), _tensors(b.folder / file)
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in ours or name not in theirs:
+                yield f"{name}: only in {(a if name in ours else b).folder}"
+            elif ours[name].shape != theirs[name].shape:
+                yield f"{name}: shape {tuple(ours[name].shape)} | {tuple(theirs[name].shape)}"
+            elif not ours[name].equal(theirs[name]):
+                gap = (ours[name].double() - theirs[name].double()).abs().max()
+                yield f"{name}: differs by at most {gap:.3g}"
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(path) if path.is_file() else {}
+
+
+def _read(adapter: str) -> "Saved":
+    from .core.hub import locate
+    from .core.save import read
+
+    return read(locate(adapter))
+
+
+def _load(saved: "Saved", weights: str | None) -> "tuple[Backbone, AdaptedModel]":
+    """The frozen model that an adapter was made for, with the adapter in it."""
+    from .backbones.base import open_backbone
+    from .core.model import AdaptedModel
+
+    card = saved.backbone
+    revision = card.revision if weights is None else None
+    backbone = open_backbone(card.name, weights or card.id, revision=revision, **card.options)
+    model = AdaptedModel(backbone.module, backbone.sites(), {"adapter": saved.method})
+    saved.load_into(model, "adapter", backbone.card())
+    return backbone, model
+
+
+def _absent(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"--out {out} exists already; give a new name or delete it")
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "default options"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return guarded(app, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

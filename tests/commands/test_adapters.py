@@ -1,0 +1,106 @@
+"""Adapter folders shown, compared, merged and converted, on a tiny random Whisper saved as a folder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speech_peft import adapters_cli
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from speech_peft.backbones.base import tiny
+
+    folder = tmp_path_factory.mktemp("whisper")
+    backbone: Any = tiny("whisper")
+    backbone.module.generation_config.is_multilingual = False  # its tokeniser knows no languages
+    backbone.module.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def lora(weights: Path, tmp_path: Path) -> Path:
+    return make(weights, tmp_path / "lora", "lora", rank=4)
+
+
+def make(weights: Path, folder: Path, method: str, **settings: object) -> Path:
+    import torch
+
+    from speech_peft.backbones.base import open_backbone
+    from speech_peft.core.model import AdaptedModel
+    from speech_peft.core.save import write
+    from speech_peft.registry import METHODS
+
+    backbone = open_backbone("whisper", weights)
+    model = AdaptedModel(backbone.module, backbone.sites(), {"a": METHODS[method](**settings)})
+    with torch.no_grad():
+        for parameter in model.parameters_of("a"):
+            parameter.normal_(std=0.1)
+    return write(folder, model, "a", backbone.card())
+
+
+def test_show_names_method_sites_and_backbone(lora: Path, capsys: pytest.CaptureFixture[str]):
+    assert adapters_cli.main(["show", str(lora)]) == 0
+    output = capsys.readouterr().out
+    assert "lora" in output
+    assert "layers.0.attn.q" in output
+    assert "d=32, 2 layers" in output
+
+
+def test_diff_is_0_for_equal_and_1_for_different_adapters(
+    weights: Path, lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert adapters_cli.main(["diff", str(lora), str(lora)]) == 0
+    other = make(weights, tmp_path / "other", "lora", rank=2)
+    assert adapters_cli.main(["diff", str(lora), str(other)]) == 1
+    assert "layers.0.attn.q.a: shape (4, 32) | (2, 32)" in capsys.readouterr().out
+
+
+def test_a_peft_round_trip_changes_no_number(weights: Path, lora: Path, tmp_path: Path):
+    peft, back = tmp_path / "peft", tmp_path / "back"
+    assert adapters_cli.main(["export-peft", str(lora), "-o", str(peft)]) == 0
+    arguments = ["import-peft", str(peft), "-o", str(back), "--weights", str(weights)]
+    assert adapters_cli.main(arguments) == 0
+    ours, theirs = (adapters_cli._tensors(folder / "adapter.safetensors") for folder in (lora, back))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def test_a_merged_folder_opens_as_stock_weights_with_every_side_file(
+    weights: Path, lora: Path, tmp_path: Path
+):
+    from speech_peft.backbones.base import open_backbone
+
+    merged = tmp_path / "merged"
+    assert adapters_cli.main(["merge", str(lora), "-o", str(merged)]) == 0
+    side_files = {file.name for file in weights.iterdir() if file.suffix in (".json", ".txt")}
+    assert side_files <= {file.name for file in merged.iterdir()}
+    before = open_backbone("whisper", weights).module.state_dict()
+    after = open_backbone("whisper", merged).module.state_dict()
+    changed = {key for key in before if not before[key].equal(after[key])}
+    assert changed == {
+        key
+        for key in before
+        if key.endswith(("q_proj.weight", "v_proj.weight")) and "encoder_attn" not in key
+    }
+
+
+def test_what_cannot_merge_says_why_and_writes_nothing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    adapter = make(weights, tmp_path / "bottleneck", "bottleneck", width=4)
+    assert adapters_cli.main(["merge", str(adapter), "-o", str(tmp_path / "merged")]) != 0
+    assert "merge" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_existing_output_folder_is_refused(lora: Path, capsys: pytest.CaptureFixture[str]):
+    assert adapters_cli.main(["export-peft", str(lora), "-o", str(lora)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_folder_without_adapter_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert adapters_cli.main(["show", str(tmp_path)]) == 2
+    assert "adapter.json" in capsys.readouterr().err
