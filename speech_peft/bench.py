@@ -133,7 +133,7 @@ def diff(
 
     old, new = runs = read_runs([a, b], normalizer, language)
     options = _options(None, group_by, 1, seed)
-    found = metrics.compare(old, new, metrics.grouping(runs, group_by), options)
+    found = metrics.compare(old, new, metrics.grouping(runs, group_by), options, metrics.headline(runs))
     print(difference(found))
     before = {item.prediction.id: item for item in old.scored}
     both = [(before[item.prediction.id], item) for item in new.scored if item.prediction.id in before]

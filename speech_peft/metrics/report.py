@@ -175,6 +175,7 @@ def _row(row: Mapping[str, Scored], metric: str, media: Media) -> dict[str, Any]
             "key": _sortable(_counts(item, metric)),
             "errors": _counts(item, metric).errors,
             "pairs": _merged(item.pairs),
+            "heard": item.prediction.pred_text,
             "error": item.prediction.error,
         }
         for name, item in row.items()
