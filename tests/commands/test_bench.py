@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,11 @@ class Heard:
     duration: float = 1.0
     seconds: float = 0.1
     error: str | None = None
+    about: dict[str, str] = field(default_factory=lambda: {"context": "full"})
 
 
 class Scripted:
     """Hears every text; the base mishears the word "sales" and cannot read files named `broken`."""
-
-    context = "full"
 
     def __init__(self, words: dict[str, str], adapted: bool):
         self.words, self.adapted, self.calls = words, adapted, []
@@ -257,7 +256,7 @@ def test_base_is_the_model_that_the_adapter_was_trained_on(adapter):
     base, adapted = benchmark.systems(True, [str(adapter)])
     assert (base.weights, adapted.weights) == ("org/model", None)
     assert benchmark.systems(True, [str(adapter)], weights="copy")[0].weights == "copy"
-    assert benchmark.systems(False, [])[0].weights == benchmark.DEFAULT_WEIGHTS
+    assert benchmark.systems(False, [])[0].weights is None
 
 
 @pytest.mark.parametrize(
