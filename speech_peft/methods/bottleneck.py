@@ -113,7 +113,7 @@ class Bottleneck(Method):
         return [
             cls(width=8),
             cls(preset="houlsby", width=8),
-            cls(preset="pfeiffer", norm=True, scale="learned"),
+            cls(preset="pfeiffer", reduction=4, norm=True, scale="learned"),
             cls(preset="llm_parallel", width=8, activation="identity"),
             cls(preset="llm_series_input", width=8),
             cls(preset="llm_series_output", width=8, zero_up=True, activation="identity"),

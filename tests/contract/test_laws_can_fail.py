@@ -1,0 +1,328 @@
+"""Each law catches a method that breaks it, and only it: a suite that cannot fail proves nothing.
+
+The planted methods are one sound method with one fault each. They sit on the toy encoder's query projections.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speech_peft.core.adapter import Adapter
+from speech_peft.core.context import Context
+from speech_peft.core.method import Method
+from speech_peft.core.model import AdaptedModel
+from speech_peft.core.recompute import Recompute
+from speech_peft.core.site import Kind, Site
+from tests import toy
+
+from .laws import LAWS, SLOW, Case, registered
+
+
+class Sound(Adapter):
+    """y' = y + U D x; obeys every law, and its subclasses all but one."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(4, site.dim_in) / 4)
+        self.up = nn.Parameter(torch.zeros(site.dim_out, 4))
+
+    def change(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.down), self.up)
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        return y + self.change(x)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight + self.up @ self.down, bias
+
+
+class StartsElsewhere(Sound):
+    """Not zero at the start, and does not say so."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        nn.init.normal_(self.up)
+
+
+class ThawsTheBase(Sound):
+    """Lets the frozen weight train."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        target.requires_grad_(True)
+
+
+class WritesIntoTheBase(Sound):
+    """Keeps statistics in the frozen layer while it trains."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.target = (target,)  # in a tuple, which hides it from state_dict
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        if self.training and y.requires_grad:
+            with torch.no_grad():
+                self.target[0].weight.data.mul_(0.9)
+        return super().forward(x, y, ctx)
+
+
+class LivesInTheBase(Sound):
+    """Registers a tensor of its own in the frozen module."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        target.register_buffer("visits", torch.zeros(()))
+
+
+class DeadWeight(Sound):
+    """Has a parameter that nothing uses."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class Deaf(Sound):
+    """Never changes anything."""
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        return y + 0 * self.change(x)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight, bias
+
+
+class Forgetful(Sound):
+    """Draws a random gain at construction, and no file holds it."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.gain = float(torch.rand(()))
+
+    def change(self, x: Tensor) -> Tensor:
+        return self.gain * super().change(x)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight + self.gain * self.up @ self.down, bias
+
+
+class MergesAHalf(Sound):
+    """Leaves a factor out of the merged weight."""
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight + 0.5 * self.up @ self.down, bias
+
+
+class Clings(Sound):
+    """Computes in a closure, which a deepcopy shares with its original."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.closure: Callable[[Tensor], Tensor] = lambda x: Sound.change(self, x)
+
+    def change(self, x: Tensor) -> Tensor:
+        return self.closure(x)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        change = self.closure(torch.eye(weight.shape[1])).T
+        return weight + change, bias
+
+
+class BreaksTheGraph(Sound):
+    """Decides in Python by the value of a tensor."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) if x.abs().sum().item() >= 0 else x
+
+
+class OwnDice(Sound):
+    """Has noise from a generator that recomputation does not rewind."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.dice = _Dice()
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) * self.dice.roll() if self.training else super().change(x)
+
+
+class _Dice:
+    """Counts its own rolls; a copy starts again."""
+
+    def __init__(self):
+        self.rolls = 0
+
+    def roll(self) -> float:
+        self.rolls += 1
+        return 1 / self.rolls
+
+
+class BorrowsAWeight(Sound):
+    """Multiplies its own precision by the frozen weight's."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.target = (target,)
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(F.linear(x, self.target[0].weight))
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight + self.up @ self.down @ weight, bias
+
+
+class Pools(Sound):
+    """Gives one frame where there were many, and addition broadcasts it without a word."""
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        return super().forward(x, y, ctx).mean(1, keepdim=True)
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return Adapter.merged(self, weight, bias)
+
+
+class Planted(Method):
+    """The configuration around a planted adapter."""
+
+    name: ClassVar[str] = "planted"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"linear"})
+    adapter: ClassVar[type[Adapter]] = Sound
+
+    # value and output, since the softmax hides what is the same for every key
+    sites: tuple[str, ...] = ("*.attn.[vo]",)
+
+    def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter:
+        return self.adapter(site, target)
+
+
+class SitsAnywhere(Planted):
+    """Skips the check of where it may sit."""
+
+    def check(self, adapter: str, site: Site) -> None:
+        return None
+
+
+class ReadsInSilence(Planted):
+    """Needs the task and declares it, but not so that a port would ask for it."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"task"})
+
+
+class SaysItIsNoIdentity(Planted):
+    sites: tuple[str, ...] = ("*.attn.o",)
+
+    @property
+    def identity_at_init(self) -> bool:
+        return False
+
+
+def planted(adapter: type[Adapter], method: type[Planted] = Planted) -> type[Planted]:
+    return type(adapter.__name__, (method,), {"adapter": adapter, "__module__": __name__})
+
+
+# What follows from a fault by logic: a base that changes between two runs cannot be recomputed, say.
+FOLLOWS = {"WritesIntoTheBase": {"recompute"}, "Deaf": {"copy"}}
+PLANTS: list[tuple[str, type[Planted]]] = [
+    ("identity", planted(StartsElsewhere)),
+    ("frozen", planted(ThawsTheBase)),
+    ("frozen", planted(WritesIntoTheBase)),
+    ("stock_keys", planted(LivesInTheBase)),
+    ("learns", planted(DeadWeight)),
+    ("learns", planted(Deaf)),
+    ("roundtrip", planted(Forgetful)),
+    ("merge", planted(MergesAHalf)),
+    ("copy", planted(Clings)),
+    ("compile", planted(BreaksTheGraph)),
+    ("recompute", planted(OwnDice)),
+    ("dtype", planted(BorrowsAWeight)),
+    ("shapes", planted(Pools, SaysItIsNoIdentity)),
+    ("refusal", SitsAnywhere),
+]
+
+
+def toy_case(method: Method) -> Case:
+    states = toy.speech()
+
+    def call(model: nn.Module) -> tuple[Tensor, ...]:
+        base: toy.Toy = getattr(model, "base", model)
+        return (base(states.to(base.layers[0].up.weight.dtype)),)
+
+    return Case(
+        method=method,
+        base=toy.toy(),
+        sites=toy.sites(),
+        card=toy.CARD,
+        call=call,
+        batch=2,
+        dim=toy.DIM,
+    )
+
+
+def obeys(law: str, method: type[Method]) -> bool:
+    """Whether the planted method passes; what a fault makes raise counts as caught."""
+    with registered(method):
+        try:
+            LAWS[law](toy_case(method()))
+        except (AssertionError, RuntimeError):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "law", [pytest.param(law, marks=pytest.mark.slow if law in SLOW else ()) for law in LAWS]
+)
+def test_a_sound_method_obeys(law):
+    assert obeys(law, planted(Sound))
+
+
+@pytest.mark.parametrize(
+    ("law", "method"),
+    [
+        pytest.param(
+            law, method, id=f"{law}-{method.__name__}", marks=pytest.mark.slow if law in SLOW else ()
+        )
+        for law, method in PLANTS
+    ],
+)
+def test_the_law_catches_what_breaks_it(law, method):
+    assert not obeys(law, method)
+
+
+@pytest.mark.parametrize(
+    ("broken", "method"), [pytest.param(law, method, id=method.__name__) for law, method in PLANTS]
+)
+def test_and_the_other_laws_pass_it(broken, method):
+    others = set(LAWS) - SLOW - {broken} - FOLLOWS.get(method.__name__, set())
+    assert {law for law in others if not obeys(law, method)} == set()
+
+
+def test_every_law_has_a_method_that_breaks_it():
+    assert {law for law, _ in PLANTS} == set(LAWS)
+
+
+def test_recompute_catches_a_second_run_with_the_wrong_adapters(monkeypatch):
+    def forgetful(self: Recompute, *args, **kwargs):
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
+
+    monkeypatch.setattr(Recompute, "__call__", forgetful)
+    with pytest.raises(Exception, match=r"recompute|different number of tensors"):
+        LAWS["recompute"](toy_case(planted(Sound)()))
+
+
+def test_frozen_catches_a_base_left_in_training_mode(monkeypatch):
+    monkeypatch.setattr(AdaptedModel, "train", nn.Module.train)
+    assert not obeys("frozen", planted(Sound))
+
+
+def test_refusal_catches_a_context_field_nobody_asks_for(monkeypatch):
+    from speech_peft.core.port import Port
+
+    assert obeys("refusal", ReadsInSilence)
+    monkeypatch.setattr(Port, "_check_context", lambda self, name: None)
+    assert not obeys("refusal", ReadsInSilence)
