@@ -1,0 +1,191 @@
+"""When each word was said: the heads of Whisper's cross attention that follow time, and a monotone path.
+
+One teacher-forced pass over the finished transcript gives, for every token, how much each moment was attended to
+(openai-whisper's method; Giorgino 2009 for the path). Queries and keys are caught by hooks that stay only as long
+as the pass, so the attention itself may use any kernel.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32
+from numpy import ndarray
+from torch import Tensor
+
+from .whisper_text import Reader
+
+if TYPE_CHECKING:
+    from ..backbones.whisper import Whisper
+
+_MEDIAN_FRAMES = 7
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word with the space before it, and seconds from the start of its window."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@torch.inference_mode()
+def align(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"],
+    tokens: Sequence[Sequence[int]],
+    *,
+    seconds: Sequence[float],
+    language: Sequence[str | None] | None = None,
+) -> list[tuple[TimedWord, ...]]:
+    """The words of each clip, from the tokens that were decoded of it."""
+    g = backbone.generation
+    prompts = [g.prompt(code) for code in language or [None] * len(tokens)]
+    rows = [[*prompt, *row, g.eot] for prompt, row in zip(prompts, tokens, strict=True)]
+    longest = max(map(len, rows))
+    forced = torch.tensor([row + [g.eot] * (longest - len(row)) for row in rows], device=states.device)
+    reader = Reader(backbone, states, mask)
+    with _queries_and_keys(backbone) as caught:
+        hidden = reader.read(forced)
+    skip = len(prompts[0])
+    scores = reader.scores(hidden[:, skip - 1 : -1], None).float().log_softmax(-1)
+    chosen = scores.gather(-1, forced[:, skip:, None])[..., 0].exp().cpu().numpy()
+    found = []
+    for i, (row, length) in enumerate(zip(tokens, seconds, strict=True)):
+        frames = max(1, min(int(mask[i].sum()), round(length * backbone.frame_rate)))
+        # Row n is where token n was heard: the one before it is being read while the next is written.
+        attention = _attention(backbone, caught, i, len(row) + skip + 1, frames)[skip - 1 : -1]
+        starts = _first_frames(-attention) / backbone.frame_rate
+        found.append(_words(backbone, row, starts, min(length, frames / backbone.frame_rate), chosen[i]))
+    return found
+
+
+@contextmanager
+def _queries_and_keys(backbone: "Whisper") -> Iterator[dict[tuple[int, str], Tensor]]:
+    caught: dict[tuple[int, str], Tensor] = {}
+
+    def catch(key: tuple[int, str]) -> Callable[[Any, Any, Tensor], None]:
+        def hook(module: Any, inputs: Any, output: Tensor) -> None:
+            caught[key] = output
+
+        return hook
+
+    handles = []
+    for block in {block for block, _ in _heads(backbone)}:
+        attention = backbone.decoder.layers[block].encoder_attn
+        handles += [
+            attention.q_proj.register_forward_hook(catch((block, "q"))),
+            attention.k_proj.register_forward_hook(catch((block, "k"))),
+        ]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _heads(backbone: "Whisper") -> Sequence[tuple[int, int]]:
+    """The heads known to follow time; all of the upper half where nobody has looked."""
+    if backbone.generation.alignment_heads:
+        return backbone.generation.alignment_heads
+    config = backbone.module.config
+    upper = range(config.decoder_layers // 2, config.decoder_layers)
+    return [(block, head) for block in upper for head in range(config.decoder_attention_heads)]
+
+
+def _attention(
+    backbone: "Whisper", caught: dict[tuple[int, str], Tensor], row: int, length: int, frames: int
+) -> Float32[ndarray, "n t"]:
+    """Mean attention of the time heads, each normalised over tokens and smoothed over time."""
+    size = backbone.dim // backbone.module.config.decoder_attention_heads
+    maps = []
+    for block, head in _heads(backbone):
+        part = slice(head * size, (head + 1) * size)
+        queries, keys = caught[block, "q"][row, :length, part], caught[block, "k"][row, :frames, part]
+        maps.append((queries.float() @ keys.float().T * size**-0.5).softmax(-1))
+    weights = torch.stack(maps)
+    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    weights = (weights - mean) / deviation.clamp_min(1e-8)
+    if frames > _MEDIAN_FRAMES // 2:
+        padded = torch.nn.functional.pad(weights, (_MEDIAN_FRAMES // 2,) * 2, mode="reflect")
+        weights = padded.unfold(-1, _MEDIAN_FRAMES, 1).median(-1).values
+    return weights.mean(0).cpu().numpy()
+
+
+def _first_frames(cost: Float32[ndarray, "n t"]) -> Float32[ndarray, " n"]:
+    """For each row the first column of the cheapest monotone path; whole anti-diagonals at a time."""
+    rows, columns = cost.shape
+    skewed = np.full((rows + columns - 1, rows), np.inf, np.float32)  # [diagonal, row]
+    for row in range(rows):
+        skewed[row : row + columns, row] = cost[row]
+    total = np.full((rows + columns + 1, rows + 1), np.inf, np.float32)  # one row and two diagonals of border
+    total[0, 0] = 0.0
+    came = np.zeros((rows + columns - 1, rows), np.int8)  # 0 from both, 1 from the row above, 2 from the left
+    for d in range(rows + columns - 1):
+        steps = np.stack([total[d, :-1], total[d + 1, :-1], total[d + 1, 1:]])
+        came[d] = steps.argmin(0)
+        total[d + 2, 1:] = skewed[d] + steps.min(0)
+    firsts = np.zeros(rows, np.float32)
+    row, column = rows - 1, columns - 1
+    while row >= 0 and column >= 0:
+        firsts[row] = column
+        step = came[row + column, row]
+        row, column = row - (step != 2), column - (step != 1)
+    return firsts
+
+
+def _words(
+    backbone: "Whisper",
+    tokens: Sequence[int],
+    starts: Float32[ndarray, " n"],
+    end: float,
+    probabilities: Float32[ndarray, " n"],
+) -> tuple[TimedWord, ...]:
+    groups = words_of(backbone.tokenizer, tokens)
+    found: list[TimedWord] = []
+    at = 0
+    for text, count in groups:
+        begin = min(float(starts[at]), end)
+        until = float(starts[at + count]) if at + count < len(starts) else end
+        share = float(np.mean(probabilities[at : at + count]))
+        found.append(TimedWord(text, begin, max(begin, min(until, end)), share))
+        at += count
+    return tuple(found)
+
+
+def words_of(tokenizer: Any, tokens: Sequence[int]) -> list[tuple[str, int]]:
+    """Each word with the number of its tokens; characters split over tokens stay whole.
+
+    A word begins with a space; where a script has none, each whole character is one. Punctuation belongs to
+    the word before it.
+    """
+    pieces: list[tuple[str, int]] = []
+    held: list[int] = []
+    for token in tokens:
+        held.append(token)
+        text = tokenizer.decode(held, skip_special_tokens=True)
+        if "\ufffd" not in text:
+            pieces.append((text, len(held)))
+            held = []
+    if held:
+        pieces.append((tokenizer.decode(held, skip_special_tokens=True), len(held)))
+    words: list[tuple[str, int]] = []
+    for text, count in pieces:
+        joins = bool(words) and not text.startswith(" ") and not _stands_alone(text)
+        if joins or (words and not any(c.isalnum() for c in text)):
+            words[-1] = words[-1][0] + text, words[-1][1] + count
+        else:
+            words.append((text, count))
+    return words
+
+
+def _stands_alone(text: str) -> bool:
+    """Scripts written without spaces: Chinese and Japanese, Thai, Lao, Khmer, Burmese."""
+    ranges = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF))
+    return any(low <= ord(c) <= high for c in text for low, high in ranges)

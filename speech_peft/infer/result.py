@@ -1,0 +1,67 @@
+"""What a transcription is made of, and what it can be asked for: plain frozen data."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as it is printed, and where it was said; seconds from the start of the recording."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the recording and its text."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] = ()
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+    compression_ratio: float = 0.0
+    flags: tuple[str, ...] = ()
+    """Why the text is doubtful ("loop", "unsure", "silence", "cut off"); it is never left out for that."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One input, transcribed or with the reason why not."""
+
+    path: str
+    """As it was given; "" for samples."""
+    text: str = ""
+    language: str = "en"
+    segments: tuple[Segment, ...] = ()
+    duration: float = 0.0
+    """Seconds of audio."""
+    seconds: float = 0.0
+    """Seconds of work; its share of the batches it was in."""
+    truncated: bool = False
+    """The file ends well before the length that it declares."""
+    error: str | None = None
+    stage: str = ""
+    """Where it failed: "decode" or "transcribe"."""
+    about: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Weights, adapter, options: what made it."""
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """What decides the text; its hash tells whether an output is up to date."""
+
+    language: str | None = None
+    """None: English, or detected for each file where the model knows more."""
+    beam_size: int = 1
+    vad: Literal["silero", "energy", "none"] = "silero"
+    word_times: bool = False
+    channels: Literal["mix", "first"] = "mix"
+    split_seconds: float = 8.0
+    """Windows longer than this become several segments, cut at the end of a sentence or at a pause."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
