@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from .errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from .audio.degrade import Degrader
     from .core.method import Method
 
 M = TypeVar("M", bound=BaseModel)
@@ -74,8 +75,8 @@ class DataConfig(Part):
     train: str
     """A manifest or a folder."""
     valid: str | None = None
-    degrade: tuple[dict[str, Any], ...] = ()
-    """Steps applied to training clips, on the fly."""
+    degrade: str | tuple[str | dict[str, Any], ...] = ()
+    """Steps applied to training clips on the fly, and names of presets such as `telephone`."""
     degrade_valid: bool = True
     """Whether validation clips are degraded too (always in the same way)."""
     clean: Share = 0.0
@@ -255,6 +256,20 @@ def methods_of(recipe: Recipe) -> dict[str, Method]:
             rest = {key: value for key, value in fields.items() if key != "method"}
             methods[name] = validate(method, rest, f"adapters.{name}")
     return methods
+
+
+def degrader_of(recipe: Recipe) -> Degrader | None:
+    """What training clips go through, its steps validated; None when they stay as recorded."""
+    from .audio.degrade import Degrader, parse
+
+    data = recipe.data
+    if not data.degrade:
+        return None
+    try:
+        steps = parse(data.degrade)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"data.{error}") from None
+    return Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
 
 
 def dump(recipe: Recipe) -> str:

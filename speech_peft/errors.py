@@ -20,6 +20,10 @@ class AudioError(SpeechPeftError):
         self.path, self.reason = str(path), reason
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM at a moment when everything is saved; commands exit with 130."""
+
+
 def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
     """The options a user most likely meant, best first; empty when nothing is close."""
     return get_close_matches(name, list(options), n=n, cutoff=0.5)

@@ -17,11 +17,11 @@ from ..errors import ConfigError
 from ..metrics.normalise import normaliser
 from ..metrics.wer import align_words, corpus, count
 from ..registry import TASKS
-from .base import Loss, Scores, Task
+from .base import Loss, Scores, Task, chance
 
 if TYPE_CHECKING:
-    from ..audio.batch import Batch
     from ..core.model import AdaptedModel
+    from .data import Batch
 
 IGNORED = -100
 
@@ -83,7 +83,7 @@ class TeacherForcing:
         return full[:, :-1].to(device), labels[:, 1:].to(device)
 
     def decode(self, encoded: Encoded) -> list[str]:
-        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]
+        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]  # type: ignore
 
 
 class CtcLayer:
@@ -120,6 +120,13 @@ class Asr(Task):
         return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
 
     def loss(self, batch: Batch) -> Loss:
+        """A share of the training batches is heard at native length: as many clips as fit the batch's seconds."""
+        share = self.recipe.data.native_share
+        native = self.backbone.max_seconds
+        if share and native and self.training and chance(self.recipe.seed, self.batches_seen) < share:
+            batch = batch.first(max(1, int(self.recipe.data.seconds_per_batch // native)))
+            features = self.prepare(batch, pad_to=round(native * self.backbone.sample_rate))
+            return self.decoder.loss(self.backbone.encode(features), batch.texts)
         return self.decoder.loss(self.encode(batch), batch.texts)
 
     def examine(self, batch: Batch) -> Examined:
@@ -128,9 +135,9 @@ class Asr(Task):
         return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
 
     def validate(self, batches: list[Examined]) -> Scores:
-        write = normaliser(self.recipe.task.language)
-        said = [write(text) for batch in batches for text in batch.said]
-        heard = [write(text) for batch in batches for text in batch.heard]
+        write, language = normaliser(), self.recipe.task.language or "en"
+        said = [write(text, language) for batch in batches for text in batch.said]
+        heard = [write(text, language) for batch in batches for text in batch.heard]
         rate = corpus(count(pairs) for pairs in align_words(said, heard)).rate
         loss = sum(b.loss for b in batches) / max(1, sum(b.targets for b in batches))
         return Scores("wer", 0.0 if rate is None else rate, loss)

@@ -19,9 +19,9 @@ from ..config import OptimConfig, Recipe
 from ..errors import ConfigError, SpeechPeftError
 
 if TYPE_CHECKING:
-    from ..audio.batch import Batch
-    from ..backbones.base import Backbone, Encoded
+    from ..backbones.base import Backbone, Encoded, Features
     from ..core.model import AdaptedModel
+    from .data import Batch
     from .prefix_cache import PrefixCache
 
 # How many training batches a method with a procedure is shown before step 0 (scores, masks).
@@ -80,7 +80,12 @@ class Task(L.LightningModule, ABC):
         """Encoder states of a batch, through the prefix cache when there is one."""
         if self.cache is not None:
             return self.cache.encode(batch)
-        return self.backbone.encode(self.backbone.prepare(batch.audio, batch.lengths))
+        return self.backbone.encode(self.prepare(batch))
+
+    def prepare(self, batch: Batch, pad_to: int = 0) -> Features:
+        """Features of a batch, in float32 whatever the precision of the run."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.backbone.prepare(batch.audio, batch.lengths, pad_to=pad_to)
 
     # ---- training -----------------------------------------------------------------------------------------
 
@@ -209,6 +214,11 @@ class Task(L.LightningModule, ABC):
 def _seed(*parts: int) -> int:
     """A 63-bit seed; the same parts give the same seed on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def chance(*parts: int) -> float:
+    """A number in [0, 1) that the parts decide."""
+    return _seed(*parts, 1) / 2**63
 
 
 def learning_rate(optim: OptimConfig, step: int, fraction: float) -> float:

@@ -1,0 +1,229 @@
+"""python -m speech_peft.train RECIPE [key=value ...]: adapters trained on a frozen backbone."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__, config
+from .errors import ConfigError, Interrupted, SpeechPeftError
+
+if TYPE_CHECKING:
+    from .config import Recipe
+    from .tasks.base import Scores
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left behind."""
+
+    folders: list[Path]
+    """The adapters, in the order of the recipe's `train`."""
+    scores: Scores | None
+    """Of the best validation."""
+    steps: int
+    seconds: float
+    base_sha256: str
+    """Of the frozen base, checked to be the same before and after."""
+
+
+@app.command()
+def command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or a bundled name such as asr/whisper_parallel.")] = "",
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.lr=3e-4")] = None,
+    resume: Annotated[str, typer.Option(help="auto: go on from out/last.ckpt; never: start afresh.")] = "auto",
+    check: Annotated[bool, typer.Option("--check", help="Validate the recipe, print it in full and stop.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")] = False,
+) -> None:
+    """Train adapters on a frozen backbone, as a recipe says."""
+    if schema:
+        print(json.dumps(config.Recipe.model_json_schema(), indent=2))
+        return
+    if not recipe:
+        raise ConfigError(f"give a recipe: a file, or one of {', '.join(config.bundled())}")
+    if resume not in ("auto", "never"):
+        raise ConfigError(f"--resume: got {resume!r}, expected auto or never")
+    read = config.read(recipe, overrides or ())
+    if check:
+        config.methods_of(read)
+        config.degrader_of(read)
+        print(config.dump(read), end="")
+        return
+    trained = train(read, resume=resume == "auto")
+    scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
+    print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}; base unchanged ({trained.base_sha256[:12]})")
+    for folder in trained.folders:
+        print(f"adapter: {folder}")
+
+
+def train(recipe: Recipe, resume: bool = True) -> Trained:
+    """Run a recipe to its end; raises Interrupted when asked to stop, with the state saved."""
+    config.degrader_of(recipe)
+    methods = config.methods_of(recipe)  # a wrong field fails here, before anything is loaded
+    import lightning.pytorch as L
+    import torch
+
+    from .tasks import callbacks
+    from .tasks.base import check_frozen, fingerprint
+
+    if recipe.trainer.threads:
+        torch.set_num_threads(recipe.trainer.threads)
+    out = Path(recipe.out)
+    last = _checkpoint(recipe, out) if resume else None
+    task, data = build(recipe, methods)
+    print(check_frozen(task), file=sys.stderr, flush=True)
+    _leave_traces(recipe, out)
+    before = fingerprint(task.model.base)
+    metrics = callbacks.Metrics(out, recipe.trainer.tensorboard)
+    adapters = callbacks.SaveAdapter(out)
+    every = recipe.trainer.valid_every_steps
+    trainer = L.Trainer(
+        accelerator=recipe.trainer.accelerator,
+        devices=_devices(recipe),
+        num_nodes=recipe.trainer.nodes,
+        strategy=recipe.trainer.strategy,
+        precision=_precision(recipe),
+        accumulate_grad_batches=recipe.trainer.accumulate,
+        gradient_clip_val=recipe.optim.clip_norm,
+        max_steps=-1,  # `Stop` ends the run, by steps or by time, and then one validation follows
+        max_epochs=-1,
+        val_check_interval=(every or 10**9) * recipe.trainer.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=[metrics, callbacks.Show(metrics), adapters, callbacks.Stop(out)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
+    after = fingerprint(task.model.base)
+    if after != before:
+        raise SpeechPeftError("the frozen base changed during training; its adapters cannot be trusted")
+    return Trained(adapters.folders, adapters.best, task.global_step, task.seconds, after)
+
+
+def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
+    """The task and its data; weights are opened, sites resolved, clips screened."""
+    import lightning.pytorch as L
+
+    from .backbones.base import open_backbone
+    from .core import hub, save
+    from .core.model import AdaptedModel
+    from .registry import TASKS
+    from .tasks.asr import sites_for
+    from .tasks.data import SpeechData
+    from .tasks.prefix_cache import PrefixCache
+
+    L.seed_everything(recipe.seed, verbose=False)
+    backbone = open_backbone(recipe.backbone.name, recipe.backbone.weights, **recipe.backbone.options())
+    saved = {
+        name: save.read(hub.locate(fields["from"]))
+        for name, fields in recipe.adapters.items()
+        if "from" in fields
+    }
+    every = {name: saved[name].method if name in saved else methods[name] for name in recipe.adapters}
+    model = AdaptedModel(backbone.module, sites_for(recipe.task, backbone), every)
+    for name, adapter in saved.items():
+        adapter.load_into(model, name, backbone.card())
+    data = SpeechData(recipe, backbone)
+    task = TASKS[recipe.task.name](recipe, backbone, model, data.texts)
+    if recipe.data.cache:
+        task.cache = PrefixCache.of(recipe, backbone, model)
+    return task, data
+
+
+def _checkpoint(recipe: Recipe, out: Path) -> Path | None:
+    """The state to go on from; refused when the recipe has changed since."""
+    from .tasks.callbacks import LAST, load_state
+
+    if not (path := out / LAST).exists():
+        return None
+    before = load_state(path)["run"]["recipe"]
+    now = recipe.model_dump(mode="json")
+    if changed := _changes(before, now):
+        raise ConfigError(
+            f"{path} was made by another recipe: {'; '.join(changed)}. "
+            "Give out=ANOTHER_FOLDER, or --resume never to start afresh"
+        )
+    return path
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """What differs, by dotted key; how long a run is and how it reports may change on resuming."""
+    if path in ("trainer.max_steps", "trainer.max_minutes") or path.startswith(("trainer.log", "trainer.save")):
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if before == now else [f"{path} was {before!r}, is {now!r}"]
+
+
+def _devices(recipe: Recipe) -> int | str:
+    """One process on a CPU unless told otherwise."""
+    return recipe.trainer.devices
+
+
+def _precision(recipe: Recipe) -> Any:
+    """bf16 where a GPU computes in it, fp16 on an older GPU, else fp32."""
+    import torch
+
+    if recipe.trainer.precision != "auto":
+        return recipe.trainer.precision
+    if recipe.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def _leave_traces(recipe: Recipe, out: Path) -> None:
+    """config.yaml and env.json: what repeats the run."""
+    from importlib.metadata import version
+
+    from .audio.atomic import write_text
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", config.dump(recipe))
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    environment = {
+        "speech_peft": __version__,
+        "git": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "argv": sys.argv,
+        "seed": recipe.seed,
+        **{name: version(name) for name in ("torch", "transformers", "lightning", "numpy")},
+    }
+    write_text(out / "env.json", json.dumps(environment, indent=2) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    try:
+        app(args=argv, standalone_mode=False)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SpeechPeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except typer.Exit as error:
+        return error.exit_code
+    except (Interrupted, KeyboardInterrupt):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
