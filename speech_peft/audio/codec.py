@@ -6,7 +6,7 @@ the encoder's delay, and the decoder removes it; AMR has none that does, so its 
 
 import io as stdio
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import av.error
@@ -82,7 +82,7 @@ def _through_ffmpeg(samples: Samples, rate: int, codec: Codec, bit_rate: int) ->
         bit_rate = min(_AMR_MODES, key=lambda mode: abs(mode - bit_rate))
     file = stdio.BytesIO()
     with av.open(file, "w", format=codec.container) as container:
-        stream = container.add_stream(codec.encoder, rate=rate, layout="mono", bit_rate=bit_rate)
+        stream: Any = container.add_stream(codec.encoder, rate=rate, layout="mono", bit_rate=bit_rate)
         pcm = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
         frame.rate, frame.pts = rate, 0
@@ -93,7 +93,7 @@ def _through_ffmpeg(samples: Samples, rate: int, codec: Codec, bit_rate: int) ->
                 container.mux(stream.encode(part))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         to_float = av.AudioResampler("flt", "mono", rate)
         decoded = [part for frame in container.decode(audio=0) for part in to_float.resample(frame)]
     return np.concatenate([part.to_ndarray()[0] for part in decoded])
