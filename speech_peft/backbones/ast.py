@@ -1,7 +1,7 @@
-"""AST, the audio spectrogram transformer: one fixed window of 10.24 s, cut into patches of time and frequency.
+"""AST, the audio spectrogram transformer: a fixed window of 10.24 s, cut into patches of time and frequency.
 
-A block's states are tokens: two summary tokens, then the patches of every frequency band. `encode` averages the
-bands, so that its states run in time like any other encoder's, and gives the stock summary as `pooled`.
+A block's states are tokens: two summary tokens, then the patches of every frequency band. `encode` averages
+the bands, so that its states run in time like any other encoder's, and gives the stock summary as `pooled`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from .mel import FRAME, HOP, KaldiMel, frames_of
 from .weights import Origin
 
 _ROWS = (
-    Row("", "block", "{b}"),
+    Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.mlp", "{b}"),
     Row("attn", "attn", "{b}.attention"),
     *(Row(f"attn.{n}", "linear", f"{{b}}.attention.{n}_proj") for n in "qkvo"),
@@ -33,7 +33,7 @@ _STACK = Stack("layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernor
 
 @BACKBONES.register("ast")
 class Ast(Backbone):
-    """ASTModel; `layer` stops after that block (counted from 1) and gives its states as they are."""
+    """ASTModel; `layer` stops after that block, counted from 1, and gives its states raw."""
 
     min_samples = FRAME
 
@@ -86,27 +86,26 @@ class Ast(Backbone):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return self.module.layers[: self.depth]  # type: ignore[index, return-value]
+        return self.module.layers[: self.depth]
 
     def padded_samples(self, samples: int) -> int:
-        return FRAME + (self.module.config.max_length - 1) * HOP  # type: ignore[union-attr, operator]
+        return FRAME + (self.module.config.max_length - 1) * HOP
 
     def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
-        frames = frames_of(lengths)
-        mel = self._mel(audio).masked_fill(~below(frames, self.module.config.max_length)[..., None], 0.0)  # type: ignore[union-attr, arg-type]
-        config: Any = self.module.config
+        config, frames = self.module.config, frames_of(lengths)
+        mel = self._mel(audio).masked_fill(~below(frames, config.max_length)[..., None], 0.0)
         columns = ((frames - config.patch_size) // config.time_stride + 1).clamp(1, self.columns)
         return Features((mel - self.mean) / (self.std * 2), None, columns)
 
     def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        return self.module.embeddings(features.values.to(self.dtype))  # type: ignore[operator]
+        return self.module.embeddings(features.values.to(self.dtype))
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         return {"attention_mask": None}
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         if not self.layer:
-            states = self.module.layernorm(states)  # type: ignore[operator]
+            states = self.module.layernorm(states)
         pooled = (states[:, 0] + states[:, 1]) / 2
         in_time = states[:, 2:].unflatten(1, (self.bands, self.columns)).mean(1)
         return Encoded(in_time, below(features.lengths, self.columns), pooled)

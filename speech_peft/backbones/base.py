@@ -87,7 +87,7 @@ class Stack:
         if row.kind not in ("linear", "norm") and (dim_in, dim_out) != (dim, dim):
             raise ConfigError(
                 f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream "
-                f"it belongs to is {dim}. The site table does not fit this model or this release of transformers."
+                f"it belongs to is {dim}. The site table does not fit this model or release of transformers."
             )
         return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed_length=row.kind not in self.free)
 
@@ -131,7 +131,8 @@ class Backbone(ABC):
     """The longest clip the encoder takes; None when there is no limit."""
     frame_rate: float
     """States per second."""
-    module: nn.Module
+    module: Any
+    """The stock transformers model, an nn.Module."""
     dim: int
     depth: int
     """Number of blocks that run."""
@@ -267,6 +268,10 @@ def load(model: Any, folder: Path, **options: Any) -> Any:
     """A transformers model with the weights in `folder`; raises ConfigError when a weight is missing."""
     from transformers.utils import logging
 
+    kind = json.loads((folder / "config.json").read_text()).get("model_type", "an unnamed kind of")
+    expected = model.config_class.model_type
+    if "config" not in options and kind != expected:
+        raise ConfigError(f"weights: {folder} holds {kind}, and what was asked for is {expected}")
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar per load would break up our own progress lines
     try:

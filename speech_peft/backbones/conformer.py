@@ -1,7 +1,7 @@
-"""Conformers: Wav2Vec2-BERT 2.0, Wav2Vec2-Conformer and Parakeet's FastConformer, chosen by the config's model type.
+"""Conformers: Wav2Vec2-BERT 2.0, Wav2Vec2-Conformer and Parakeet, told apart by the config's model type.
 
-A block adds half of each feed-forward, so an adapter at `ffn` or `ffn1` is halved with it. The states are those of
-the encoder; the pooling layers that some checkpoints put behind it are left out.
+A block adds half of each feed-forward, so an adapter at `ffn` or `ffn1` is halved with it. The states are
+those of the encoder; the pooling layers that some checkpoints put behind it are left out.
 """
 
 import json
@@ -21,7 +21,7 @@ from .weights import Origin
 
 # Positions are relative and masks are made for the whole length, so no site of a Conformer may change it.
 _WAV2VEC2 = (
-    Row("", "block", "{b}"),
+    Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.ffn2_layer_norm", "{b}"),
     Row("ffn1", "ffn", "{b}.ffn1"),
     Row("ffn1.up", "linear", "{b}.ffn1.intermediate_dense"),
@@ -40,7 +40,7 @@ _WAV2VEC2 = (
     Row("norm_out", "norm", "{b}.final_layer_norm"),
 )
 _PARAKEET = (
-    Row("", "block", "{b}"),
+    Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.norm_feed_forward2", "{b}"),
     Row("ffn1", "ffn", "{b}.feed_forward1"),
     Row("ffn1.up", "linear", "{b}.feed_forward1.linear1"),
@@ -61,7 +61,7 @@ _PARAKEET = (
 
 @BACKBONES.register("conformer")
 class Conformer(Backbone):
-    """Any of the families; `layer` stops after that block (counted from 1) and gives its states as they are."""
+    """Any of the families; `layer` stops after that block, counted from 1, and gives its states raw."""
 
     frame_rate: float = 50.0
     stack: ClassVar[Stack]
@@ -108,12 +108,12 @@ class Conformer(Backbone):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return self.module.get_submodule(self.stack.path)[: self.depth]  # type: ignore[index]
+        return self.module.get_submodule(self.stack.path)[: self.depth]
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         from transformers.masking_utils import create_bidirectional_mask
 
-        encoder: Any = self.module.encoder
+        encoder = self.module.encoder
         positions = encoder.embed_positions(states) if encoder.embed_positions is not None else None
         mask = create_bidirectional_mask(
             config=encoder.config,
@@ -172,7 +172,7 @@ class Wav2Vec2Bert(Conformer):
         return Features(stacked, below(frames // self.stride, stacked.shape[1]), frames // self.stride)
 
     def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        states, _ = self.module.feature_projection(features.values.to(self.dtype))  # type: ignore[operator]
+        states, _ = self.module.feature_projection(features.values.to(self.dtype))
         return states.masked_fill(~below(features.lengths, states.shape[1])[..., None], 0.0)
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
@@ -221,17 +221,17 @@ class Wav2Vec2Conformer(Conformer):
             audio = ((audio - mean) / (spread + 1e-7).sqrt()).where(sound, 0)
         return Features(
             audio, sound, self.module._get_feat_extract_output_lengths(lengths, add_adapter=False)
-        )  # type: ignore[operator]
+        )
 
     def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        module: Any = self.module
+        module = self.module
         heard = module.feature_extractor(features.values.to(self.dtype)).transpose(1, 2)
         states, _ = module.feature_projection(heard)
         return states.masked_fill(~below(features.lengths, states.shape[1])[..., None], 0.0)
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         if not self.layer:
-            states = self.module.encoder.layer_norm(states)  # type: ignore[union-attr, operator]
+            states = self.module.encoder.layer_norm(states)
         return super()._finish(states, features)
 
 
@@ -276,21 +276,21 @@ class Parakeet(Conformer):
         )
 
     def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
-        clips = [clip[:length].cpu() for clip, length in zip(audio, lengths.tolist(), strict=True)]
+        clips: Any = [clip[:length].cpu() for clip, length in zip(audio, lengths.tolist(), strict=True)]
         found = self._extract(clips, sampling_rate=self.sample_rate, return_tensors="pt").to(audio.device)
         frames = found["attention_mask"].sum(-1)
-        states = self.module._get_subsampling_output_length(frames).long()  # type: ignore[operator]
+        states = self.module._get_subsampling_output_length(frames).long()
         return Features(found["input_features"], found["attention_mask"], states)
 
     def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        module: Any = self.module
+        module = self.module
         return module.subsampling(features.values.to(self.dtype), features.mask) * module.input_scale
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         sound = below(features.lengths, states.shape[1])
         return {
             "attention_mask": (sound[:, None, :] & sound[:, :, None])[:, None],
-            "position_embeddings": self.module.encode_positions(states),  # type: ignore[operator]
+            "position_embeddings": self.module.encode_positions(states),
         }
 
 

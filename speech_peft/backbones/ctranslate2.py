@@ -9,6 +9,7 @@ value in cross attention), Whisper's key has no bias, and the output projection 
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from ..errors import ConfigError
 _TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 _VERSIONS = range(3, 7)  # of the layout written here; 3 brought the alias table's present form
 _FORMAT = 1  # of what we write: part of the cache's key, so that a better converter converts again
-_HEAD_WIDTH = 64  # in every Whisper
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
+
+_LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 # CTranslate2 -> Hugging Face, inside one block; the matrices of a fused one in their order.
 _SELF = {
@@ -55,11 +57,11 @@ def convert(folder: Path, cache: Path, sha256: str) -> Path:
     final = cache / f"whisper-{sha256[:16]}-v{_FORMAT}"
     if final.is_dir():
         return final
-    state = hugging_face_state(read_variables(folder / "model.bin"))
+    variables = read_variables(folder / "model.bin")
     partial = cache / f".{final.name}.{os.getpid()}"
     partial.mkdir(parents=True, exist_ok=True)
     try:
-        _write(partial, folder, state)
+        _write(partial, folder, variables)
         partial.rename(final)
     except OSError:
         if not final.is_dir():  # else another process was first, with the same bytes
@@ -141,7 +143,7 @@ def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
     return name, torch.frombuffer(content, dtype=_TYPES[kind]).reshape(shape)
 
 
-def _write(target: Path, source: Path, state: dict[str, Tensor]) -> None:
+def _write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
     from transformers import GenerationConfig
 
@@ -150,21 +152,22 @@ def _write(target: Path, source: Path, state: dict[str, Tensor]) -> None:
         raise ConfigError(
             f"weights: {source} has no tokenizer.json; copy the one of the model it was made from."
         )
+    state = hugging_face_state(variables)
+    heads = {side: int(variables[f"{side}/num_heads"]) for side in ("encoder", "decoder")}
     save_file(state, target / "model.safetensors", {"format": "pt"})
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     ids = _special_ids(target / "tokenizer.json")
-    _config(state, ids).save_pretrained(target)
-    generation: dict[str, Any] = _generation(ids, hints)
-    GenerationConfig(**generation).save_pretrained(target)
+    _config(state, heads, ids).save_pretrained(target)
+    GenerationConfig(**_generation(ids, hints)).save_pretrained(target)
 
 
 def _special_ids(tokenizer: Path) -> dict[str, int]:
     return {token["content"]: token["id"] for token in json.loads(tokenizer.read_text())["added_tokens"]}
 
 
-def _config(state: dict[str, Tensor], ids: dict[str, int]) -> Any:
+def _config(state: dict[str, Tensor], heads: dict[str, int], ids: dict[str, int]) -> Any:
     """The dimensions, read off the weights."""
     from transformers import WhisperConfig
 
@@ -173,7 +176,6 @@ def _config(state: dict[str, Tensor], ids: dict[str, int]) -> Any:
         side: len({key.split(".")[3] for key in state if key.startswith(f"model.{side}.layers.")})
         for side in ("encoder", "decoder")
     }
-    ffn = state["model.encoder.layers.0.fc1.weight"].shape[0]
     end = ids["<|endoftext|>"]
     return WhisperConfig(
         vocab_size=vocabulary,
@@ -183,9 +185,9 @@ def _config(state: dict[str, Tensor], ids: dict[str, int]) -> Any:
         max_target_positions=state["model.decoder.embed_positions.weight"].shape[0],
         encoder_layers=blocks["encoder"],
         decoder_layers=blocks["decoder"],
-        encoder_attention_heads=width // _HEAD_WIDTH,
-        decoder_attention_heads=width // _HEAD_WIDTH,
-        encoder_ffn_dim=ffn,
+        encoder_attention_heads=heads["encoder"],
+        decoder_attention_heads=heads["decoder"],
+        encoder_ffn_dim=state["model.encoder.layers.0.fc1.weight"].shape[0],
         decoder_ffn_dim=state["model.decoder.layers.0.fc1.weight"].shape[0],
         decoder_start_token_id=ids["<|startoftranscript|>"],
         bos_token_id=end,
@@ -214,7 +216,7 @@ def _generation(ids: dict[str, int], hints: dict[str, Any]) -> dict[str, Any]:
     }
     if not multilingual:
         return shared
-    codes = {text: i for text, i in ids.items() if i in set(hints.get("lang_ids", []))}
+    codes = {text: i for text, i in ids.items() if _LANGUAGE.fullmatch(text)}
     return {
         **shared,
         "lang_to_id": codes,

@@ -9,7 +9,7 @@ _FLOOR = torch.finfo(torch.float32).eps
 
 
 class KaldiMel:
-    """Windows without padding, no mean, pre-emphasis, power spectrum, triangles on the mel scale, natural log."""
+    """Windows without their mean, pre-emphasis, power spectrum, triangles on the mel scale, natural log."""
 
     def __init__(self, bins: int, window: str, scale: float, sample_rate: int = 16000):
         from transformers.audio_utils import mel_filter_bank, window_function

@@ -1,7 +1,7 @@
 """USM, the universal speech model: the audio tower of Gemma 3n, a Conformer with local attention.
 
-Its stock output keeps every fourth state (6.25 a second), which is what Gemma reads. With `layer` the states of
-that block come out as they are, 25 a second: what Miipher-2 and CTC want.
+Its stock output keeps every fourth state (6.25 a second), which is what Gemma reads. With `layer` the states
+of that block come out as they are, 25 a second: what Miipher-2 and CTC want.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .weights import Origin
 
 # Sublayers add their own residual, so their sites span from what the first norm gives to what is added.
 _ROWS = (
-    Row("", "block", "{b}"),
+    Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.ffw_layer_end", "{b}"),
     Row("ffn1", "ffn", "{b}.ffw_layer_start.ffw_layer_1", "{b}.ffw_layer_start.post_layer_norm"),
     Row("ffn1.up", "linear", "{b}.ffw_layer_start.ffw_layer_1"),
@@ -43,7 +43,7 @@ _ROWS = (
 
 @BACKBONES.register("usm")
 class Usm(Backbone):
-    """Gemma3nAudioEncoder; `layer` stops after that block (counted from 1) and gives its states as they are."""
+    """Gemma3nAudioEncoder; `layer` stops after that block, counted from 1, and gives its states raw."""
 
     stacks: Sequence[Stack] = (
         Stack("conformer", _ROWS),
@@ -99,7 +99,7 @@ class Usm(Backbone):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        return self.module.conformer[: self.depth]  # type: ignore[index, return-value]
+        return self.module.conformer[: self.depth]
 
     def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
         clips = [clip[:length].cpu().numpy() for clip, length in zip(audio, lengths.tolist(), strict=True)]
@@ -109,7 +109,7 @@ class Usm(Backbone):
         return Features(found["input_features"], mask, -(-states // self.reduction))
 
     def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        return self.module.subsample_conv_projection(features.values.to(self.dtype))  # type: ignore[operator]
+        return self.module.subsample_conv_projection(features.values.to(self.dtype))
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         return {"audio_mel_mask": ~self._sound(features, states.shape[1])}  # True where there is none

@@ -101,7 +101,7 @@ def _in_package(address: str) -> Path:
 
 def _from_hub(name: str, revision: str | None, offline: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     asked = f"{name} (revision {revision or 'main'})"
     try:

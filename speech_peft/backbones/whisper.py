@@ -4,11 +4,12 @@ Stock Whisper pads every clip to 30 s. With `context="fit"` the encoder reads on
 up to a grid: same modules, the first rows of the sinusoid table. Untrained this makes Whisper loop; adapters
 trained so make it ten times as fast on short clips, and their files record which of the two they belong to.
 
-Whisper's encoder masks nothing, so what a clip is padded with reaches its states: results are independent of the
-rest of a batch only when its clips share one length of the grid (`padded_samples`).
+Whisper's encoder masks nothing, so what a clip is padded with reaches its states: results are independent of
+the rest of a batch only when its clips share one length of the grid (`padded_samples`).
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from .weights import Origin
 GRID_SECONDS = 0.5
 FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the second convolution
 Context = Literal["full", "fit"]
+LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 _SUBLAYERS = (
     Row("block", "block", "{b}"),
@@ -245,8 +247,8 @@ def _generation(tokenizer: Any, settings: Any) -> Generation:
     multilingual = getattr(settings, "is_multilingual", None)
     if multilingual is None:
         multilingual = sot != 50257
-    # Between the start of transcript and the first task lie the languages, in every Whisper.
-    codes = {t[2:-2]: i for t, i in ids.items() if sot < i < ids["<|translate|>"]} if multilingual else {}
+    # Languages are the special tokens of two or three letters: <|en|>, <|yue|>.
+    codes = {t[2:-2]: i for t, i in ids.items() if LANGUAGE.fullmatch(t)} if multilingual else {}
     return Generation(
         sot=sot,
         eot=ids["<|endoftext|>"],
