@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import ConfigError, SpeechPeftError, did_you_mean
+from .errors import ConfigError, SpeechPeftError
 
 if TYPE_CHECKING:
     from .metrics.asr import Options, Run
@@ -219,22 +219,17 @@ def publish(
     return found
 
 
-def degradation(name: str) -> list[Any]:
-    """The steps of `--degrade`: a preset's name, or a YAML file."""
-    if name != "telephone" and Path(name).suffix not in (".yaml", ".yml"):
-        raise ConfigError(
-            f"--degrade {name}: not a preset and not a YAML file. {did_you_mean(name, ['telephone'])}"
-        )
-    from .audio import degrade as module
+def degradation(name: str) -> Sequence[Any]:
+    """The steps of `--degrade`: a preset's name, or a YAML file with a list of steps."""
+    from .audio.degrade import parse
 
-    if name == "telephone":
-        return list(module.TELEPHONE)
+    if Path(name).suffix not in (".yaml", ".yml"):
+        return parse(name)
     import yaml
-    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(list[module.Step]).validate_python(yaml.safe_load(Path(name).read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return parse(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"--degrade {name}: {error}") from error
 
 

@@ -7,9 +7,12 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from ..audio import io
 from ..audio.atomic import write_text
@@ -17,6 +20,10 @@ from ..audio.manifest import Row
 from ..errors import AudioError, ConfigError
 from ..metrics import predictions
 from ..metrics.predictions import Prediction
+from .result import Result
+
+if TYPE_CHECKING:
+    from ..audio.degrade import Degrader
 
 SAMPLE_RATE = 16_000
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
@@ -53,26 +60,17 @@ class Timed:
     hardware: Mapping[str, Any]
 
 
-class Heard(Protocol):
-    """What a transcriber yields for each file; the part that is read here."""
-
-    path: Path
-    text: str
-    duration: float
-    seconds: float
-    error: str | None
-    about: Mapping[str, Any]
-
-
 class Transcribes(Protocol):
-    def transcribe(self, inputs: Iterable[Path]) -> Iterator[Heard]: ...
+    def transcribe(self, inputs: Iterable[Path]) -> Iterator[Result]: ...
 
 
 def open_transcriber(system: System, settings: Settings) -> Transcribes:
     """The one place that knows how a transcriber is made."""
     from .transcriber import Transcriber
 
-    options = {} if settings.batch_seconds is None else {"batch_seconds": settings.batch_seconds}
+    options: dict[str, Any] = {}
+    if settings.batch_seconds is not None:
+        options["batch_seconds"] = settings.batch_seconds
     return Transcriber(
         system.weights,
         system.adapter,
@@ -125,7 +123,7 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
             "batch_seconds": settings.batch_seconds,
             "warm_up_files": min(_WARM_UP, len(files)),
             # What the transcriber says of itself knows better than what was asked for.
-            **(dict(next(iter(heard.values())).about) if heard else {}),
+            **next((result.about for result in heard.values() if result.about), {}),
         },
         hardware(settings.device),
     )
@@ -159,8 +157,7 @@ def degraded(rows: Sequence[Row], steps: Sequence[Any], seed: int, folder: Path)
     from ..audio.degrade import Degrader
 
     degrader = Degrader(steps, seed)
-    pool = _Pool(rows)
-    return [_degraded(row, degrader, pool, folder) for row in rows]
+    return [_degraded(row, degrader, _Others(rows, at), folder) for at, row in enumerate(rows)]
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -179,18 +176,22 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
-class _Pool:
-    """Other utterances for babble: `pool(index)` is the recording of a row, counted round and round."""
+class _Others:
+    """The other utterances of the manifest, as voices of babble: `others(generator)` draws one."""
 
-    def __init__(self, rows: Sequence[Row]):
-        self.rows = rows
+    def __init__(self, rows: Sequence[Row], own: int):
+        self.rows, self.own = rows, own
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __call__(self, index: int):
-        row = self.rows[index % len(self.rows)]
-        return io.load(row.audio, SAMPLE_RATE, row.start, row.duration).samples
+    def __call__(self, generator: np.random.Generator) -> io.Samples:
+        if len(self.rows) < 2:
+            raise ConfigError("--degrade: babble is made of other utterances, and the manifest has only one")
+        # One draw among the others, shifted past our own place; an unreadable one gives way to the next.
+        drawn = int(generator.integers(len(self.rows) - 1))
+        for step in range(len(self.rows) - 1):
+            row = self.rows[(self.own + 1 + (drawn + step) % (len(self.rows) - 1)) % len(self.rows)]
+            with suppress(AudioError):
+                return io.load(row.audio, SAMPLE_RATE, row.start, row.duration).samples
+        raise ConfigError("--degrade: babble is made of other utterances, and none can be read")
 
 
 def _backbone(folder: Path) -> str:
@@ -201,7 +202,7 @@ def _backbone(folder: Path) -> str:
         raise ConfigError(f"{folder}: no adapter.json that names a backbone ({error!r})") from error
 
 
-def _prediction(row: Row, heard: Heard | None) -> Prediction:
+def _prediction(row: Row, heard: Result | None) -> Prediction:
     return Prediction(
         id=row.id,
         audio_filepath=str(row.audio),
@@ -232,15 +233,15 @@ def _cut(row: Row, folder: Path) -> Row:
     return replace(row, audio=target, start=0.0)
 
 
-def _degraded(row: Row, degrader: Any, pool: _Pool, folder: Path) -> Row:
+def _degraded(row: Row, degrader: "Degrader", others: _Others, folder: Path) -> Row:
     try:
         clip = io.load(row.audio, SAMPLE_RATE, row.start, row.duration)
     except AudioError:
-        return row
+        return row  # as above
+    result = degrader(clip.samples, SAMPLE_RATE, id=row.id, pool=others)
     target = _own_file(row, folder)
-    result = degrader(clip.samples, SAMPLE_RATE, id=row.id, epoch=0, pool=pool)
-    io.save(target, result.samples, SAMPLE_RATE)
-    return replace(row, audio=target, start=0.0, duration=len(result.samples) / SAMPLE_RATE)
+    io.save(target, result.samples, SAMPLE_RATE, "FLOAT")  # louder than full scale is not cut off
+    return replace(row, audio=target, start=0.0, duration=clip.seconds)
 
 
 def _own_file(row: Row, folder: Path) -> Path:

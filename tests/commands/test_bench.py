@@ -146,6 +146,26 @@ def test_slices_of_a_recording_become_files_of_their_own(opened, tmp_path):
     assert second.samples == pytest.approx(ramp[16_000:], abs=1e-4)
 
 
+def test_degraded_copies_are_the_same_for_the_same_seed_and_play_in_the_report(manifest, opened, tmp_path):
+    def noisy(out: str, seed: int) -> list[np.ndarray]:
+        arguments = ("--data", manifest, "-o", tmp_path / out, "--degrade", "telephone", "--seed", seed)
+        assert run("asr", *arguments) == 0
+        assert all(path.parent == tmp_path / out / "degraded" for path in opened[-1].calls[-1])
+        return [io.load(path).samples for path in opened[-1].calls[-1]]
+
+    first, again, other = noisy("a", 1), noisy("b", 1), noisy("c", 2)
+    assert all((x == y).all() for x, y in zip(first, again, strict=True))
+    assert any((x != y).any() for x, y in zip(first, other, strict=True))
+    assert (tmp_path / "a" / "report.html").read_text().count("data:audio/mpeg") == len(TEXTS)
+
+
+def test_degradation_is_read_from_yaml_too(tmp_path):
+    (tmp_path / "steps.yaml").write_text("- {kind: noise, snr: [0, 5]}\n- telephone\n")
+    first, *rest = bench.degradation(str(tmp_path / "steps.yaml"))
+    assert first.kind == "noise"
+    assert rest == [*bench.degradation("telephone")]
+
+
 def test_score_equals_the_scores_of_the_run_it_reads(manifest, adapter, opened, tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     run("asr", "--data", manifest, "--adapter", adapter, "--base", "-o", out)
