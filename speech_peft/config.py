@@ -1,25 +1,25 @@
 """Recipes: YAML and `key=value` overrides in, frozen and validated models out.
 
-Nothing here imports torch, so a typo costs a blink. The fields of an adapter belong to its method and those of a
-degradation step to the step: `methods_of` and `degrader_of` validate them next, still before any weight is read.
+Nothing here imports torch, so a typo costs a blink. The fields of an adapter belong to its method, those of a
+degradation to its step: `methods_of` and `degrader_of` validate them next, before any weight is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from .dotted import leaves, override, validate
 from .errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from .audio.degrade import Degrader
     from .core.method import Method
 
-M = TypeVar("M", bound=BaseModel)
 REQUIRED = "???"
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -85,7 +85,7 @@ class DataConfig(Part):
     """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
     seconds_per_batch: Positive = 120.0
     native_share: Share = 0.0
-    """Share of batches padded to the backbone's native length, so that a `fit` model keeps hearing long audio."""
+    """Share of batches padded to the native length, so that a `fit` model keeps hearing long audio."""
     min_seconds: Positive = 0.1
     max_seconds: Positive = 30.0
     max_valid: PositiveInt | None = None
@@ -160,13 +160,12 @@ class Recipe(Part):
     @classmethod
     def _fill(cls, raw: Any) -> Any:
         """Writes the defaults of `active` and `train` out, so that a saved recipe says what ran."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("adapters"), dict):
-            return raw
-        adapters: dict[str, Any] = raw["adapters"]
-        new = [
-            name for name, fields in adapters.items() if not (isinstance(fields, dict) and "from" in fields)
-        ]
-        return {**raw, "active": raw.get("active") or list(adapters), "train": raw.get("train") or new}
+        tree = cast("dict[str, Any]", raw if isinstance(raw, dict) else {})
+        if not isinstance(tree.get("adapters"), dict):
+            return cast("Any", raw)
+        adapters: dict[str, Any] = tree["adapters"]
+        new = [name for name, fields in adapters.items() if "from" not in (fields or ())]
+        return {**tree, "active": tree.get("active") or list(adapters), "train": tree.get("train") or new}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -187,13 +186,10 @@ class Recipe(Part):
             raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
         if self.data.cache and self.data.degrade and not self.data.variants:
             raise ValueError(
-                "data.cache: on-the-fly degradation gives every epoch new audio, which no cache can hold. Set "
-                "data.variants=N to degrade each clip in N fixed ways, or drop data.cache"
+                "data.cache: on-the-fly degradation gives every epoch new audio, which no cache can hold. "
+                "Set data.variants=N to degrade each clip in N fixed ways, or drop data.cache"
             )
         return self
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------
 
 
 def bundled() -> dict[str, Path]:
@@ -217,14 +213,15 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     """The validated recipe; every problem of one kind is reported at once, each by its dotted key."""
     path = find(recipe)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    if unset := [key for key, value in _leaves(tree) if value == REQUIRED]:
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(loaded).__name__}")
+    tree = cast("dict[str, Any]", loaded)
+    for given in overrides:
+        override(tree, given)
+    if unset := [key for key, value in leaves(tree) if value == REQUIRED]:
         raise ConfigError("\n".join(f"{key}: required; give it as {key}=VALUE" for key in unset))
     result = validate(Recipe, tree)
     for key in ("train", "valid"):
@@ -232,14 +229,6 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         if value is not None and not Path(value).exists():
             raise ConfigError(f"data.{key}: {value} does not exist{_nearby(Path(value))}")
     return result
-
-
-def validate(model: type[M], tree: Any, where: str = "") -> M:
-    """`tree` as a `model`; a ConfigError with one line per problem otherwise."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
 
 
 def methods_of(recipe: Recipe) -> dict[str, Method]:
@@ -275,85 +264,6 @@ def degrader_of(recipe: Recipe) -> Degrader | None:
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every default written out; reading it gives an equal recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-# ---- errors and paths ------------------------------------------------------------------------------------------
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    steps = key.split(".")
-    if not equals or not all(steps):
-        raise ConfigError(f"{override!r}: overrides are key=value, as in optim.lr=3e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
-    here: Any = tree
-    for depth, step in enumerate(steps):
-        last = depth == len(steps) - 1
-        if isinstance(here, list):
-            if not step.isdigit() or int(step) >= len(here):
-                raise ConfigError(
-                    f"{key}: {'.'.join(steps[:depth])} is a list of {len(here)}; give 0 to {len(here) - 1}"
-                )
-            index: Any = int(step)
-        elif isinstance(here, dict):
-            index = step
-        else:
-            raise ConfigError(f"{key}: {'.'.join(steps[:depth])} is {here!r}, which has no parts")
-        if last:
-            here[index] = value
-        else:
-            if isinstance(here, dict) and here.get(index) is None:
-                here[index] = {}
-            here = here[index]
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items: Any = (
-        tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
-    )
-    if items is None:
-        yield path, tree
-        return
-    for key, value in items:
-        yield from _leaves(value, f"{path}.{key}".lstrip("."))
-
-
-def _explain(model: type[BaseModel], error: Any, where: str) -> str:
-    """One problem, in the words of the recipe."""
-    loc = [str(part) for part in error["loc"]]
-    key = ".".join([*([where] if where else []), *loc])
-    came = error.get("input")
-    match error["type"]:
-        case "extra_forbidden":
-            owner = _part_at(model, loc[:-1])
-            return f"{key}: {owner.__name__} has no field {loc[-1]!r}. {did_you_mean(loc[-1], owner.model_fields)}"
-        case "missing":
-            return f"{key}: required; give it as {key}=VALUE"
-        case "literal_error":
-            hint = f" {did_you_mean(came, _words(error))}" if isinstance(came, str) else ""
-            return f"{key}: got {came!r}, expected {error['ctx']['expected']}.{hint}"
-        case "value_error":
-            message = str(error["ctx"]["error"])
-            return f"{key}: {message}" if key else message
-        case _:
-            return f"{key}: got {came!r} ({type(came).__name__}). {error['msg']}"
-
-
-def _words(error: Any) -> list[str]:
-    return [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-
-
-def _part_at(model: type[BaseModel], loc: Sequence[str]) -> type[BaseModel]:
-    """The model that a path of field names leads to."""
-    for name in loc:
-        if name in model.model_fields:
-            annotation = model.model_fields[name].annotation
-            kinds = [annotation, *get_args(annotation)]
-            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
-    return model
 
 
 def _nearby(path: Path) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__, config
+from .cli import guarded
 from .errors import ConfigError, Interrupted, SpeechPeftError
 
 if TYPE_CHECKING:
@@ -38,11 +41,19 @@ class Trained:
 
 @app.command()
 def command(
-    recipe: Annotated[str, typer.Argument(help="A recipe's file, or a bundled name such as asr/whisper_parallel.")] = "",
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's file, or a bundled name such as asr/whisper_parallel.")
+    ] = "",
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.lr=3e-4")] = None,
-    resume: Annotated[str, typer.Option(help="auto: go on from out/last.ckpt; never: start afresh.")] = "auto",
-    check: Annotated[bool, typer.Option("--check", help="Validate the recipe, print it in full and stop.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")] = False,
+    resume: Annotated[
+        str, typer.Option(help="auto: go on from out/last.ckpt; never: start afresh.")
+    ] = "auto",
+    check: Annotated[
+        bool, typer.Option("--check", help="Validate the recipe, print it in full and stop.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")
+    ] = False,
 ) -> None:
     """Train adapters on a frozen backbone, as a recipe says."""
     if schema:
@@ -60,7 +71,8 @@ def command(
         return
     trained = train(read, resume=resume == "auto")
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
-    print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}; base unchanged ({trained.base_sha256[:12]})")
+    print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
+    print(f"base: unchanged, sha256 {trained.base_sha256[:12]}")
     for folder in trained.folders:
         print(f"adapter: {folder}")
 
@@ -72,9 +84,10 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     import lightning.pytorch as L
     import torch
 
-    from .tasks import callbacks
+    from .tasks import callbacks, progress
     from .tasks.base import check_frozen, fingerprint
 
+    _quiet()
     if recipe.trainer.threads:
         torch.set_num_threads(recipe.trainer.threads)
     out = Path(recipe.out)
@@ -83,12 +96,12 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     print(check_frozen(task), file=sys.stderr, flush=True)
     _leave_traces(recipe, out)
     before = fingerprint(task.model.base)
-    metrics = callbacks.Metrics(out, recipe.trainer.tensorboard)
+    metrics = progress.Metrics(out, recipe.trainer.tensorboard)
     adapters = callbacks.SaveAdapter(out)
     every = recipe.trainer.valid_every_steps
     trainer = L.Trainer(
         accelerator=recipe.trainer.accelerator,
-        devices=_devices(recipe),
+        devices=recipe.trainer.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=recipe.trainer.strategy,
         precision=_precision(recipe),
@@ -100,7 +113,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[metrics, callbacks.Show(metrics), adapters, callbacks.Stop(out)],
+        callbacks=[metrics, progress.Show(metrics), adapters, callbacks.Stop(out)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -115,7 +128,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
 
 def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     """The task and its data; weights are opened, sites resolved, clips screened."""
-    import lightning.pytorch as L
+    import torch
 
     from .backbones.base import open_backbone
     from .core import hub, save
@@ -125,7 +138,7 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     from .tasks.data import SpeechData
     from .tasks.prefix_cache import PrefixCache
 
-    L.seed_everything(recipe.seed, verbose=False)
+    torch.manual_seed(recipe.seed)  # the adapters' initial weights
     backbone = open_backbone(recipe.backbone.name, recipe.backbone.weights, **recipe.backbone.options())
     saved = {
         name: save.read(hub.locate(fields["from"]))
@@ -161,17 +174,16 @@ def _checkpoint(recipe: Recipe, out: Path) -> Path | None:
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:
     """What differs, by dotted key; how long a run is and how it reports may change on resuming."""
-    if path in ("trainer.max_steps", "trainer.max_minutes") or path.startswith(("trainer.log", "trainer.save")):
+    if path in ("trainer.max_steps", "trainer.max_minutes") or path.startswith(
+        ("trainer.log", "trainer.save")
+    ):
         return []
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
-        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))]
+        return [
+            c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
     return [] if before == now else [f"{path} was {before!r}, is {now!r}"]
-
-
-def _devices(recipe: Recipe) -> int | str:
-    """One process on a CPU unless told otherwise."""
-    return recipe.trainer.devices
 
 
 def _precision(recipe: Recipe) -> Any:
@@ -185,6 +197,13 @@ def _precision(recipe: Recipe) -> Any:
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
+def _quiet() -> None:
+    """Silences Lightning's notices about what is meant: a base in eval mode, a stream without end."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+
+
 def _leave_traces(recipe: Recipe, out: Path) -> None:
     """config.yaml and env.json: what repeats the run."""
     from importlib.metadata import version
@@ -194,7 +213,10 @@ def _leave_traces(recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", config.dump(recipe))
     git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     environment = {
         "speech_peft": __version__,
@@ -211,18 +233,10 @@ def _leave_traces(recipe: Recipe, out: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     try:
-        app(args=argv, standalone_mode=False)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SpeechPeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except typer.Exit as error:
-        return error.exit_code
-    except (Interrupted, KeyboardInterrupt):
+        return guarded(app, argv)
+    except Interrupted:
+        print("interrupted: the state is saved, the same command goes on from there", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Characters:
     def of(cls, texts: Iterable[str]) -> "Characters":
         """The characters of a corpus, case folded: letters, digits, marks, apostrophe and space."""
         found = {c for text in texts for c in text.lower()}
-        return cls("".join(sorted(c for c in found if c.isalnum() or c in " '" or not (c.isascii() or c.isspace()))))
+        kept = (c for c in found if c.isalnum() or c in " '" or not (c.isascii() or c.isspace()))
+        return cls("".join(sorted(kept)))
 
     def __len__(self) -> int:
         return len(self.characters) + 1
@@ -54,7 +55,9 @@ class CtcHead(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return F.log_softmax(self.linear(states.to(self.linear.weight.dtype)).float(), dim=-1)
 
-    def loss(self, states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], texts: list[str]) -> tuple[Tensor, int]:
+    def loss(
+        self, states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], texts: list[str]
+    ) -> tuple[Tensor, int]:
         """The summed negative log-likelihood, and the number of characters it is over.
 
         A text longer than its audio has frames has no alignment and counts as zero.
@@ -62,10 +65,9 @@ class CtcHead(nn.Module):
         targets = [torch.tensor(self.vocabulary.encode(text)) for text in texts]
         sizes = torch.tensor([len(target) for target in targets])
         log_probs = self(states).transpose(0, 1)
-        flat = torch.cat(targets).to(log_probs.device) if len(targets) else torch.empty(0)
-        loss = F.ctc_loss(
-            log_probs, flat.long(), mask.sum(1).long(), sizes, blank=BLANK, reduction="sum", zero_infinity=True
-        )
+        flat = torch.cat(targets).long().to(log_probs.device)
+        frames = mask.sum(1)
+        loss = F.ctc_loss(log_probs, flat, frames, sizes, blank=BLANK, reduction="sum", zero_infinity=True)
         return loss, int(sizes.sum())
 
     @torch.no_grad()

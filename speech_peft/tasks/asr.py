@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone, Encoded
+from ..backbones.whisper import Whisper
 from ..config import AsrConfig, Recipe
 from ..decoders.ctc import Characters, CtcHead
 from ..decoders.whisper_text import greedy
@@ -21,7 +22,7 @@ from .base import Loss, Scores, Task, chance
 
 if TYPE_CHECKING:
     from ..core.model import AdaptedModel
-    from .data import Batch
+    from .clips import Batch
 
 IGNORED = -100
 
@@ -47,7 +48,7 @@ class TeacherForcing:
     """Whisper's frozen decoder predicts each token from those before it; adapters may sit in it."""
 
     def __init__(self, backbone: Backbone, config: AsrConfig):
-        if not hasattr(backbone, "generation"):
+        if not isinstance(backbone, Whisper):
             raise ConfigError(
                 f"task.decoder: {backbone.name} has no text decoder of its own; use task.decoder=ctc"
             )
@@ -67,12 +68,13 @@ class TeacherForcing:
         return Loss(total, int(wanted.sum()))
 
     def tokens(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Decoder inputs and labels: prompt, " text", end; the input ends one earlier, the labels start one later."""
+        """Decoder inputs and, one token on, labels: prompt, " text", end; only text and end are labelled."""
         end = self.backbone.generation.eot
-        limit = self.backbone.module.config.max_target_positions
+        room = self.backbone.module.config.max_target_positions - len(self.prompt) - 1
         encode = self.backbone.tokenizer.encode
         rows = [
-            [*self.prompt, *encode(" " + text.strip(), add_special_tokens=False)][: limit - 1] + [end] for text in texts
+            [*self.prompt, *encode(" " + text.strip(), add_special_tokens=False)[:room], end]
+            for text in texts
         ]
         width = max(map(len, rows))
         full = torch.full((len(rows), width), end)
@@ -83,7 +85,7 @@ class TeacherForcing:
         return full[:, :-1].to(device), labels[:, 1:].to(device)
 
     def decode(self, encoded: Encoded) -> list[str]:
-        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]  # type: ignore
+        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]
 
 
 class CtcLayer:
@@ -120,7 +122,7 @@ class Asr(Task):
         return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
 
     def loss(self, batch: Batch) -> Loss:
-        """A share of the training batches is heard at native length: as many clips as fit the batch's seconds."""
+        """A share of the training batches is heard at native length: as many clips as then fit."""
         share = self.recipe.data.native_share
         native = self.backbone.max_seconds
         if share and native and self.training and chance(self.recipe.seed, self.batches_seen) < share:

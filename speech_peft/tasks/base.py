@@ -21,7 +21,7 @@ from ..errors import ConfigError, SpeechPeftError
 if TYPE_CHECKING:
     from ..backbones.base import Backbone, Encoded, Features
     from ..core.model import AdaptedModel
-    from .data import Batch
+    from .clips import Batch
     from .prefix_cache import PrefixCache
 
 # How many training batches a method with a procedure is shown before step 0 (scores, masks).
@@ -96,7 +96,9 @@ class Task(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
-        return torch.optim.AdamW(self.trained(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+        return torch.optim.AdamW(
+            self.trained(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+        )
 
     @property
     def seconds(self) -> float:
@@ -121,7 +123,8 @@ class Task(L.LightningModule, ABC):
                 life.on_fit_start(self._mean_loss, self._first_batches())
 
     def _first_batches(self) -> Iterator[Batch]:
-        for batch in islice(self.trainer.datamodule.train_dataloader(), FIRST_BATCHES):
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        for batch in islice(loader, FIRST_BATCHES):
             yield self.transfer_batch_to_device(batch, self.device, 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -130,7 +133,7 @@ class Task(L.LightningModule, ABC):
             group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        # The randomness of a batch is a function of its place in the run, so a resumed run repeats it exactly.
+        # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
         torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
         for life in self.lifecycles:
             life.before_forward(self.global_step)
@@ -190,10 +193,14 @@ class Task(L.LightningModule, ABC):
         state = super().state_dict(*args, **kwargs)
         return {key: value for key, value in state.items() if not key.startswith("model.base.")}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Strict about everything that we save."""
         if wrong := set(self.state_dict()) ^ set(state_dict):
-            raise SpeechPeftError(f"checkpoint: {', '.join(sorted(wrong)[:5])} on one side only; another recipe's?")
+            raise SpeechPeftError(
+                f"checkpoint: {', '.join(sorted(wrong)[:5])} on one side only; another recipe's?"
+            )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -238,16 +245,20 @@ def check_frozen(task: Task) -> str:
     """The table of what trains; raises ConfigError when the base would train, or too much would."""
     thawed = [name for name, p in task.model.base.named_parameters() if p.requires_grad]
     if thawed:
-        raise ConfigError(f"the base would train: {', '.join(thawed[:5])} require(s) grad. Nothing was changed.")
+        raise ConfigError(
+            f"the base would train: {', '.join(thawed[:5])} require(s) grad. Nothing was changed."
+        )
     trained = sum(p.numel() for p in task.trained())
     base = sum(p.numel() for p in task.model.base.parameters())
     percent = 100 * trained / (base + trained)
     limit = task.recipe.trainer.max_trainable_pct
-    heads = [f"  head {name}: {sum(p.numel() for p in head.parameters()):,}" for name, head in task.heads.items()]
+    heads = [
+        f"  head {name}: {sum(p.numel() for p in head.parameters()):,}" for name, head in task.heads.items()
+    ]
     table = "\n".join([task.model.describe(), *heads, f"  trained in all: {trained:,} = {percent:.2f} %"])
     if percent > limit:
         raise ConfigError(
-            f"trainer.max_trainable_pct: {percent:.1f} % of all parameters would train, the limit is {limit:g} %. "
+            f"trainer.max_trainable_pct: {percent:.1f} % of all parameters would train, {limit:g} % may. "
             f"Choose a smaller adapter or raise the limit.\n{table}"
         )
     return table

@@ -1,165 +1,36 @@
-"""Rows of a manifest to batches of clips: loaded, degraded, bucketed by length, in an order that can be resumed."""
+"""The training and validation clips of a recipe, screened and batched, in an order that can be resumed."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..audio import io, manifest
 from ..audio.atomic import write_text
 from ..audio.batch import DurationBatchSampler
 from ..audio.degrade import Degrader
 from ..backbones.base import Backbone
-from ..config import DataConfig, Recipe, degrader_of
+from ..config import Recipe, degrader_of
 from ..errors import AudioError, ConfigError, SpeechPeftError
-
-GRID_SAMPLES = 8000
-"""Half a second at 16 kHz, the step of Whisper's `fit` context."""
-Place = tuple[int, int]
-"""Epoch and row: what a clip of the stream is known by."""
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A clip that cannot be used."""
-
-    id: str
-    audio: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One clip as the model is to hear it."""
-
-    source: str
-    """Recording, place in it and variant of its degradation: the same words mean the same samples."""
-    samples: Float[np.ndarray, " s"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips padded to the longest, and the clips that could not be had."""
-
-    audio: Float[Tensor, "b s"]
-    lengths: Int[Tensor, " b"]
-    texts: list[str]
-    sources: list[str]
-    bad: tuple[Bad, ...] = ()
-
-    def to(self, device: torch.device, **options: Any) -> Batch:
-        """The same batch on a device."""
-        return replace(self, audio=self.audio.to(device, **options), lengths=self.lengths.to(device, **options))
-
-    def first(self, clips: int) -> Batch:
-        """Only so many clips."""
-        return Batch(
-            self.audio[:clips], self.lengths[:clips], self.texts[:clips], self.sources[:clips], self.bad
-        )
-
-    @property
-    def grid_samples(self) -> int:
-        """Where the padding of the batch ends when it is rounded up to the grid."""
-        return on_grid(self.audio.shape[1])
-
-
-def on_grid(samples: int) -> int:
-    """The next length of the grid."""
-    return max(1, math.ceil(samples / GRID_SAMPLES)) * GRID_SAMPLES
-
-
-def gather(clips: Sequence[Heard | Bad]) -> Batch:
-    """One batch; unreadable clips leave it and are listed."""
-    heard = [clip for clip in clips if isinstance(clip, Heard)]
-    lengths = torch.tensor([len(clip.samples) for clip in heard], dtype=torch.long)
-    audio = torch.zeros(len(heard), int(lengths.max()) if heard else 0)
-    for row, clip in zip(audio, heard, strict=True):
-        row[: len(clip.samples)] = torch.from_numpy(clip.samples)
-    bad = tuple(clip for clip in clips if isinstance(clip, Bad))
-    return Batch(audio, lengths, [clip.text for clip in heard], [clip.source for clip in heard], bad)
-
-
-class Clips(Dataset[Heard | Bad]):
-    """The clips of a manifest, decoded once or each time, degraded anew in every epoch."""
-
-    def __init__(self, rows: Sequence[manifest.Row], sample_rate: int, degrader: Degrader | None):
-        self.rows, self.sample_rate, self.degrader = rows, sample_rate, degrader
-        self.cached: Callable[[str, int], bool] | None = None
-        """Whether the prefix cache knows a source of this many samples: such a clip is not loaded again."""
-        self._kept: dict[int, np.ndarray] = {}
-        self._lengths: dict[int, int] = {}
-
-    def keep(self, index: int) -> None:
-        """Decode now and stay in memory, which loader processes share by forking."""
-        self._kept[index] = self._load(index)
-
-    def drop(self, indices: set[int]) -> None:
-        """Leave these clips out."""
-        left = [index for index in range(len(self.rows)) if index not in indices]
-        self.rows = [self.rows[index] for index in left]
-        self._kept = {new: self._kept[old] for new, old in enumerate(left) if old in self._kept}
-
-    def samples(self, index: int) -> np.ndarray:
-        """The clip as recorded."""
-        return self._kept[index] if index in self._kept else self._load(index)
-
-    def _load(self, index: int) -> np.ndarray:
-        row = self.rows[index]
-        samples = io.load(row.audio, self.sample_rate, row.start, row.duration).samples
-        if not np.isfinite(samples).all():
-            raise AudioError(row.audio, "holds NaN or infinite samples")
-        return samples
-
-    def __getitem__(self, place: Place) -> Heard | Bad:
-        epoch, index = place
-        row = self.rows[index]
-        source = self._source(place)
-        if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
-            return Heard(source, np.zeros(self._lengths[index], np.float32), row.text or "")
-        try:
-            samples = self.samples(index)
-            if self.degrader is not None:
-                samples = self.degrader(
-                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=self._other
-                ).samples
-        except AudioError as error:
-            return Bad(row.id, str(row.audio), error.reason)
-        self._lengths[index] = len(samples)
-        return Heard(source, samples, row.text or "")
-
-    def _source(self, place: Place) -> str:
-        epoch, index = place
-        row = self.rows[index]
-        file = row.audio.stat()
-        variant = self.degrader.variant(epoch) if self.degrader else "as recorded"
-        return f"{row.audio.resolve()}|{file.st_size}|{file.st_mtime_ns}|{row.start}|{row.duration}|{row.id}|{variant}"
-
-    def _other(self, generator: np.random.Generator) -> np.ndarray:
-        """Another utterance, for babble."""
-        return self.samples(int(generator.integers(len(self.rows))))
-
-    def __len__(self) -> int:
-        return len(self.rows)
+from .base import Task
+from .clips import Bad, Clips, Place, gather, on_grid
 
 
 class Stream:
     """Batches of places, epoch after epoch without end, from batch `start` on.
 
-    To Lightning the run is one endless epoch, so that there is one kind of resume: from batch `start` of a stream
-    that is the same every time.
+    To Lightning the run is one endless epoch, so that there is one kind of resume: from batch `start` of a
+    stream that is the same every time.
     """
 
     def __init__(self, sampler: DurationBatchSampler | GridBatches, start: int):
@@ -181,7 +52,13 @@ class GridBatches:
     """Batches of clips that share one padded length, so that no clip's states depend on its neighbours."""
 
     def __init__(
-        self, lengths: Sequence[int], samples_per_batch: float, seed: int, rank: int, world: int, shuffle: bool
+        self,
+        lengths: Sequence[int],
+        samples_per_batch: float,
+        seed: int,
+        rank: int,
+        world: int,
+        shuffle: bool,
     ):
         self.by_length: dict[int, list[int]] = defaultdict(list)
         for index, length in enumerate(lengths):
@@ -213,7 +90,10 @@ class SpeechData(L.LightningDataModule):
     def __init__(self, recipe: Recipe, backbone: Backbone, out: Path | None = None):
         super().__init__()
         self.recipe, self.backbone = recipe, backbone
-        self.sample_rate, self.bad_list = backbone.sample_rate, (out or Path(recipe.out)) / "bad_samples.jsonl"
+        self.sample_rate, self.bad_list = (
+            backbone.sample_rate,
+            (out or Path(recipe.out)) / "bad_samples.jsonl",
+        )
         self.bad: list[Bad] = []
         data = recipe.data
         degrader = degrader_of(recipe)
@@ -277,19 +157,27 @@ class SpeechData(L.LightningDataModule):
     def _list_bad(self) -> None:
         if self.bad:
             self.bad_list.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.bad_list, "".join(json.dumps(vars(bad), ensure_ascii=False) + "\n" for bad in self.bad))
+            write_text(
+                self.bad_list, "".join(json.dumps(vars(bad), ensure_ascii=False) + "\n" for bad in self.bad)
+            )
 
     # ---- loaders ------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:
         data, trainer = self.recipe.data, self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        start = trainer.lightning_module.batches_seen if trainer else 0  # type: ignore[union-attr]
+        task = trainer.lightning_module if trainer else None
+        start = task.batches_seen if isinstance(task, Task) else 0
         if data.cache:
             sampler = self._grid(self.train_seconds, rank, world, shuffle=True)
         else:
             sampler = DurationBatchSampler(
-                self.train_seconds, data.seconds_per_batch, seed=self.recipe.seed, rank=rank, world=world, shuffle=True
+                self.train_seconds,
+                data.seconds_per_batch,
+                seed=self.recipe.seed,
+                rank=rank,
+                world=world,
+                shuffle=True,
             )
         # The cache lives in this process, and from the second epoch there is nothing left to load.
         workers = 0 if data.cache else data.workers

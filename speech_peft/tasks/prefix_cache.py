@@ -1,11 +1,11 @@
 """The frozen-prefix cache: with adapters only in the top k blocks, the blocks below run once per clip.
 
 What enters the lowest adapted block depends on the clip and on frozen weights alone, so it is computed at the
-first meeting and kept. A key names everything that could change it: the recording and its place in it, how it is
-degraded and in which variant, the backbone's weights and context, the block, the padded length.
+first meeting and kept. A key names everything that could change it: the recording and its place in it, how it
+is degraded and in which variant, the backbone's weights and context, the block, the padded length.
 
-A clip's states must not depend on its neighbours. Whisper attends to padding, so in cache mode a batch holds clips
-of one grid length (`GridBatchSampler`), each padded to the grid and no further. Native-length batches and
+A clip's states must not depend on its neighbours. Whisper attends to padding, so in cache mode a batch holds
+clips of one grid length (`GridBatches`), each padded to the grid and no further. Native-length batches and
 on-the-fly degradation would need states nobody kept; both are refused.
 """
 
@@ -29,7 +29,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from ..backbones.base import Backbone, Encoded
     from ..core.model import AdaptedModel
-    from .data import Batch
+    from .clips import Batch
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,20 @@ class Store(Protocol):
     def __contains__(self, key: str) -> bool: ...
 
 
-class Memory(dict[str, Entry]):
+class Memory:
     """Entries for as long as the run lasts."""
 
-    put = dict.__setitem__
+    def __init__(self):
+        self.entries: dict[str, Entry] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+    def get(self, key: str) -> Entry | None:
+        return self.entries.get(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        self.entries[key] = entry
 
 
 class Disk:
@@ -91,7 +101,9 @@ class PrefixCache:
         """The cache that a recipe asks for; raises ConfigError where none would be exact."""
         assert recipe.data.cache is not None
         if recipe.data.native_share:
-            raise ConfigError("data.native_share: the prefix cache keeps each clip at one length; set it to 0")
+            raise ConfigError(
+                "data.native_share: the prefix cache keeps each clip at one length; set it to 0"
+            )
         config = recipe.data.cache
         folder = Path(config.folder or Path(recipe.out) / "prefix_cache")
         store: Store = Memory() if config.where == "memory" else Disk(folder)
@@ -143,7 +155,7 @@ def lowest_block(backbone: Backbone, model: AdaptedModel) -> int:
     if lowest == 0:
         at = next(site.name for site in sites if backbone.block_of(site) == 0)
         raise ConfigError(
-            f"data.cache: {at} lies in the first block, so nothing below it is frozen. Put adapters only into the top "
-            f"blocks, for instance sites: ['layers.{max(1, backbone.depth * 2 // 3)}.ffn'], or drop data.cache"
+            f"data.cache: {at} lies in the first block, so nothing below it is frozen. Put adapters only "
+            f"into the top blocks, such as layers.{max(1, backbone.depth * 2 // 3)}.ffn, or drop data.cache"
         )
     return lowest

@@ -1,0 +1,98 @@
+"""Dotted keys: setting the value at one, listing them, and saying what is wrong at one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import ConfigError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], tree: Any, where: str = "") -> M:
+    """`tree` as a `model`; a ConfigError with one line per problem otherwise."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
+
+
+def override(tree: dict[str, Any], given: str) -> None:
+    """Sets one `key=value` in a tree of plain values; raises ConfigError where the key leads nowhere."""
+    key, equals, text = given.partition("=")
+    steps = key.split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"{given!r}: overrides are key=value, as in optim.lr=3e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
+    here: Any = tree
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        if isinstance(here, list):
+            if not step.isdigit() or int(step) >= len(here):
+                raise ConfigError(
+                    f"{key}: {'.'.join(steps[:depth])} is a list of {len(here)}; give 0 to {len(here) - 1}"
+                )
+            index: Any = int(step)
+        elif isinstance(here, dict):
+            index = step
+        else:
+            raise ConfigError(f"{key}: {'.'.join(steps[:depth])} is {here!r}, which has no parts")
+        if last:
+            here[index] = value
+        else:
+            if isinstance(here, dict) and here.get(index) is None:
+                here[index] = {}
+            here = here[index]
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value of a tree, by its dotted key."""
+    items: Any = (
+        tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else None
+    )
+    if items is None:
+        yield path, tree
+        return
+    for key, value in items:
+        yield from leaves(value, f"{path}.{key}".lstrip("."))
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> str:
+    """One problem, in the words of the recipe."""
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join([*([where] if where else []), *loc])
+    came = error.get("input")
+    match error["type"]:
+        case "extra_forbidden":
+            owner = _part_at(model, loc[:-1])
+            hint = did_you_mean(loc[-1], owner.model_fields)
+            return f"{key}: {owner.__name__} has no field {loc[-1]!r}. {hint}"
+        case "missing":
+            return f"{key}: required; give it as {key}=VALUE"
+        case "literal_error":
+            hint = f" {did_you_mean(came, _words(error))}" if isinstance(came, str) else ""
+            return f"{key}: got {came!r}, expected {error['ctx']['expected']}.{hint}"
+        case "value_error":
+            message = str(error["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+        case _:
+            return f"{key}: got {came!r} ({type(came).__name__}). {error['msg']}"
+
+
+def _words(error: Any) -> list[str]:
+    return [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+
+
+def _part_at(model: type[BaseModel], loc: Sequence[str]) -> type[BaseModel]:
+    """The model that a path of field names leads to."""
+    for name in loc:
+        if name in model.model_fields:
+            annotation = model.model_fields[name].annotation
+            kinds = [annotation, *get_args(annotation)]
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return model

@@ -1,0 +1,151 @@
+"""Clips of a manifest, one by one and in batches: decoded, degraded, padded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..audio import io, manifest
+from ..audio.batch import Example, collate
+from ..audio.degrade import Degrader
+from ..errors import AudioError
+
+GRID_SAMPLES = 8000
+"""Half a second at 16 kHz, the step of Whisper's `fit` context."""
+Place = tuple[int, int]
+"""Epoch and row: what a clip of the stream is known by."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A clip that cannot be used."""
+
+    id: str
+    audio: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip as the model is to hear it."""
+
+    source: str
+    """Recording, place in it and variant of its degradation: the same words mean the same samples."""
+    example: Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to the longest, and the clips that could not be had."""
+
+    audio: Float[Tensor, "b s"]
+    lengths: Int[Tensor, " b"]
+    texts: list[str]
+    sources: list[str]
+    bad: tuple[Bad, ...] = ()
+
+    def to(self, device: torch.device, **options: Any) -> Batch:
+        """The same batch on a device."""
+        return replace(
+            self, audio=self.audio.to(device, **options), lengths=self.lengths.to(device, **options)
+        )
+
+    def first(self, clips: int) -> Batch:
+        """Only so many clips."""
+        part = slice(clips)
+        return Batch(self.audio[part], self.lengths[part], self.texts[part], self.sources[part], self.bad)
+
+    @property
+    def grid_samples(self) -> int:
+        """Where the padding of the batch ends when it is rounded up to the grid."""
+        return on_grid(self.audio.shape[1])
+
+
+def on_grid(samples: int) -> int:
+    """The next length of the grid."""
+    return max(1, math.ceil(samples / GRID_SAMPLES)) * GRID_SAMPLES
+
+
+def gather(clips: Sequence[Heard | Bad]) -> Batch:
+    """One batch; unreadable clips leave it and are listed."""
+    heard = [clip for clip in clips if isinstance(clip, Heard)]
+    whole = collate([clip.example for clip in heard])
+    return Batch(
+        whole.audio,
+        whole.lengths,
+        [text or "" for text in whole.texts],
+        [clip.source for clip in heard],
+        tuple(clip for clip in clips if isinstance(clip, Bad)),
+    )
+
+
+class Clips(Dataset[Heard | Bad]):
+    """The clips of a manifest, decoded once or each time, degraded anew in every epoch."""
+
+    def __init__(self, rows: Sequence[manifest.Row], sample_rate: int, degrader: Degrader | None):
+        self.rows, self.sample_rate, self.degrader = rows, sample_rate, degrader
+        self.cached: Callable[[str, int], bool] | None = None
+        """Whether the prefix cache knows a source of this many samples: such a clip is not loaded again."""
+        self._kept: dict[int, np.ndarray] = {}
+        self._lengths: dict[int, int] = {}
+
+    def keep(self, index: int) -> None:
+        """Decode now and stay in memory, which loader processes share by forking."""
+        self._kept[index] = self._load(index)
+
+    def drop(self, indices: set[int]) -> None:
+        """Leave these clips out."""
+        left = [index for index in range(len(self.rows)) if index not in indices]
+        self.rows = [self.rows[index] for index in left]
+        self._kept = {new: self._kept[old] for new, old in enumerate(left) if old in self._kept}
+
+    def samples(self, index: int) -> np.ndarray:
+        """The clip as recorded."""
+        return self._kept[index] if index in self._kept else self._load(index)
+
+    def _load(self, index: int) -> np.ndarray:
+        row = self.rows[index]
+        samples = io.load(row.audio, self.sample_rate, row.start, row.duration).samples
+        if not np.isfinite(samples).all():
+            raise AudioError(row.audio, "holds NaN or infinite samples")
+        return samples
+
+    def __getitem__(self, place: Place) -> Heard | Bad:
+        epoch, index = place
+        row = self.rows[index]
+        source = self._source(place)
+        if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
+            return Heard(source, Example(row.id, np.zeros(self._lengths[index], np.float32), row.text))
+        try:
+            samples = self.samples(index)
+            if self.degrader is not None:
+                samples = self.degrader(
+                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=self._other
+                ).samples
+        except AudioError as error:
+            return Bad(row.id, str(row.audio), error.reason)
+        self._lengths[index] = len(samples)
+        return Heard(source, Example(row.id, samples, row.text))
+
+    def _source(self, place: Place) -> str:
+        epoch, index = place
+        row = self.rows[index]
+        file = row.audio.stat()
+        variant = self.degrader.variant(epoch) if self.degrader else "as recorded"
+        recording = f"{row.audio.resolve()}|{file.st_size}|{file.st_mtime_ns}"
+        return f"{recording}|{row.start}|{row.duration}|{row.id}|{variant}"
+
+    def _other(self, generator: np.random.Generator) -> np.ndarray:
+        """Another utterance, for babble."""
+        return self.samples(int(generator.integers(len(self.rows))))
+
+    def __len__(self) -> int:
+        return len(self.rows)
