@@ -5,8 +5,8 @@
     python scripts/compare_peers.py train
 
 Each side is a process of its own that answers requests in turn (A B A B ...), so the machine's drift hits
-both; ratios are medians over rounds. A peer whose dependencies do not fit beside ours gets its own environment
-under runs/peers. Prints a table and writes one JSON line per comparison to runs/peers/results.jsonl.
+both; ratios are medians over rounds. A peer whose dependencies do not fit beside ours gets its own
+environment under runs/peers. Prints a table and appends one JSON line to runs/peers/results.jsonl.
 """
 
 import json
@@ -87,7 +87,13 @@ def transcribe(
     """Audio seconds per second and WER, ours against faster-whisper's four configurations."""
     from speech_peft.audio.manifest import read
     from speech_peft.backbones.weights import package_path
-    from speech_peft.metrics.wer import score
+    from speech_peft.metrics.normalise import normaliser
+    from speech_peft.metrics.wer import align_words, corpus, count
+
+    def wer(heard: list[str]) -> float | None:
+        clean = normaliser("whisper-en")
+        pairs = align_words([clean(text, "en") for text in texts], [clean(text, "en") for text in heard])
+        return corpus(map(count, pairs)).rate
 
     rows = [row for row in read(data) if row.text]
     files, texts = [str(row.audio) for row in rows], [row.text or "" for row in rows]
@@ -113,7 +119,7 @@ def transcribe(
     result: dict[str, Any] = {"comparison": "transcribe", "files": len(files), "audio_seconds": audio_seconds}
     for name in sides:
         result[f"{name}: audio s/s"] = audio_seconds / median(seconds[name])
-        result[f"{name}: wer"] = score(texts, answers[name]).wer
+        result[f"{name}: wer"] = wer(answers[name])
     record({**result, "best peer": best, "speed-up, median": median(ratios)}, out)
     for side in sides.values():
         side.close()

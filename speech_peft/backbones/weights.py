@@ -45,7 +45,7 @@ def resolve_weights(address: str | Path, revision: str | None = None, offline: b
     """
     text = str(address)
     if text.startswith("pkg:"):
-        folder = _in_package(text)
+        folder = package_path(text)
     elif Path(text).expanduser().exists():
         folder = Path(text).expanduser()
     elif _is_hub_id(text):
@@ -79,7 +79,7 @@ def _siblings(path: Path) -> str:
     return f" {parent} has: {', '.join(close)}." if close else f" {parent} has no folders."
 
 
-def _in_package(address: str) -> Path:
+def package_path(address: str) -> Path:
     package, _, path = address.removeprefix("pkg:").partition("/")
     try:
         spec = importlib.util.find_spec(package) if package else None
