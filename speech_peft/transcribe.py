@@ -74,9 +74,8 @@ def transcribe(
     _one_of("context", context, (None, "full", "fit"))
     _one_of("progress", progress, ("auto", "plain", "json"))
     kinds = writers.formats(format or ["txt"])
-    options = TranscribeOptions(
-        language=language, beam_size=beam_size, vad=vad, word_times=word_times, channels=channels, dtype=dtype
-    )  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"vad": vad, "channels": channels, "dtype": dtype}  # checked above
+    options = TranscribeOptions(language=language, beam_size=beam_size, word_times=word_times, **asked)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
     settings = _settings(weights, adapter, context, options)
     plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy)
@@ -123,7 +122,7 @@ def _settings(weights: str | None, adapter: str | None, context: str | None, opt
     content = None
     if adapter is not None and Path(adapter).is_dir():
         digest = sha256()
-        for file in sorted(Path(adapter).glob("*.safetensors")) + [Path(adapter, "adapter.json")]:
+        for file in [*sorted(Path(adapter).glob("*.safetensors")), Path(adapter, "adapter.json")]:
             if file.is_file():
                 digest.update(file.read_bytes())
         content = digest.hexdigest()

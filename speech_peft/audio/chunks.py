@@ -1,7 +1,8 @@
 """Where there is speech, and windows of it cut at pauses, while the recording streams by.
 
-A voice activity detector gives one number per 32 ms frame: above 0.5 is speech. Frames become regions, regions
-become windows no longer than the encoder hears at once. Only the samples of the window in the making are held.
+A voice activity detector gives one number per 32 ms frame: above 0.5 is speech. Frames become regions,
+regions become windows no longer than the encoder hears at once. Only the samples of the window in the making
+are held.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -74,7 +75,7 @@ def detector(vad: str) -> Detector:
 
 
 class Energy:
-    """Speech is what rises clearly above the quietest tenth of the frames; steady noise of any level does not."""
+    """Speech is what rises clearly above the quietest frames of its block; steady noise never does."""
 
     RISE_DB = 10.0
     QUIET_DB = -60.0  # below full scale; nothing quieter is speech
@@ -85,7 +86,7 @@ class Energy:
     def __call__(self, samples: Samples) -> Float32[ndarray, " f"]:
         frames = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
         level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
-        here = float(np.quantile(level, 0.1)) if len(level) else 0.0
+        here = float(np.quantile(level, 0.05)) if len(level) else 0.0
         # Falls at once and rises slowly, so that a block full of speech does not become the floor.
         self._floor = here if here < self._floor else min(here, self._floor + 3.0)
         speech = (level > self._floor + self.RISE_DB) & (level > self.QUIET_DB)

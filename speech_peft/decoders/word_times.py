@@ -1,8 +1,8 @@
 """When each word was said: the heads of Whisper's cross attention that follow time, and a monotone path.
 
-One teacher-forced pass over the finished transcript gives, for every token, how much each moment was attended to
-(openai-whisper's method; Giorgino 2009 for the path). Queries and keys are caught by hooks that stay only as long
-as the pass, so the attention itself may use any kernel.
+One teacher-forced pass over the finished transcript gives, for every token, how much each moment was attended
+to (openai-whisper's method; Giorgino 2009 for the path). Queries and keys are caught by hooks that stay only
+as long as the pass, so the attention itself may use any kernel.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 from numpy import ndarray
 from torch import Tensor
 
@@ -118,7 +118,7 @@ def _attention(
     return weights.mean(0).cpu().numpy()
 
 
-def _first_frames(cost: Float32[ndarray, "n t"]) -> Float32[ndarray, " n"]:
+def _first_frames(cost: Float32[ndarray, "n t"]) -> Float64[ndarray, " n"]:
     """For each row the first column of the cheapest monotone path; whole anti-diagonals at a time."""
     rows, columns = cost.shape
     skewed = np.full((rows + columns - 1, rows), np.inf, np.float32)  # [diagonal, row]
@@ -131,7 +131,7 @@ def _first_frames(cost: Float32[ndarray, "n t"]) -> Float32[ndarray, " n"]:
         steps = np.stack([total[d, :-1], total[d + 1, :-1], total[d + 1, 1:]])
         came[d] = steps.argmin(0)
         total[d + 2, 1:] = skewed[d] + steps.min(0)
-    firsts = np.zeros(rows, np.float32)
+    firsts = np.zeros(rows)
     row, column = rows - 1, columns - 1
     while row >= 0 and column >= 0:
         firsts[row] = column
@@ -143,7 +143,7 @@ def _first_frames(cost: Float32[ndarray, "n t"]) -> Float32[ndarray, " n"]:
 def _words(
     backbone: "Whisper",
     tokens: Sequence[int],
-    starts: Float32[ndarray, " n"],
+    starts: Float64[ndarray, " n"],
     end: float,
     probabilities: Float32[ndarray, " n"],
 ) -> tuple[TimedWord, ...]:

@@ -45,7 +45,7 @@ def gather(inputs: Sequence[str | Path], suffixes: frozenset[str]) -> list[Job]:
 
 
 def refuse_collisions(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs whose outputs would have one name are refused, each naming the other; the same file twice is one."""
+    """Jobs whose outputs would share a name are refused, each naming the other; a file given twice is one."""
     jobs = list(dict.fromkeys(jobs))
     by_name: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -60,7 +60,7 @@ def _refused(job: Job, namesakes: list[Job]) -> Job:
     return replace(
         job,
         relpath=job.relpath + job.audio.suffix,  # a name for its row
-        problem=f"its output would have the same name as that of {', '.join(others)}; rename one, or run them "
+        problem=f"its output would have the same name as that of {', '.join(others)}; rename one, run them "
         "into different folders, or keep suffixes with --name-template '{relpath}{suffix}.{ext}'",
     )
 

@@ -45,7 +45,7 @@ def load(
     """Open an adapter folder (or hub id) on the backbone it was trained for, or a bare backbone.
 
     `weights` replaces the address in the adapter's card, for a copy of them elsewhere; `options` (such as
-    `context="full"`) replace what the adapter was trained with. Raises ConfigError when the backbone is another.
+    `context="full"`) replace what the adapter was trained with. Raises ConfigError for another backbone.
 
     >>> opened = load("runs/telephone")                           # doctest: +SKIP
     >>> opened.backbone.encode(opened.backbone.prepare(audio, lengths)).states       # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""How far a run is, in seconds of audio: a bar on a terminal, plain lines in a log, JSON for other programs."""
+"""How far a run is, in seconds of audio: a bar on a terminal, lines in a log, JSON for other programs."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ class Progress(Protocol):
 
 
 class _Count:
-    """Audio done, audio to come. How long files are is not known before they are decoded: bytes stand for it."""
+    """Audio done and audio to come; bytes stand for lengths that are unknown until a file is decoded."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
@@ -90,7 +90,10 @@ class Quiet(_Count):
 
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None:
         if status == "failed":
-            self.note(f"failed: {path}: {error}")
+            super().note(f"failed: {path}: {error}")
+
+    def note(self, text: str) -> None:
+        pass
 
     def end(self, summary: Mapping[str, Any]) -> None:
         pass
@@ -170,7 +173,8 @@ def sentence(summary: Mapping[str, Any]) -> str:
     parts += [f"{summary['not_done']} not done"] if summary["not_done"] else []
     speed = ""
     if summary["audio_seconds"]:
-        speed = f"; {clock(summary['audio_seconds'])} audio in {clock(summary['seconds'])}, RTFx {summary['rtfx']}"
+        audio, seconds = clock(summary["audio_seconds"]), clock(summary["seconds"])
+        speed = f"; {audio} audio in {seconds}, RTFx {summary['rtfx']}"
     return ", ".join(parts) + speed
 
 

@@ -1,7 +1,7 @@
 """A folder in, a folder out: what to do, doing it, and the record of it. It knows nothing of models.
 
-Outputs appear under their final names complete or not at all, and the ledger gets its line after them; so a run
-that is killed anywhere is continued by running it again. One bad file is a row with the reason.
+Outputs appear under their final names complete or not at all, and the ledger gets its line after them; so a
+run that is killed anywhere is continued by running it again. One bad file is a row with the reason.
 """
 
 import time
@@ -34,7 +34,7 @@ class Outcome:
 
 
 Work = Callable[[Iterable[Job]], Iterator[Outcome]]
-"""Takes jobs and yields the outcome of each when it has it, in any order; it may look ahead to fill batches."""
+"""Takes jobs and yields the outcome of each when it has it, in any order; may look ahead to fill batches."""
 
 
 @dataclass(frozen=True)

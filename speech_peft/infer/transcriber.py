@@ -1,8 +1,8 @@
 """Recordings in, text out: windows of many files share batches, and each file is given when it is complete.
 
-A thread decodes and finds speech ahead of the model. Windows are pooled up to `batch_seconds`, encoded in groups
-of one length (Whisper's attention has no mask, so a clip's text would otherwise depend on its neighbours) and
-decoded together.
+A thread decodes and finds speech ahead of the model. Windows are pooled up to `batch_seconds`, encoded in
+groups of one length (Whisper's attention has no mask, so a clip's text would otherwise depend on its
+neighbours) and decoded together.
 """
 
 import queue
@@ -28,7 +28,7 @@ from ..decoders.word_times import TimedWord, align
 from ..errors import AudioError, ConfigError
 from .inputs import Job
 from .loading import DEFAULT_WEIGHTS, Opened, load
-from .result import Result, Segment, TranscribeOptions, Word
+from .result import Result, TranscribeOptions, Word
 from .runner import Outcome, failed
 from .segments import segments_of
 from .writers import render
@@ -42,7 +42,7 @@ _ENCODE_SECONDS = 60.0  # of audio through the encoder at once; more no longer f
 class Transcriber:
     """Whisper or an encoder with a CTC layer, with or without an adapter.
 
-    >>> for result in Transcriber(adapter="runs/telephone").transcribe(["a.wav", "b.mp3"]):     # doctest: +SKIP
+    >>> for result in Transcriber(adapter="runs/telephone").transcribe(["a.wav", "b.mp3"]):  # doctest: +SKIP
     ...     print(result.path, result.text)
     """
 

@@ -78,7 +78,8 @@ def _subtitles(result: Result) -> Any:
     file = SSAFile()
     for segment in result.segments:
         event = SSAEvent(start=round(1000 * segment.start), end=round(1000 * segment.end))
-        event.plaintext = segment.text.replace("-->", "→")
+        # An arrow would start a new cue, and pysubs2 takes braces for style tags and drops what they hold.
+        event.plaintext = segment.text.replace("-->", "→").replace("{", "(").replace("}", ")")
         file.append(event)
     return file
 

@@ -1,0 +1,117 @@
+"""Our reading of the stock decoder agrees with the stock decoder, whatever else is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from speech_peft.backbones.base import tiny
+from speech_peft.decoders.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND, decode, greedy
+from speech_peft.decoders.word_times import _first_frames, align, words_of
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    # A random decoder is nearly deaf; larger weights make it listen, so that texts differ and end.
+    chosen = tiny("whisper", context="fit")
+    with torch.no_grad():
+        for parameter in chosen.decoder.parameters():
+            parameter.mul_(3.0)
+    return chosen
+
+
+def states_of(backbone, seconds: float, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    audio = torch.randn(1, round(seconds * 16_000), generator=generator)
+    return backbone.encode(backbone.prepare(audio, torch.tensor([audio.shape[1]]))).states
+
+
+@torch.inference_mode()
+def stock(backbone, states: torch.Tensor, limit: int) -> list[int]:
+    """Greedy decoding by calling the stock forward on the whole text each time, without a cache."""
+    g = backbone.generation
+    tokens = list(g.prompt())
+    never = [*g.suppress, g.sot, g.no_timestamps, g.start_of_previous, g.no_speech]
+    found: list[int] = []
+    while len(found) < limit:
+        hidden = backbone.decoder(torch.tensor([tokens]), encoder_hidden_states=states).last_hidden_state[
+            :, -1
+        ]
+        scores = backbone.module.proj_out(hidden)[0]
+        scores[[i for i in never if i is not None]] = -torch.inf
+        scores[g.timestamp_begin :] = -torch.inf
+        if not found:
+            scores[list(g.begin_suppress)] = -torch.inf
+        token = int(scores.argmax())
+        if token == g.eot:
+            break
+        found.append(token)
+        tokens.append(token)
+    return found
+
+
+def test_greedy_is_the_stock_decoders_choice_token_by_token(backbone):
+    for seed in range(3):
+        states = states_of(backbone, 1.0, seed)
+        (row,) = greedy(backbone, states)
+        assert list(row.tokens) == stock(backbone, states, TOKENS_PER_SECOND + SPARE_TOKENS)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_clips_text_does_not_depend_on_its_batch(backbone, beam_size):
+    clips = [states_of(backbone, seconds, seed) for seed, seconds in enumerate((0.5, 1.0, 2.0, 1.5))]
+    longest = max(clip.shape[1] for clip in clips)
+    states = torch.cat(
+        [torch.nn.functional.pad(c, (0, 0, 0, longest - c.shape[1]), value=9.0) for c in clips]
+    )
+    mask = torch.arange(longest)[None] < torch.tensor([[c.shape[1]] for c in clips])
+    together = decode(backbone, states, mask, beam_size=beam_size)
+    alone = [decode(backbone, clip, beam_size=beam_size)[0] for clip in clips]
+    assert [row.tokens for row in together] == [row.tokens for row in alone]
+    torch.testing.assert_close(
+        [row.avg_logprob for row in together], [row.avg_logprob for row in alone], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_text_is_bounded_by_the_length_of_the_audio(backbone):
+    for row in greedy(backbone, states_of(backbone, 0.5, 0), seconds=[0.5]):
+        assert len(row.tokens) <= TOKENS_PER_SECOND * 0.5 + SPARE_TOKENS
+        assert row.stopped == (len(row.tokens) == TOKENS_PER_SECOND * 0.5 + SPARE_TOKENS)
+
+
+def test_a_wide_beam_finds_nothing_less_likely_than_greedy(backbone):
+    clips = torch.cat([states_of(backbone, 1.0, seed) for seed in range(4)])
+    for narrow, wide in zip(greedy(backbone, clips), decode(backbone, clips, beam_size=4), strict=True):
+        if not narrow.stopped and not wide.stopped:
+            assert wide.avg_logprob >= narrow.avg_logprob - 1e-4
+
+
+def test_words_are_in_order_inside_the_window(backbone):
+    states = states_of(backbone, 2.0, 0)
+    (row,) = greedy(backbone, states)
+    (words,) = align(
+        backbone, states, torch.ones(states.shape[:2], dtype=torch.bool), [row.tokens], seconds=[2.0]
+    )
+    assert "".join(w.word for w in words).split() == row.text.split()
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    assert edges == sorted(edges)
+    assert 0 <= edges[0] <= edges[-1] <= 2.0
+
+
+def test_aligning_leaves_no_hook_behind(backbone):
+    states = states_of(backbone, 1.0, 0)
+    align(backbone, states, torch.ones(states.shape[:2], dtype=torch.bool), [(70, 71)], seconds=[1.0])
+    assert not any(module._forward_hooks for module in backbone.module.modules())
+
+
+def test_the_path_follows_a_clear_diagonal():
+    cost = np.ones((4, 12), np.float32)
+    for row in range(4):
+        cost[row, 3 * row : 3 * row + 3] = 0
+    assert _first_frames(cost).tolist() == [0, 3, 6, 9]
+
+
+def test_words_keep_their_punctuation_and_split_characters_stay_whole():
+    tokenizer = tiny("whisper").tokenizer
+    tokens = tokenizer.encode(" Über uns, ja!", add_special_tokens=False)
+    assert [word for word, _ in words_of(tokenizer, tokens)] == [" Über", " uns,", " ja!"]
+    assert sum(count for _, count in words_of(tokenizer, tokens)) == len(tokens)
