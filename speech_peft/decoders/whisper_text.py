@@ -1,8 +1,8 @@
 """Whisper's stock decoder read token by token: greedy, or with a beam.
 
 The layers of the stock decoder are called one by one, as its own forward does, for two reasons: adapters
-hooked onto them run, and cross attention can be told which states are padding, so that clips of every length decode
-in one batch. (The stock forward takes no such mask.) Rows that have ended leave the batch.
+hooked onto them run, and cross attention can be told which states are padding, so that clips of every length
+decode in one batch. (The stock forward takes no such mask.) Rows that have ended leave the batch.
 """
 
 import zlib

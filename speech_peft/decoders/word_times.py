@@ -175,14 +175,20 @@ def words_of(tokenizer: Any, tokens: Sequence[int]) -> list[tuple[str, int]]:
             held = []
     if held:
         pieces.append((tokenizer.decode(held, skip_special_tokens=True), len(held)))
-    words: list[tuple[str, int]] = []
-    for text, count in pieces:
-        joins = bool(words) and not text.startswith(" ") and not _stands_alone(text)
-        if joins or (words and not any(c.isalnum() for c in text)):
-            words[-1] = words[-1][0] + text, words[-1][1] + count
+    begins = [text.startswith(" ") or (_stands_alone(text) and text.isalnum()) for text, _ in pieces]
+    words = _joined(pieces, begins)
+    return _joined(words, [any(c.isalnum() for c in text) for text, _ in words])
+
+
+def _joined(parts: Sequence[tuple[str, int]], begins: Sequence[bool]) -> list[tuple[str, int]]:
+    """Parts that begin nothing go to the one before."""
+    found: list[tuple[str, int]] = []
+    for (text, count), new in zip(parts, begins, strict=True):
+        if new or not found:
+            found.append((text, count))
         else:
-            words.append((text, count))
-    return words
+            found[-1] = found[-1][0] + text, found[-1][1] + count
+    return found
 
 
 def _stands_alone(text: str) -> bool:
