@@ -1,4 +1,4 @@
-"""python -m speech_peft.prepare CORPUS: a corpus on disk -> manifests that training and the benchmark read."""
+"""python -m speech_peft.prepare CORPUS: a corpus on disk -> manifests for training and the benchmark."""
 
 from collections.abc import Callable
 from pathlib import Path

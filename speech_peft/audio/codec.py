@@ -1,7 +1,7 @@
 """Real codecs in memory: what speech sounds like after a telephone, a podcast or a conference.
 
-Each result has the length of its input and no delay. MP3, Opus and AAC travel in a container that declares
-the encoder's delay, and the decoder removes it; AMR has none that does, so its delay is in the table.
+Each result has the length of its input and no delay: G.711 and GSM have none, MP3, Opus and AAC travel
+in a container that declares the encoder's, and the decoder removes it.
 """
 
 import io as stdio
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import av
-import av.error
 import numpy as np
 import soundfile
 import soxr
@@ -17,7 +16,7 @@ import soxr
 from ..errors import ConfigError
 from .io import Samples
 
-Name = Literal["mulaw", "alaw", "gsm", "amr", "mp3", "opus", "aac"]
+Name = Literal["mulaw", "alaw", "gsm", "mp3", "opus", "aac"]
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,16 @@ class Codec:
     container: str | None  # None: libsndfile, in a WAV
     rate: int | None  # the rate it works at; None: the rate of the audio
     bit_rates: tuple[int, int] | None = None  # kbit/s that make sense for mono speech
-    delay: int = 0  # samples at its rate that neither encoder nor container accounts for
 
 
 CODECS: dict[str, Codec] = {
     "mulaw": Codec("ULAW", None, 8_000),
     "alaw": Codec("ALAW", None, 8_000),
     "gsm": Codec("GSM610", None, 8_000),  # FFmpeg's build in PyAV decodes GSM only; libsndfile does both
-    "amr": Codec(
-        "libopencore_amrnb", "amr", 8_000, (5, 12), delay=38
-    ),  # its look-ahead, as measured on speech
     "mp3": Codec("libmp3lame", "mp3", None, (16, 64)),
     "opus": Codec("libopus", "ogg", 48_000, (8, 32)),  # at lower rates its time stamps lose a millisecond
     "aac": Codec("aac", "mp4", None, (16, 64)),
 }
-_AMR_MODES = (4_750, 5_150, 5_900, 6_700, 7_400, 7_950, 10_200, 12_200)
 _RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MP3 and AAC
 _TAIL_SECONDS = 0.1  # encoded after the end, so that a codec's last frame is complete
 
@@ -62,7 +56,6 @@ def transcode(
     else:
         kbits = kbit_per_second or (codec.bit_rates or (32, 32))[1]
         heard = _through_ffmpeg(sent, rate, codec, round(1000 * kbits))
-    heard = heard[codec.delay :]
     heard = soxr.resample(heard, rate, sample_rate) if rate != sample_rate else heard
     result = np.zeros(len(samples), np.float32)
     kept = min(len(result), len(heard))
@@ -78,8 +71,6 @@ def _through_soundfile(samples: Samples, rate: int, codec: Codec) -> Samples:
 
 
 def _through_ffmpeg(samples: Samples, rate: int, codec: Codec, bit_rate: int) -> Samples:
-    if codec.container == "amr":
-        bit_rate = min(_AMR_MODES, key=lambda mode: abs(mode - bit_rate))
     file = stdio.BytesIO()
     with av.open(file, "w", format=codec.container) as container:
         stream: Any = container.add_stream(codec.encoder, rate=rate, layout="mono", bit_rate=bit_rate)

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import av
 import av.error
@@ -240,7 +240,7 @@ def _open(path: PathLike) -> _Source:
 
 class _SoundFile:
     def __init__(self, path: PathLike):
-        name = os.fsencode(path) if os.name == "posix" else os.fspath(path)
+        name: Any = os.fsencode(path) if os.name == "posix" else os.fspath(path)  # any bytes are a name
         self._path = path
         self._file = soundfile.SoundFile(name)
         self.rate, self.channels = self._file.samplerate, self._file.channels

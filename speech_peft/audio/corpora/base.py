@@ -66,7 +66,8 @@ def reuse(out: Path, stamp: Mapping[str, object]) -> Prepared | None:
         saved = json.loads((out / "corpus.json").read_text())
         parts = _parts(out, saved.pop("parts"))
         same = saved == dict(stamp)
-        rows = [row for part in parts.values() for row in manifest.read(part.path)] if same else []
+        filled = [part for part in parts.values() if same and part.rows]
+        rows = [row for part in filled for row in manifest.read(part.path)]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or not ours: make it anew
     complete = bool(rows) and all(row.audio.exists() for row in rows)

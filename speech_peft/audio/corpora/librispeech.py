@@ -17,8 +17,8 @@ def prepare(root: str | Path, out: str | Path | None = None, *, progress: Progre
     root = Path(root)
     subsets: dict[str, list[Path]] = {}
     for transcript in sorted(root.rglob("*.trans.txt")):
-        parts = transcript.relative_to(root).parts
-        subsets.setdefault(parts[-4] if len(parts) > 3 else root.name, []).append(transcript)
+        below = transcript.relative_to(root).parts
+        subsets.setdefault(below[-4] if len(below) > 3 else root.name, []).append(transcript)
     if not subsets:
         raise ConfigError(f"{root}: no SUBSET/SPEAKER/CHAPTER/*.trans.txt below it")
     total = sum(len(transcripts) for transcripts in subsets.values())
