@@ -131,7 +131,7 @@ def test_the_context_reaches_adapters_and_leaves_with_the_call():
 
 def test_the_context_is_restored_after_an_error():
     model = AdaptedModel(toy.toy(), toy.sites(), {"a": Task()})
-    with pytest.raises(RuntimeError), model.context(Context(task=torch.zeros(2))):
+    with pytest.raises(RuntimeError), model.context(Context(task=torch.tensor([0, 1]))):
         model(torch.zeros(2, 5, 3))
     assert model.current.ctx == Context()
 
