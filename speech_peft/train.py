@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def command(
         print(config.dump(read), end="")
         return
     trained = train(read, resume=resume == "auto")
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return  # one process of several speaks
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
     print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
     print(f"base: unchanged, sha256 {trained.base_sha256[:12]}")
@@ -83,6 +86,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     methods = config.methods_of(recipe)  # a wrong field fails here, before anything is loaded
     import lightning.pytorch as L
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
 
     from .tasks import callbacks, progress
     from .tasks.base import check_frozen, fingerprint
@@ -93,7 +97,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     out = Path(recipe.out)
     last = _checkpoint(recipe, out) if resume else None
     task, data = build(recipe, methods)
-    print(check_frozen(task), file=sys.stderr, flush=True)
+    rank_zero_only(print)(check_frozen(task), file=sys.stderr, flush=True)
     _leave_traces(recipe, out)
     before = fingerprint(task.model.base)
     metrics = progress.Metrics(out, recipe.trainer.tensorboard)
@@ -135,6 +139,7 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     from .core.model import AdaptedModel
     from .registry import TASKS
     from .tasks.asr import sites_for
+    from .tasks.clips import on_grid
     from .tasks.data import SpeechData
     from .tasks.prefix_cache import PrefixCache
 
@@ -152,7 +157,8 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     data = SpeechData(recipe, backbone)
     task = TASKS[recipe.task.name](recipe, backbone, model, data.texts)
     if recipe.data.cache:
-        task.cache = PrefixCache.of(recipe, backbone, model)
+        cache = task.cache = PrefixCache.of(recipe, backbone, model)
+        data.train_clips.cached = lambda source, samples: cache.key(source, on_grid(samples)) in cache.store
     return task, data
 
 

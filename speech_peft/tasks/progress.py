@@ -27,11 +27,11 @@ class Metrics(Callback):
         """Of this process's part of the run."""
         self._audio = self._padded = self._loss = 0.0
         self._count, self._since = 0, time.monotonic()
-        self.bad: list[Any] = []
+        self._first = True
 
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        self._since = time.monotonic()
-        if not trainer.is_global_zero:
+        self._since, self._first = time.monotonic(), trainer.is_global_zero
+        if not self._first:
             return
         # A resumed run repeats the steps behind its checkpoint: their rows go.
         kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= task.global_step]
@@ -80,7 +80,7 @@ class Metrics(Callback):
 
     def _write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        if int(os.environ.get("LOCAL_RANK", "0")) or int(os.environ.get("NODE_RANK", "0")):
+        if not self._first:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
