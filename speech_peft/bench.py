@@ -20,6 +20,7 @@ from .errors import ConfigError, SpeechPeftError
 
 if TYPE_CHECKING:
     from .metrics.asr import Options, Run
+    from .metrics.predictions import Prediction
 
 app = typer.Typer(
     help="Scores with intervals, and one page that shows them.",
@@ -206,7 +207,7 @@ def publish(
     from .metrics.report import Limits, render
     from .metrics.table import table
 
-    def load(prediction):
+    def load(prediction: "Prediction") -> tuple[Any, int]:
         clip = io.load(prediction.audio_filepath, 16_000)
         return clip.samples, clip.sample_rate
 

@@ -20,7 +20,7 @@ class Registry(Mapping[str, Any]):
 
     def __init__(self, package: str):
         self.package = package
-        self.kind = package.rpartition(".")[2]
+        self.kind = package.rpartition(".")[2].removesuffix("s").replace("corpora", "corpus")
         self._things: dict[str, Any] = {}
         self._loaded = False
 

@@ -52,7 +52,7 @@ def _merge_at(site: Site, parts: Sequence[Adapter], layer: nn.Module) -> None:
         raise NotMergeable(f"{site.name} is a {type(layer).__name__}, which adds no bias")
     layer.weight = _frozen(weight, stored)
     if hasattr(layer, "bias"):
-        layer.bias = None if bias is None else _frozen(bias, stored)
+        layer.register_parameter("bias", None if bias is None else _frozen(bias, stored))
 
 
 def _frozen(value: Tensor, like: Tensor) -> nn.Parameter:

@@ -275,7 +275,15 @@ def _beam(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"],
     return rows
 
 
-def _advance(best, parent, token, history, ended, eot: int, width: int) -> list[list[int]]:
+def _advance(
+    best: Sequence[Sequence[float]],
+    parent: Sequence[Sequence[int]],
+    token: Sequence[Sequence[int]],
+    history: Sequence[Any],
+    ended: Sequence[list[tuple[float, float, tuple[int, ...]]]],
+    eot: int,
+    width: int,
+) -> list[list[int]]:
     """For each clip the `width` best continuations that go on; those that end are added to `ended`."""
     choice = []
     for clip, row in enumerate(token):

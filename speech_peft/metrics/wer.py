@@ -9,7 +9,7 @@ word at all the rate is None, for no division gives an honest number; the errors
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 
@@ -110,7 +110,7 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())  # jiwer splits at " " only: a tab would glue two words
 
 
-def _pairs(chunk, reference: list[str], hypothesis: list[str]) -> list[Pair]:
+def _pairs(chunk: Any, reference: list[str], hypothesis: list[str]) -> list[Pair]:
     said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
     heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
     if chunk.type == "delete":

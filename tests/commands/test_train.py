@@ -54,7 +54,7 @@ def test_plain_lines_show_loss_rate_speed_padding_and_time_left(tmp_path, capsys
     [
         (["optim.lrr=1"], "optim.lrr: OptimConfig has no field 'lrr'"),
         (["adapters.a.rank=4"], "adapters.a.rank: Bottleneck has no field 'rank'"),
-        (["adapters.a.method=lorra"], "adapters.a.method: no methods is called 'lorra'"),
+        (["adapters.a.method=lorra"], "adapters.a.method: no method is called 'lorra'"),
         (["adapters.a.sites=[layers.9.ffn]"], "no site matches 'layers.9.ffn'"),
         (["data.degrade=telefone"], "no preset is called 'telefone'"),
         (["data.degrade=[{kind: noise, snr: loud}]"], "data.degrade[0]"),
