@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -201,10 +202,13 @@ class SpeechData(L.LightningDataModule):
             batch_sampler=batches,
             collate_fn=gather,
             num_workers=workers,
-            worker_init_fn=_one_thread if workers else None,
+            worker_init_fn=_start if workers else None,
             multiprocessing_context="fork" if workers else None,
         )
 
 
-def _one_thread(worker: int) -> None:
+def _start(worker: int) -> None:
+    """One thread each; a signal to the whole group (Ctrl-C, a scheduler) is the main process's to answer."""
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
