@@ -5,6 +5,7 @@ import sys
 import time
 
 import torch
+
 from speech_peft.infer.transcriber import Transcriber
 
 
