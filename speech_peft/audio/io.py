@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import av
 import av.error
@@ -201,6 +201,7 @@ def _regroup(blocks: Iterator[Samples], size: int | None) -> Iterator[Samples]:
         yield held
 
 
+@runtime_checkable
 class _Source(Protocol):
     """An open file of either decoder."""
 

@@ -4,7 +4,6 @@ A block's states are tokens: two summary tokens, then the patches of every frequ
 the bands, so that its states run in time like any other encoder's, and gives the stock summary as `pooled`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class Ast(Backbone):
         return cls(ASTModel(config), Origin("tiny:ast", f"seed {seed}"), layer)
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.module.layers[: self.depth]
 
     def padded_samples(self, samples: int) -> int:

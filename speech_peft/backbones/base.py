@@ -155,7 +155,7 @@ class Backbone(ABC):
 
     @property
     @abstractmethod
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         """The encoder blocks, `depth` of them."""
 
     @abstractmethod

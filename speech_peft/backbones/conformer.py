@@ -6,7 +6,6 @@ those of the encoder; the pooling layers that some checkpoints put behind it are
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,7 +106,7 @@ class Conformer(Backbone):
         """The stock module, random and small."""
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.module.get_submodule(self.stack.path)[: self.depth]
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Usm(Backbone):
         return cls(Gemma3nAudioEncoder(config), Origin("tiny:usm", f"seed {seed}"), layer)
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.module.conformer[: self.depth]
 
     def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:

@@ -196,7 +196,7 @@ class Whisper(Backbone):
         return self.module.model.decoder
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         return self.encoder.layers
 
     def padded_samples(self, samples: int) -> int:

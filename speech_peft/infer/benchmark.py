@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Timed:
     hardware: Mapping[str, Any]
 
 
+@runtime_checkable
 class Transcribes(Protocol):
     def transcribe(self, inputs: Iterable[Path]) -> Iterator[Result]: ...
 

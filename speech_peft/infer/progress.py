@@ -4,11 +4,12 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 _EVERY_SECONDS = 5.0  # between two plain lines
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the runner tells, and when."""
 

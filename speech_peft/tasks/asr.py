@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class Examined:
     heard: list[str]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Encoder states to a loss and to text."""
 
