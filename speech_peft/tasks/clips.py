@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from ..audio import io, manifest
 from ..audio.batch import Example, collate
 from ..audio.degrade import Degrader
-from ..errors import AudioError
+from ..errors import AudioError, ConfigError
 
 GRID_SAMPLES = 8000
 """Half a second at 16 kHz, the step of Whisper's `fit` context."""
@@ -128,7 +129,7 @@ class Clips(Dataset[Heard | Bad]):
             samples = self.samples(index)
             if self.degrader is not None:
                 samples = self.degrader(
-                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=self._other
+                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=partial(self._other, index)
                 ).samples
         except AudioError as error:
             return Bad(row.id, str(row.audio), error.reason)
@@ -143,9 +144,12 @@ class Clips(Dataset[Heard | Bad]):
         recording = f"{row.audio.resolve()}|{file.st_size}|{file.st_mtime_ns}"
         return f"{recording}|{row.start}|{row.duration}|{row.id}|{variant}"
 
-    def _other(self, generator: np.random.Generator) -> np.ndarray:
-        """Another utterance, for babble."""
-        return self.samples(int(generator.integers(len(self.rows))))
+    def _other(self, own: int, generator: np.random.Generator) -> np.ndarray:
+        """An utterance other than the clip's own, for babble."""
+        if len(self.rows) < 2:
+            raise ConfigError("degrade: babble is made of other utterances, and the manifest has only one")
+        drawn = int(generator.integers(len(self.rows) - 1))
+        return self.samples((own + 1 + drawn) % len(self.rows))
 
     def __len__(self) -> int:
         return len(self.rows)
