@@ -5,9 +5,11 @@ utterances (Bisani & Ney 2004; Liu & Peng 2020, arXiv:1912.09508). Each resample
 and all resampled rates are one matrix product:
 
     rate*_r = (C errors)_r / (C words)_r,    C[r, g] = how often resample r drew group g
+
+Figures that are no ratio of sums (F1, average precision) are functions of how often each clip was drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of the count matrix held at once: 32 MB whatever the corpus
+
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From `(resample, clip)`, how often each was drawn, to `(resample,)`; NaN where it is undefined."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +77,66 @@ def difference(
         return None
     drawn = _resampled(table, resamples, seed)
     deltas = drawn[:, 0] / _at_least_one(drawn[:, 1])
+    return Difference(float(table[:, 0].sum() / table[:, 1].sum()), *_central(deltas, level), _p(deltas))
+
+
+def interval_of(
+    statistic: Statistic,
+    groups: Sequence[Any],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """The interval of any figure over groups; None where nothing is left to draw or the figure is undefined.
+
+    >>> interval_of(lambda drawn: drawn @ correct / drawn.sum(axis=1), speakers)      # doctest: +SKIP
+    """
+    values = _values(statistic, groups, resamples, seed)
+    return Interval(*_central(values, level)) if len(values) else None
+
+
+def difference_of(
+    statistic: Statistic,
+    groups: Sequence[Any],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Difference | None:
+    """The same for a figure that is itself a difference: b minus a, both on the same drawn clips."""
+    deltas = _values(statistic, groups, resamples, seed)
+    if not len(deltas):
+        return None
+    return Difference(float(statistic(np.ones((1, len(groups))))[0]), *_central(deltas, level), _p(deltas))
+
+
+def _values(statistic: Statistic, groups: Sequence[Any], resamples: int, seed: int) -> NDArray[np.float64]:
+    """The figure of every resample in which it is defined."""
+    member = _members(groups)
+    count = int(member.max(initial=-1)) + 1
+    if count < 2 or not np.isfinite(statistic(np.ones((1, len(member))))).all():
+        return np.zeros(0)
+    blocks = _counts(count, resamples, seed, at_once=max(1, _BLOCK // len(member)))
+    values = np.concatenate([statistic(counts[:, member]) for counts in blocks])
+    return values[np.isfinite(values)]
+
+
+def _p(deltas: NDArray[np.float64]) -> float:
+    """Two-sided: how often the resampled difference has the other sign."""
     tail = min((deltas <= 0).sum(), (deltas >= 0).sum())
     # One is added to both: a p of exactly 0 is not something a finite sample can show.
-    p = min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
-    return Difference(float(table[:, 0].sum() / table[:, 1].sum()), *_central(deltas, level), p)
+    return min(1.0, 2 * (int(tail) + 1) / (len(deltas) + 1))
+
+
+def _members(groups: Sequence[Any]) -> NDArray[np.intp]:
+    """The number of each clip's group."""
+    return np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
 
 
 def _sums(groups: Sequence[Any], *columns: ArrayLike) -> NDArray[np.float64]:
     """`(group, column)` sums."""
-    _, member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    member = _members(groups)
     sums = [np.bincount(member, np.asarray(column, float)) for column in columns]
     return np.stack(sums, axis=1).astype(np.float64)
 
@@ -88,10 +145,12 @@ def _resampled(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray
     return np.concatenate([counts @ table for counts in _counts(len(table), resamples, seed)])
 
 
-def _counts(groups: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def _counts(
+    groups: int, resamples: int, seed: int, at_once: int | None = None
+) -> Iterator[NDArray[np.float64]]:
     """The count matrix, some rows at a time."""
     generator = np.random.default_rng(seed)
-    step = max(1, _BLOCK // groups)
+    step = at_once or max(1, _BLOCK // groups)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = generator.integers(groups, size=(rows, groups))

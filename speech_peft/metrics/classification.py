@@ -1,0 +1,208 @@
+"""The figures of a classifier, from what is true of each clip and what the classifier gave each class.
+
+Every function takes the same two arrays:
+
+    target          `(n,)` class numbers, or `(n, c)` yes and no where a clip may be of several classes
+    probabilities   `(n, c)`; a row of NaN is a clip that the classifier could not answer
+
+A clip without an answer is never right, found in no class, ranked last, and without confidence.
+For several classes at once, a class is predicted where its probability is at least one half.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from numpy.typing import NDArray
+
+Target = Int[ndarray, " n"] | Bool[ndarray, "n c"]
+Probabilities = Float[ndarray, "n c"]
+THRESHOLD = 0.5
+BINS = 15  # Guo et al. 2017, arXiv:1706.04599
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The predictions whose confidence lies in `(low, high]`."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    """Mean; None of an empty bin."""
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two systems on the same clips: how often only one was right, and how likely so unequal a split is."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def members(target: Target, classes: int) -> Bool[ndarray, "n c"]:
+    """Which clip is of which class."""
+    if target.ndim == 2:
+        return target.astype(bool)
+    return target[:, None] == np.arange(classes)
+
+
+def answered(probabilities: Probabilities) -> Bool[ndarray, " n"]:
+    """Which clips the classifier answered."""
+    return np.asarray(np.isfinite(probabilities).all(axis=1))
+
+
+def chosen(target: Target, probabilities: Probabilities) -> Bool[ndarray, "n c"]:
+    """The classes that were predicted: the likeliest one, or each that reaches one half."""
+    if target.ndim == 2:
+        return probabilities >= THRESHOLD  # NaN reaches nothing
+    best = _scores(probabilities).argmax(axis=1)
+    return (best[:, None] == np.arange(probabilities.shape[1])) & answered(probabilities)[:, None]
+
+
+def correct(target: Target, probabilities: Probabilities) -> Bool[ndarray, " n"]:
+    """Which clips are right; with several classes, all of them and no other."""
+    same = members(target, probabilities.shape[1]) == chosen(target, probabilities)
+    return same.all(axis=1) & answered(probabilities)
+
+
+def accuracy(target: Target, probabilities: Probabilities) -> float:
+    """The share of clips that are right; with several classes, all of them and no other (subset accuracy)."""
+    return float(correct(target, probabilities).mean())
+
+
+def in_top(target: Target, probabilities: Probabilities, k: int) -> Bool[ndarray, " n"]:
+    """Which clips have their class, or one of their classes, among the k likeliest; ties count against."""
+    scores = _scores(probabilities)
+    own = np.where(members(target, scores.shape[1]), scores, -np.inf).max(axis=1)
+    is_best = members(target, scores.shape[1]) & (scores == own[:, None])
+    above = ((scores >= own[:, None]) & ~is_best).sum(axis=1)
+    return (above < k) & answered(probabilities) & (own > -np.inf)
+
+
+def top_k_accuracy(target: Target, probabilities: Probabilities, k: int) -> float:
+    """The share of clips with their class among the k likeliest."""
+    return float(in_top(target, probabilities, k).mean())
+
+
+def f1(target: Target, probabilities: Probabilities) -> Float[ndarray, " c"]:
+    """F1 of each class; NaN of a class that no clip has and none was taken for."""
+    wanted, found = members(target, probabilities.shape[1]), chosen(target, probabilities)
+    return f1_of_counts((wanted & found).sum(axis=0), wanted.sum(axis=0) + found.sum(axis=0))
+
+
+def f1_of_counts(hits: NDArray[np.number], either: NDArray[np.number]) -> Float[ndarray, "*shape"]:
+    """F1 of counts: twice the hits, by how often the class was true plus how often it was predicted."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 2.0 * hits / either
+
+
+def macro_f1(target: Target, probabilities: Probabilities) -> float:
+    """The mean F1 of the classes that occur, in the truth or in the answers."""
+    return float(np.nanmean(f1(target, probabilities)))
+
+
+def average_precision(
+    positive: Bool[ndarray, " n"], scores: Float[ndarray, " n"], weights: Float[ndarray, "r n"] | None = None
+) -> Float[ndarray, " r"]:
+    """The area under precision over recall, in steps: sum of (R_k - R_k-1) P_k; equal scores are one step.
+
+    `weights` says how often each clip counts, in `r` resamples; without, `r` is 1. NaN where no clip
+    is positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # of each run of equal scores
+    counts = np.ones((1, len(scores))) if weights is None else weights[:, order]
+    hits = np.cumsum(counts * positive[order], axis=1)[:, last]
+    precision = hits / np.maximum(np.cumsum(counts, axis=1)[:, last], 1e-300)
+    with np.errstate(invalid="ignore"):
+        return (np.diff(hits, prepend=0.0, axis=1) * precision).sum(axis=1) / hits[:, -1]
+
+
+def average_precisions(target: Target, probabilities: Probabilities) -> Float[ndarray, " c"]:
+    """Average precision of each class; NaN of one that no clip has."""
+    wanted, scores = members(target, probabilities.shape[1]), _scores(probabilities)
+    return np.array([average_precision(wanted[:, c], scores[:, c])[0] for c in range(scores.shape[1])])
+
+
+def mean_average_precision(target: Target, probabilities: Probabilities) -> float:
+    """mAP: the mean of the classes that some clip has."""
+    found = average_precisions(target, probabilities)
+    return float(np.nanmean(found)) if not np.isnan(found).all() else math.nan
+
+
+def calibration(target: Target, probabilities: Probabilities, bins: int = BINS) -> tuple[Bin, ...]:
+    """How often predictions of each confidence are right, in bins of equal width.
+
+    With one class a clip, a prediction is its likeliest class; with several, each class of each clip, and its
+    confidence is the probability of being there.
+    """
+    confidence, right = _confidence(target, probabilities)
+    edges = np.linspace(0, 1, bins + 1)
+    at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    n = np.bincount(at, minlength=bins)
+    sums = np.bincount(at, confidence, bins), np.bincount(at, right, bins)
+    means = [
+        [float(total / count) if count else None for total, count in zip(s, n, strict=True)] for s in sums
+    ]
+    rows = zip(edges[:-1], edges[1:], n, *means, strict=True)
+    return tuple(
+        Bin(float(low), float(high), int(count), sure, good) for low, high, count, sure, good in rows
+    )
+
+
+def ece(target: Target, probabilities: Probabilities, bins: int = BINS) -> float:
+    """Expected calibration error: the mean distance of confidence from accuracy, weighted by the bins."""
+    return ece_of(calibration(target, probabilities, bins))
+
+
+def ece_of(bins: tuple[Bin, ...]) -> float:
+    """The expected calibration error of bins."""
+    gaps = [one.n * abs((one.confidence or 0.0) - (one.accuracy or 0.0)) for one in bins]
+    return sum(gaps) / max(1, sum(one.n for one in bins))
+
+
+def confusion(target: Int[ndarray, " n"], probabilities: Probabilities) -> Int[ndarray, "c c_and_none"]:
+    """Clips by their class (row) and the one they were taken for (column); the last column: no answer."""
+    classes = probabilities.shape[1]
+    found = np.where(answered(probabilities), _scores(probabilities).argmax(axis=1), classes)
+    cells = np.bincount(target * (classes + 1) + found, minlength=classes * (classes + 1))
+    return cells.reshape(classes, classes + 1)
+
+
+def confusion_by_class(target: Target, probabilities: Probabilities) -> Int[ndarray, "c 4"]:
+    """True positives, false positives, false negatives and true negatives of each class."""
+    wanted, found = members(target, probabilities.shape[1]), chosen(target, probabilities)
+    parts = (wanted & found, ~wanted & found, wanted & ~found, ~wanted & ~found)
+    return np.stack([part.sum(axis=0) for part in parts], axis=1)
+
+
+def mcnemar(correct_a: Bool[ndarray, " n"], correct_b: Bool[ndarray, " n"]) -> McNemar:
+    """The exact test: were both equally good, each clip that only one gets right would be a fair coin."""
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    ways = sum_of_ways = 1  # whole numbers, of any size: exact for any number of clips
+    for k in range(fewer):
+        ways = ways * (n - k) // (k + 1)
+        sum_of_ways += ways
+    return McNemar(only_a, only_b, min(1.0, 2 * sum_of_ways / 2**n))
+
+
+def _scores(probabilities: Probabilities) -> Probabilities:
+    """Without NaN: a clip without an answer ranks below all others."""
+    return np.where(np.isnan(probabilities), -np.inf, probabilities)
+
+
+def _confidence(
+    target: Target, probabilities: Probabilities
+) -> tuple[Float[ndarray, " m"], Bool[ndarray, " m"]]:
+    """Of each prediction that was made: how sure it was, and whether it was right."""
+    given = answered(probabilities)
+    if target.ndim == 2:
+        return probabilities[given].ravel(), target[given].astype(bool).ravel()
+    return probabilities[given].max(axis=1, initial=0.0), correct(target, probabilities)[given]
