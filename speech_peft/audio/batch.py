@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -67,7 +67,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     )
 
 
-def _padded(clips: Sequence[Samples]) -> Float[Tensor, "b s"]:
+def _padded(clips: Sequence[Float32[np.ndarray, " _"]]) -> Float[Tensor, "b s"]:
     padded = torch.zeros(len(clips), max((len(clip) for clip in clips), default=0))
     for row, clip in zip(padded, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(np.asarray(clip, np.float32))
@@ -90,7 +90,7 @@ class DurationBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        durations: Sequence[float],
+        durations: Sequence[float] | np.ndarray,
         seconds_per_batch: float,
         seed: int = 0,
         rank: int = 0,

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import soundfile
 import soxr
+from jaxtyping import Float32
 
 from ..errors import ConfigError
 from .io import Samples
@@ -63,14 +64,16 @@ def transcode(
     return result
 
 
-def _through_soundfile(samples: Samples, rate: int, codec: Codec) -> Samples:
+def _through_soundfile(samples: Samples, rate: int, codec: Codec) -> Float32[np.ndarray, " heard"]:
     file = stdio.BytesIO()
     soundfile.write(file, samples, rate, codec.encoder, format="WAV")
     file.seek(0)
     return soundfile.read(file, dtype="float32")[0]
 
 
-def _through_ffmpeg(samples: Samples, rate: int, codec: Codec, bit_rate: int) -> Samples:
+def _through_ffmpeg(
+    samples: Samples, rate: int, codec: Codec, bit_rate: int
+) -> Float32[np.ndarray, " heard"]:
     file = stdio.BytesIO()
     with av.open(file, "w", format=codec.container) as container:
         stream: Any = container.add_stream(codec.encoder, rate=rate, layout="mono", bit_rate=bit_rate)

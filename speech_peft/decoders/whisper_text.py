@@ -168,7 +168,9 @@ class Reader:
         bias[g.timestamp_begin :] = float("-inf")
         return bias
 
-    def scores(self, hidden: Float[Tensor, "b d"], bias: Float[Tensor, " v"] | None) -> Float[Tensor, "b v"]:
+    def scores(
+        self, hidden: Float[Tensor, "*b d"], bias: Float[Tensor, " v"] | None
+    ) -> Float[Tensor, "*b v"]:
         return F.linear(hidden, self.projection, bias)
 
     def no_speech(self, hidden: Float[Tensor, "b d"]) -> list[float]:
