@@ -14,18 +14,21 @@ Relative paths start at the manifest's folder. Every error names the file and th
 """
 
 import csv
-import gzip
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from . import kaldi, text
 from .atomic import atomic_path
 from .io import AUDIO_SUFFIXES
+from .labels import labelled as labelled
+from .row import Row as Row
+from .row import resolve, seconds
+from .select import where as where
 
 PathLike = str | os.PathLike[str]
 
@@ -54,22 +57,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One utterance: where its samples are, and what is known about them."""
-
-    id: str
-    audio: Path
-    start: float = 0.0  # seconds into `audio`
-    duration: float | None = None  # seconds; None: to the end
-    text: str | None = None
-    label: str | None = None
-    speaker: str | None = None
-    lang: str | None = None
-    target_audio: Path | None = None  # the clean recording of a noisy one
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
 def read(path: PathLike, columns: Mapping[str, str] | None = None) -> list[Row]:
     """The rows of a manifest of any kind; `columns` says which column holds a field when names do not tell.
 
@@ -90,7 +77,7 @@ def read(path: PathLike, columns: Mapping[str, str] | None = None) -> list[Row]:
 def write(path: PathLike, rows: Iterable[Row]) -> None:
     """One JSON object a line (.gz compresses), in NeMo's names; paths below the folder are made relative."""
     path = Path(path)
-    with atomic_path(path) as temporary, _create(temporary, gz=path.suffix == ".gz") as file:
+    with atomic_path(path) as temporary, text.created(temporary, gz=path.suffix == ".gz") as file:
         for row in rows:
             file.write(
                 json.dumps(_record(row, Path(os.path.abspath(path.parent))), ensure_ascii=False) + "\n"
@@ -139,7 +126,7 @@ def _file(path: Path, columns: Mapping[str, str]) -> list[Row]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+    for number, line in text.lines(path):
         try:
             record = json.loads(line)
         except ValueError as error:
@@ -150,20 +137,21 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _table(path: Path, tabs: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _text(path) as file:
+    with text.opened(path) as file:
         header = file.readline()
         delimiter = "\t" if tabs else max(",;|\t", key=header.count)
         file.seek(0)
         # Tab-separated files do not quote: Common Voice sentences begin and end with bare quotes.
         quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        table = csv.DictReader(file, delimiter=delimiter, quoting=quoting, restkey="")
+        table = csv.DictReader(file, delimiter=delimiter, quoting=quoting)
         try:
             for record in table:
-                if "" in record or None in record.values():
+                if None in record or None in record.values():
                     names = ", ".join(table.fieldnames or ())
                     raise ConfigError(
                         f"{path}:{table.line_num}: more or fewer cells than the header: {names}"
                     )
+                record.pop("", None)  # the row numbers that pandas puts first, under no name
                 yield table.line_num, record
         except (csv.Error, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}:{table.line_num + 1}: {error}") from error
@@ -175,7 +163,7 @@ def _rows(path: Path, records: Iterable[tuple[int, dict[str, Any]]], columns: Ma
 
 def _row(path: Path, number: int, record: dict[str, Any], columns: Mapping[str, str]) -> tuple[Row, bool]:
     """The row, and whether its id was given (else it is made from the path)."""
-    where = f"{path}:{number}"
+    place = f"{path}:{number}"
     names = {name.strip().lower(): name for name in record}
     cells: dict[str, Any] = {}
     used = set()
@@ -184,27 +172,26 @@ def _row(path: Path, number: int, record: dict[str, Any], columns: Mapping[str, 
         if column is None:
             continue
         if column not in record:
-            raise ConfigError(f"{where}: no column {column!r} for {name}; found: {', '.join(record)}")
+            raise ConfigError(f"{place}: no column {column!r} for {name}; found: {', '.join(record)}")
         used.add(column)
         if record[column] not in (None, ""):
             cells[name] = record[column]
     if "audio" not in cells:
         raise ConfigError(
-            f"{where}: no audio path; columns found: {', '.join(record)}. Name it: columns.audio=NAME"
+            f"{place}: no audio path; columns found: {', '.join(record)}. Name it: columns.audio=NAME"
         )
-    audio = _resolve(path.parent, str(cells["audio"]))
+    audio = resolve(path.parent, str(cells["audio"]))
     target = cells.get("target_audio")
     row = Row(
         id=str(
             cells.get("id", _stem(audio, path.parent) if audio.is_relative_to(path.parent) else audio.stem)
         ),
         audio=audio,
-        start=_seconds(where, "start", cells.get("start", 0.0)),
-        duration=_seconds(where, "duration", cells["duration"]) if "duration" in cells else None,
-        **{
-            name: str(cells[name]) if name in cells else None for name in ("text", "label", "speaker", "lang")
-        },
-        target_audio=None if target is None else _resolve(path.parent, str(target)),
+        start=seconds(place, "start", cells.get("start", 0.0)),
+        duration=seconds(place, "duration", cells["duration"]) if "duration" in cells else None,
+        label=_label(cells["label"]) if "label" in cells else None,
+        **{name: str(cells[name]) if name in cells else None for name in ("text", "speaker", "lang")},
+        target_audio=None if target is None else resolve(path.parent, str(target)),
         extra={name: value for name, value in record.items() if name not in used},
     )
     if "text" not in cells and used & {
@@ -215,20 +202,9 @@ def _row(path: Path, number: int, record: dict[str, Any], columns: Mapping[str, 
     return row, "id" in cells
 
 
-def _seconds(where: str, name: str, cell: Any) -> float:
-    try:
-        seconds = float(cell)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0 and (seconds > 0 or name == "start")):
-        raise ConfigError(
-            f"{where}: {name} is {cell!r}; expected seconds, {'>= 0' if name == 'start' else '> 0'}"
-        )
-    return seconds
-
-
-def _resolve(folder: Path, name: str) -> Path:
-    return folder / Path(name).expanduser()
+def _label(cell: Any) -> str:
+    """`dog;wind` for a clip of several labels; JSON may write them as a list."""
+    return ";".join(map(str, cell)) if isinstance(cell, list | tuple) else str(cell)
 
 
 def _unique(path: Path, rows: list[tuple[int, Row, bool]]) -> list[Row]:
@@ -253,7 +229,7 @@ def _unique(path: Path, rows: list[tuple[int, Row, bool]]) -> list[Row]:
 
 def _folder(path: Path, columns: Mapping[str, str]) -> list[Row]:
     if (path / "wav.scp").exists():
-        return _kaldi(path)
+        return kaldi.read(path)
     for name in ("metadata.jsonl", "metadata.csv", "metadata.tsv"):
         if (path / name).exists():
             return _file(path / name, columns)
@@ -263,77 +239,6 @@ def _folder(path: Path, columns: Mapping[str, str]) -> list[Row]:
     one_down = bool(files) and all(len(file.relative_to(path).parts) == 2 for file in files)
     rows = [Row(_stem(file, path), file, label=file.parent.name if one_down else None) for file in files]
     return _unique(path, [(number, row, False) for number, row in enumerate(rows, 1)])
-
-
-def _kaldi(folder: Path) -> list[Row]:
-    scp = folder / "wav.scp"
-    waves = {name: (number, rest) for number, name, rest in _keyed(scp)}
-    for number, rest in waves.values():
-        if rest.endswith("|"):
-            raise ConfigError(
-                f"{scp}:{number}: {rest!r} is a shell command; it is not run. Convert it to a recording first"
-            )
-    texts, speakers, langs = (
-        {name: rest for _, name, rest in _keyed(folder / file)} if (folder / file).exists() else {}
-        for file in ("text", "utt2spk", "utt2lang")
-    )
-
-    def row(name: str, audio: str, start: float = 0.0, duration: float | None = None) -> Row:
-        path = _resolve(folder, audio)
-        text, speaker, lang = texts.get(name), speakers.get(name), langs.get(name)
-        return Row(name, path, start, duration, text=text, speaker=speaker, lang=lang)
-
-    segments = folder / "segments"
-    if not segments.exists():
-        return [row(name, rest) for name, (_, rest) in waves.items()]
-    rows = []
-    for number, name, rest in _keyed(segments):
-        where = f"{segments}:{number}"
-        recording, *times = rest.split()
-        if len(times) < 2:
-            raise ConfigError(f"{where}: expected 'utterance recording start end', got '{name} {rest}'")
-        if recording not in waves:
-            raise ConfigError(
-                f"{where}: recording {recording!r} is not in wav.scp. {did_you_mean(recording, waves)}"
-            )
-        start, end = _seconds(where, "start", times[0]), float(times[1])
-        duration = None if end == -1 else _seconds(where, "duration", end - start)  # Kaldi: -1 is the end
-        rows.append(row(name, waves[recording][1], start, duration))
-    return rows
-
-
-def _keyed(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line number, first word, rest; a first word that comes twice is refused."""
-    seen: dict[str, int] = {}
-    for number, line in _lines(path):
-        name, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-        if name in seen:
-            raise ConfigError(f"{path}:{number}: {name!r} was already on line {seen[name]}")
-        seen[name] = number
-        yield number, name, rest.strip()
-
-
-# ---------------------------------------------------------------- text
-
-
-def _text(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix == ".gz" else open
-    return opened(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
-
-
-def _create(path: Path, gz: bool) -> TextIO:
-    return gzip.open(path, "wt", encoding="utf-8") if gz else open(path, "w", encoding="utf-8")  # type: ignore[return-value]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with _text(path) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line
-    except (UnicodeDecodeError, EOFError, OSError) as error:
-        raise ConfigError(f"{path}:{number + 1}: cannot be read as UTF-8 text ({error})") from error
 
 
 def _record(row: Row, folder: Path) -> dict[str, Any]:

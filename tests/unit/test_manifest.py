@@ -131,3 +131,27 @@ def test_error_names_the_line(tmp_path, content, message):
 def test_unknown_field_in_columns_is_corrected():
     with pytest.raises(ConfigError, match="Did you mean 'text'"):
         manifest.read("m.jsonl", {"txt": "sentence"})
+
+
+def test_row_numbers_of_pandas_are_no_column(tmp_path):
+    (tmp_path / "m.csv").write_text(",path,label\n0,a.wav,dog\n")
+    assert manifest.read(tmp_path / "m.csv") == [Row("a", tmp_path / "a.wav", label="dog")]
+
+
+def test_row_with_a_cell_too_many_is_named(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label\na.wav,dog\nb.wav,dog,cat\n")
+    with pytest.raises(ConfigError, match=r"m\.csv:3: more or fewer cells than the header"):
+        manifest.read(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("label", ['"dog;wind"', '["dog", "wind"]'])
+def test_several_labels_are_one_string(tmp_path, label):
+    (tmp_path / "m.jsonl").write_text(f'{{"audio": "a.wav", "label": {label}}}\n')
+    assert manifest.read(tmp_path / "m.jsonl")[0].label == "dog;wind"
+
+
+def test_kaldi_end_that_is_no_number_is_named(tmp_path):
+    (tmp_path / "wav.scp").write_text("rec1 one.wav\n")
+    (tmp_path / "segments").write_text("u1 rec1 0.5 soon\n")
+    with pytest.raises(ConfigError, match=r"segments:1: end is 'soon'"):
+        manifest.read(tmp_path)

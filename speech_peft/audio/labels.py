@@ -1,0 +1,60 @@
+"""Rows to learn classes from: each with a label, each class with something to hear.
+
+Several labels of one clip stand in one string, `dog;wind`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import AudioError, ConfigError
+from . import io
+from .row import Row
+
+_HOW = "Give a manifest with a column `label`, or a folder of class folders with the recordings right inside"
+
+
+def labelled(rows: Sequence[Row], path: io.PathLike) -> list[Row]:
+    """The rows, once nothing is wrong with their labels; `path` is where they were read from.
+
+    Refused, naming the row: one without a label, and labels that differ only by case (some file systems make
+    one folder of them). Where `path` is a folder of classes, also a class folder with no readable clip.
+    """
+    first: dict[str, Row] = {}  # of each label
+    for row in rows:
+        if not row.label:
+            raise ConfigError(f"{path}: row {row.id!r} ({row.audio}) has no label. {_HOW}")
+        for label in row.label.split(";"):
+            first.setdefault(label, row)
+    spelt: dict[str, str] = {}
+    for label, row in first.items():
+        other = spelt.setdefault(label.casefold(), label)
+        if other != label:
+            raise ConfigError(
+                f"{path}: labels {other!r} (row {first[other].id!r}) and {label!r} (row {row.id!r}) "
+                "differ only by case; rename one, or move its recordings to the other"
+            )
+    if Path(path).is_dir() and all(row.audio.parent == Path(path) / (row.label or "") for row in rows):
+        _audible(rows, Path(path))
+    return list(rows)
+
+
+def _audible(rows: Sequence[Row], top: Path) -> None:
+    """Refuse a class folder of which no recording can be opened."""
+    of_class: dict[str, list[Row]] = {
+        child.name: [] for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")
+    }
+    for row in rows:
+        of_class.setdefault(row.label or "", []).append(row)
+    for label, members in of_class.items():
+        reason = "it holds no recording"
+        for row in members:
+            try:
+                io.info(row.audio)
+                break
+            except AudioError as error:
+                reason = f"none of its {len(members)} can be read; the last: row {row.id!r}: {error.reason}"
+        else:
+            raise ConfigError(
+                f"{top / label}: class folder {label!r} has no readable recording ({reason}). "
+                "Add some, or take the folder away"
+            )
