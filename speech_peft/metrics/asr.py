@@ -3,22 +3,18 @@
 The result is plain data (`scores.json`), and what the report and the gate read.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from statistics import quantiles
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
-from . import bootstrap
+from . import bootstrap, slices
 from .normalise import CHARACTER_LANGUAGES, Normaliser, language_code
 from .predictions import Prediction
+from .slices import Options, known_columns, value_of
 from .wer import Counts, Pair, align_words, corpus, count, count_characters
 
 FORMAT = 1
-MIN_GROUPS = 10  # fewer speakers than this do not carry an interval; recordings are drawn then
-_DURATIONS = ((2, "up to 2 s"), (5, "2 to 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"))
 
 
 @dataclass(frozen=True)
@@ -43,20 +39,6 @@ class Run:
     """Wall time of all of it, warm-up excluded; None: the sum of the predictions' own times."""
     config: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How scores are made; written beside them."""
-
-    group_by: str = "auto"
-    """What the bootstrap draws: a column, `speaker`, `audio`, or `auto`: the coarsest with enough groups."""
-    slice_by: tuple[str, ...] = ("lang", "duration")
-    min_n: int = 20
-    """A slice with fewer utterances gets no rate."""
-    resamples: int = bootstrap.RESAMPLES
-    level: float = bootstrap.LEVEL
-    seed: int = 0
 
 
 def score(
@@ -105,36 +87,7 @@ def headline(runs: Sequence[Run]) -> str:
 
 def grouping(runs: Sequence[Run], wanted: str = "auto") -> str:
     """The column whose values the bootstrap draws."""
-    if wanted != "auto":
-        return wanted
-    rows = [item for run in runs for item in run.scored]
-    for column in ("speaker", "audio"):
-        values = [value_of(item, column) for item in rows]
-        if all(values) and len(set(values)) >= MIN_GROUPS:
-            return column
-    return "id"
-
-
-def known_columns(columns: Collection[str], wanted: Iterable[str]) -> None:
-    """Refuse a column that no row has."""
-    available = {*columns, "lang", "speaker", "audio", "duration", "id"}
-    for column in wanted:
-        if column != "auto" and column not in available:
-            raise ConfigError(f"no row has a column {column!r}. {did_you_mean(column, available)}")
-
-
-def value_of(item: Scored, column: str) -> str:
-    """The cell of a manifest column, as text; durations are sorted into buckets."""
-    prediction = item.prediction
-    if column == "duration":
-        longer = f"over {_DURATIONS[-1][0]} s"
-        return next((label for limit, label in _DURATIONS if prediction.duration <= limit), longer)
-    if column == "audio":
-        return prediction.audio_filepath
-    if column in ("id", "lang", "speaker"):
-        return getattr(prediction, column)
-    value = prediction.columns.get(column)
-    return "" if value is None else str(value)
+    return slices.grouping([item.prediction for run in runs for item in run.scored], wanted)
 
 
 def compare(a: Run, b: Run, unit: str, options: Options, metric: str = "wer") -> dict[str, Any]:
@@ -147,7 +100,7 @@ def compare(a: Run, b: Run, unit: str, options: Options, metric: str = "wer") ->
         errors_a,
         errors_b,
         [old.reference for old, _ in pairs],
-        [value_of(old, unit) for old, _ in both],
+        [value_of(old.prediction, unit) for old, _ in both],
         resamples=options.resamples,
         level=options.level,
         seed=options.seed,
@@ -175,7 +128,7 @@ def _summary(run: Run, unit: str, options: Options) -> dict[str, Any]:
     return {
         "n": len(run.scored),
         "failed": sum(item.prediction.error is not None for item in run.scored),
-        "groups": len({value_of(item, unit) for item in run.scored}),
+        "groups": len({value_of(item.prediction, unit) for item in run.scored}),
         "wer": _rate(run.scored, lambda item: item.words, unit, options),
         "cer": _rate(run.scored, lambda item: item.characters, unit, options),
         "raw_wer": _plain(corpus(item.raw_words for item in run.scored)),
@@ -199,7 +152,7 @@ def _rate(
     found = bootstrap.interval(
         [one.errors for one in counts],
         [one.reference for one in counts],
-        [value_of(item, unit) for item in items],
+        [value_of(item.prediction, unit) for item in items],
         resamples=options.resamples,
         level=options.level,
         seed=options.seed,
@@ -208,31 +161,15 @@ def _rate(
 
 
 def _slices(run: Run, column: str, unit: str, options: Options) -> dict[str, Any]:
-    label = _binner([item.prediction.columns.get(column) for item in run.scored])
-    groups: dict[str, list[Scored]] = defaultdict(list)
-    for item in run.scored:
-        groups[label(item.prediction.columns.get(column)) or value_of(item, column) or "(none)"].append(item)
-    return {
-        value: {"n": len(items), "wer": None, "cer": None}
-        if len(items) < options.min_n
-        else {
+    scored = {item.prediction.id: item for item in run.scored}
+    groups = slices.sliced([item.prediction for item in run.scored], column)
+    cells: dict[str, Any] = {}
+    for value, predictions in groups.items():
+        items = [scored[prediction.id] for prediction in predictions]
+        enough = len(items) >= options.min_n
+        cells[value] = {
             "n": len(items),
-            "wer": _rate(items, lambda item: item.words, unit, options),
-            "cer": _rate(items, lambda item: item.characters, unit, options),
+            "wer": _rate(items, lambda item: item.words, unit, options) if enough else None,
+            "cer": _rate(items, lambda item: item.characters, unit, options) if enough else None,
         }
-        for value, items in sorted(groups.items())
-    }
-
-
-def _binner(values: list[Any]) -> Callable[[Any], str]:
-    """Names the quarter of a numeric column with many values (an SNR, say); nothing for other columns."""
-    if not all(isinstance(value, int | float) for value in values) or len(set(values)) <= 10:
-        return lambda value: ""
-    edges = quantiles(values, n=4)
-
-    def quarter(value: float) -> str:
-        at = sum(value > edge for edge in edges)
-        low, high = (min(values), *edges)[at], (*edges, max(values))[at]
-        return f"quarter {at + 1}: {low:.3g} to {high:.3g}"
-
-    return quarter
+    return cells
