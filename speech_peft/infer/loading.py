@@ -1,5 +1,7 @@
 """A saved adapter and its backbone, opened and joined."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from ..backbones.base import Backbone, open_backbone
 from ..core.hub import locate
 from ..core.model import AdaptedModel
 from ..core.save import Saved, read
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..decoders.ctc import CtcHead
@@ -33,6 +36,16 @@ class Opened:
     def ctc(self) -> "CtcHead | None":
         """The CTC layer that reads the encoder, where the adapter brought one."""
         return self.heads.get("ctc")  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several adapters attached to one backbone, to be used one at a time."""
+
+    backbone: Backbone
+    model: AdaptedModel
+    parts: dict[str, tuple[str, Opened]]
+    """What a user calls each adapter -> its name inside the model, and what was read of it."""
 
 
 def load(
@@ -63,6 +76,82 @@ def load(
     model = AdaptedModel(backbone.module, backbone.sites(), {NAME: saved.method})
     saved.load_into(model, NAME)
     return _on(device, Opened(backbone, model, saved, _heads(saved, backbone)))
+
+
+def load_together(
+    adapters: Sequence[str | Path],
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    **options: Any,
+) -> Together:
+    """Open adapter folders (or hub ids) that were trained for one backbone; it is loaded once.
+
+    They are called by their folders, with as many of the folders above as tell them apart. Raises ConfigError
+    for adapters of two backbones, or of one that was opened in two ways.
+    """
+    if len(adapters) == 1:
+        opened = load(adapters[0], weights, device, offline, **options)
+        (name,) = names_of(adapters)
+        return Together(opened.backbone, opened.model, {name: (NAME, opened)})
+    saved = {
+        name: read(locate(a, offline=offline)) for name, a in zip(names_of(adapters), adapters, strict=True)
+    }
+    first = next(iter(saved.values()))
+    for other in saved.values():
+        _same_backbone(first, other, set(options))
+    card = first.backbone
+    revision = card.revision if weights is None else None
+    backbone = open_backbone(
+        card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
+    )
+    inside = {name: f"{NAME}_{i}" for i, name in enumerate(saved)}  # no dots are allowed there
+    model = AdaptedModel(backbone.module, backbone.sites(), {inside[n]: s.method for n, s in saved.items()})
+    parts = {}
+    for name, one in saved.items():
+        one.check_backbone(backbone.card())
+        one.load_into(model, inside[name])
+        parts[name] = inside[name], _on(device, Opened(backbone, model, one, _heads(one, backbone)))
+    return Together(backbone, model, parts)
+
+
+def names_of(adapters: Sequence[str | Path]) -> list[str]:
+    """The last parts of the paths, as many as make them different; raises ConfigError for one given twice."""
+    paths = [Path(os.path.abspath(adapter)).parts for adapter in adapters]
+    if len(set(paths)) < len(paths):
+        twice = next(a for i, a in enumerate(adapters) if paths[i] in paths[:i])
+        raise ConfigError(f"adapter: {twice} is given twice")
+
+    def tail(path: tuple[str, ...]) -> str:
+        others = [other for other in paths if other != path]
+        for length in range(1, len(path) + 1):
+            if all(other[-length:] != path[-length:] for other in others):
+                return "/".join(path[-length:])
+        return "/".join(path)
+
+    return [tail(path) for path in paths]
+
+
+def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
+    """Raise ConfigError unless both were trained on one model, opened in one way."""
+    a, b = one.backbone, other.backbone
+    theirs = [
+        {key: value for key, value in card.options.items() if key not in replaced and value is not None}
+        for card in (a, b)
+    ]
+    weights = (a.sha256, b.sha256) if a.sha256 and b.sha256 else (a.id, b.id)
+    if (a.name, a.dim, a.layers) == (b.name, b.dim, b.layers) and len(set(weights)) == 1:
+        if theirs[0] == theirs[1]:
+            return
+        differ = sorted(
+            k for k in theirs[0].keys() | theirs[1].keys() if theirs[0].get(k) != theirs[1].get(k)
+        )
+        why = "; ".join(f"{k} is {theirs[0].get(k)!r} and {theirs[1].get(k)!r}" for k in differ)
+    else:
+        why = f"{a} and {b}" + (", with other weights" if str(a) == str(b) else "")
+    raise ConfigError(
+        f"{one.folder} and {other.folder} cannot share one backbone: {why}. Run them one after the other"
+    )
 
 
 def _heads(saved: Saved, backbone: Backbone) -> dict[str, nn.Module]:

@@ -1,7 +1,7 @@
 """Results as text files: txt, srt, vtt, tsv, json, jsonl."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -94,13 +94,13 @@ WRITERS: dict[str, Callable[[Result], str]] = {
 }
 
 
-def formats(names: Sequence[str]) -> tuple[str, ...]:
+def formats(names: Sequence[str], known: Collection[str] = tuple(WRITERS)) -> tuple[str, ...]:
     """The formats asked for, each once; "all" is all of them, and commas separate."""
     asked = [name.strip().lower() for joined in names for name in joined.split(",") if name.strip()]
     for name in asked:
-        if name not in WRITERS and name != "all":
-            raise ConfigError(f"format: {name!r} cannot be written. {did_you_mean(name, (*WRITERS, 'all'))}")
-    return tuple(WRITERS) if "all" in asked else tuple(dict.fromkeys(asked))
+        if name not in known and name != "all":
+            raise ConfigError(f"format: {name!r} cannot be written. {did_you_mean(name, (*known, 'all'))}")
+    return tuple(known) if "all" in asked else tuple(dict.fromkeys(asked))
 
 
 def render(result: Result, format: str) -> str:
