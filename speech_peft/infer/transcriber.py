@@ -46,6 +46,7 @@ class _File(Recording):
 
 
 _Piece = Piece[_File]
+_STRETCH = 2.0  # the longest piece of a decoder's batch over its shortest
 
 
 class Transcriber(Listener[_File]):
@@ -145,19 +146,31 @@ class Transcriber(Listener[_File]):
         )
 
     def _hear(self, pool: list[_Piece]) -> None:
-        encoded = [self._encode(batch) for batch in self._batches(pool)]
         if self.opened.ctc is not None:
+            encoded = [self._encode(batch) for batch in self._batches(pool)]
             texts = [
                 text for states, mask in encoded for text in self.opened.ctc.decode(states.float(), mask)
             ]
             for piece, text in zip(pool, texts, strict=True):
                 piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
             return
-        longest = max(states.shape[1] for states, _ in encoded)
-        states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s, _ in encoded])
-        lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s, _ in encoded]).to(states.device)
-        mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
-        self._decode(pool, states, mask)
+        for alike in self._alike(pool):
+            encoded = [self._encode(batch) for batch in self._batches(alike)]
+            longest = max(states.shape[1] for states, _ in encoded)
+            states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s, _ in encoded])
+            lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s, _ in encoded]).to(states.device)
+            mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
+            self._decode(alike, states, mask)
+
+    def _alike(self, pool: list["_Piece"]) -> Iterator[list["_Piece"]]:
+        """Pieces to decode together: the decoder reads the padding of every piece at each token."""
+        group: list[_Piece] = []
+        for piece in pool:
+            if group and self._padded(piece) > _STRETCH * self._padded(group[0]):
+                yield group
+                group = []
+            group.append(piece)
+        yield group
 
     def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> None:
         backbone = cast(Whisper, self.backbone)
