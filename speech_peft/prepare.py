@@ -46,6 +46,55 @@ def common_voice(root: Root, out: Out = None) -> None:
     _show(lambda step: _corpus("common-voice")(root, out, progress=step))
 
 
+@app.command("esc50")
+def esc50(
+    root: Root,
+    out: Out = None,
+    esc10: Annotated[bool, typer.Option("--esc10", help="Only the ten classes of ESC-10.")] = False,
+) -> None:
+    """ESC-50 or ESC-10, environmental sounds, with the column `fold`."""
+    _show(lambda step: _corpus("esc50")(root, out, esc10=esc10, progress=step))
+
+
+@app.command("urbansound8k")
+def urbansound8k(root: Root, out: Out = None) -> None:
+    """UrbanSound8K, sounds of the street, with the column `fold`."""
+    _show(lambda step: _corpus("urbansound8k")(root, out, progress=step))
+
+
+@app.command("speech-commands")
+def speech_commands(root: Root, out: Out = None) -> None:
+    """Speech Commands v2, 35 words, in its official split."""
+    _show(lambda step: _corpus("speech-commands")(root, out, progress=step))
+
+
+@app.command("fluent-speech-commands")
+def fluent_speech_commands(root: Root, out: Out = None) -> None:
+    """Fluent Speech Commands, 31 intents (action/object/location), in its own split."""
+    _show(lambda step: _corpus("fluent-speech-commands")(root, out, progress=step))
+
+
+@app.command("fsdd")
+def fsdd(root: Root, out: Out = None) -> None:
+    """The Free Spoken Digit Dataset, in its own split and as a whole."""
+    _show(lambda step: _corpus("fsdd")(root, out, progress=step))
+
+
+@app.command("class-folder")
+def class_folder(
+    root: Annotated[Path, typer.Argument(help="CLASS/CLIP.wav")],
+    out: Out = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Regular expression of the file names; named groups become columns: '(?P<fold>\d)-.*'"
+        ),
+    ] = None,
+) -> None:
+    """A folder of class folders; a fold or speaker in the file names becomes a column."""
+    _show(lambda step: _corpus("class-folder")(root, out, pattern=pattern, progress=step))
+
+
 def _corpus(name: str) -> Callable[..., "Prepared"]:
     from .registry import CORPORA
 

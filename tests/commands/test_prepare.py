@@ -42,3 +42,22 @@ def test_help_imports_nothing_heavy():
         "assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_class_folder_with_a_pattern_from_the_command_line(tmp_path, capsys):
+    for name in ("dog/1-a", "cat/2-b"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        io.save(tmp_path / "in" / f"{name}.wav", np.zeros(1600, np.float32), 16_000)
+    folders = [str(tmp_path / "in"), str(tmp_path / "out")]
+    assert prepare.main(["class-folder", *folders, "--pattern", r"(?P<fold>\d)-.*"]) == 0
+    assert "all: 2 recordings" in capsys.readouterr().out
+    assert prepare.main(["class-folder", *folders, "--pattern", "(?P<fold>"]) == 2
+    assert "not a regular expression" in capsys.readouterr().err
+
+
+def test_every_corpus_has_a_command(capsys):
+    from speech_peft.registry import CORPORA
+
+    assert prepare.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in CORPORA if name not in shown] == []

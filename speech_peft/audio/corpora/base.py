@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .. import atomic, manifest
+from .. import atomic, io, manifest
 from ..manifest import Row
 
 Progress = Callable[[int, int], None]  # (done, of how many), called after each recording
@@ -49,6 +49,25 @@ def split_of(text: str, corpus: str) -> Split:
     digest = hashlib.sha256(f"{corpus}\n{normalised(text)}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return "train" if share < 0.7 else "valid" if share < 0.8 else "test"
+
+
+def number(cell: str) -> int | str:
+    """The integer that a cell spells, so that a fold is 1 and not "1"; any other cell as it is.
+
+    >>> number("10"), number("1.0"), number("007")
+    (10, '1.0', '007')
+    """
+    return int(cell) if cell.isdecimal() and str(int(cell)) == cell else cell
+
+
+def measured(rows: Iterable[Row], total: int, progress: Progress, done: int = 0) -> list[Row]:
+    """The rows with the lengths of their recordings; `done` of all `total` came before them."""
+    found = []
+    for row in rows:
+        found.append(replace(row, duration=io.info(row.audio).seconds))
+        done += 1
+        progress(done, total)
+    return found
 
 
 def write_parts(out: Path, parts: Mapping[str, Sequence[Row]], stamp: Mapping[str, object]) -> Prepared:
