@@ -20,7 +20,8 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of the count matrix held at once: 32 MB whatever the corpus
 
-
+Groups = Sequence[Any] | NDArray[Any]
+"""Who belongs together: one value per clip."""
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From `(resample, clip)`, how often each was drawn, to `(resample,)`; NaN where it is undefined."""
 
@@ -46,7 +47,7 @@ class Difference:
 def interval(
     errors: ArrayLike,
     words: ArrayLike,
-    groups: Sequence[Any],
+    groups: Groups,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -65,7 +66,7 @@ def difference(
     errors_a: ArrayLike,
     errors_b: ArrayLike,
     words: ArrayLike,
-    groups: Sequence[Any],
+    groups: Groups,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -82,7 +83,7 @@ def difference(
 
 def interval_of(
     statistic: Statistic,
-    groups: Sequence[Any],
+    groups: Groups,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -98,7 +99,7 @@ def interval_of(
 
 def difference_of(
     statistic: Statistic,
-    groups: Sequence[Any],
+    groups: Groups,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -111,7 +112,7 @@ def difference_of(
     return Difference(float(statistic(np.ones((1, len(groups))))[0]), *_central(deltas, level), _p(deltas))
 
 
-def _values(statistic: Statistic, groups: Sequence[Any], resamples: int, seed: int) -> NDArray[np.float64]:
+def _values(statistic: Statistic, groups: Groups, resamples: int, seed: int) -> NDArray[np.float64]:
     """The figure of every resample in which it is defined."""
     member = _members(groups)
     count = int(member.max(initial=-1)) + 1
@@ -129,12 +130,12 @@ def _p(deltas: NDArray[np.float64]) -> float:
     return min(1.0, 2 * (int(tail) + 1) / (len(deltas) + 1))
 
 
-def _members(groups: Sequence[Any]) -> NDArray[np.intp]:
+def _members(groups: Groups) -> NDArray[np.intp]:
     """The number of each clip's group."""
     return np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
 
 
-def _sums(groups: Sequence[Any], *columns: ArrayLike) -> NDArray[np.float64]:
+def _sums(groups: Groups, *columns: ArrayLike) -> NDArray[np.float64]:
     """`(group, column)` sums."""
     member = _members(groups)
     sums = [np.bincount(member, np.asarray(column, float)) for column in columns]

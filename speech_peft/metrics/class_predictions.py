@@ -128,8 +128,8 @@ def _parse(line: str, where: str, number: int) -> ClassPrediction:
         raise ConfigError(
             f"{where}: expected an object with a string 'label', the reference; got {line[:60]}"
         )
-    given = row.get("probabilities")
-    if not row.get("error") and not (isinstance(given, dict) and given):
+    given = {} if row.get("error") else row.get("probabilities")
+    if not isinstance(given, dict) or not (given or row.get("error")):
         raise ConfigError(f"{where}: no 'probabilities' and no 'error' that would explain it")
     audio = str(row.get("audio_filepath") or "")
     start = _number(row.get("start") or 0.0, "start", where)
@@ -140,9 +140,7 @@ def _parse(line: str, where: str, number: int) -> ClassPrediction:
         id=str(row.get("id") or audio or number),
         audio_filepath=audio,
         label=row["label"],
-        probabilities={}
-        if row.get("error")
-        else {name: _probability(value, name, where) for name, value in given.items()},
+        probabilities={name: _probability(value, name, where) for name, value in given.items()},
         start=start,
         end=_number(end, "end", where),
         multi_label=row.get("multi_label") is True,

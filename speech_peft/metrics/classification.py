@@ -9,7 +9,6 @@ A clip without an answer is never right, found in no class, ranked last, and wit
 For several classes at once, a class is predicted where its probability is at least one half.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +102,7 @@ def f1_of_counts(hits: NDArray[np.number], either: NDArray[np.number]) -> Float[
 
 def macro_f1(target: Target, probabilities: Probabilities) -> float:
     """The mean F1 of the classes that occur, in the truth or in the answers."""
-    return float(np.nanmean(f1(target, probabilities)))
+    return float(mean_defined(f1(target, probabilities)))
 
 
 def average_precision(
@@ -131,8 +130,14 @@ def average_precisions(target: Target, probabilities: Probabilities) -> Float[nd
 
 def mean_average_precision(target: Target, probabilities: Probabilities) -> float:
     """mAP: the mean of the classes that some clip has."""
-    found = average_precisions(target, probabilities)
-    return float(np.nanmean(found)) if not np.isnan(found).all() else math.nan
+    return float(mean_defined(average_precisions(target, probabilities)))
+
+
+def mean_defined(values: Float[ndarray, "*r c"]) -> Float[ndarray, "*r"]:
+    """The mean of the values that are numbers; NaN where none is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
 
 
 def calibration(target: Target, probabilities: Probabilities, bins: int = BINS) -> tuple[Bin, ...]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..errors import ConfigError, did_you_mean
 from . import bootstrap
@@ -14,6 +14,7 @@ _OWN = ("id", "lang", "speaker")
 _DURATIONS = ((2, "up to 2 s"), (5, "2 to 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"))
 
 
+@runtime_checkable
 class Recording(Protocol):
     """What predictions of every task have."""
 

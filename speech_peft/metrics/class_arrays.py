@@ -1,0 +1,118 @@
+"""Predictions of classes as arrays, and their figures as functions of how often each clip was drawn.
+
+`STATISTICS` are what the bootstrap asks for: from `(r, n)` counts of clips to the `(r,)` figures of so many
+resamples.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from ..errors import ConfigError, did_you_mean
+from . import classification
+from .bootstrap import Statistic
+from .class_predictions import ClassPrediction
+from .classification import Probabilities, Target
+
+Drawn = Float[ndarray, "r n"]
+Parts = Sequence[Sequence[int]]
+"""The clips of each fold, by number; a single part where there are no folds."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Predictions as the metrics take them."""
+
+    labels: tuple[str, ...]
+    target: Target
+    probabilities: Probabilities
+
+    @property
+    def multi_label(self) -> bool:
+        return self.target.ndim == 2
+
+    def of(self, rows: Sequence[int]) -> "Arrays":
+        """Only these clips."""
+        return Arrays(self.labels, self.target[rows], self.probabilities[rows])
+
+
+def labels_of(predictions: Sequence[ClassPrediction]) -> tuple[str, ...]:
+    """The classes that the predictions speak of, in the order of their first mention."""
+    return tuple(dict.fromkeys(name for item in predictions for name in item.probabilities))
+
+
+def arrays(predictions: Sequence[ClassPrediction], labels: Sequence[str] | None = None) -> Arrays:
+    """Targets and probabilities over `labels`; a class that a classifier does not know has probability 0.
+
+    Raises ConfigError, naming the row, for a label that is not among the classes.
+    """
+    names = tuple(labels_of(predictions) if labels is None else labels)
+    if len({item.multi_label for item in predictions}) > 1:
+        raise ConfigError("some predictions are multi-label and some are not; score them apart")
+    at = {name: index for index, name in enumerate(names)}
+    for item in predictions:
+        for label in item.labels:
+            if names and label not in at:
+                raise ConfigError(
+                    f"row {item.id!r}: label {label!r} is not among the {len(names)} classes of the "
+                    f"classifier. {did_you_mean(label, names)}"
+                )
+    if not names:  # nothing was answered at all: the references are all we have
+        names = tuple(sorted({label for item in predictions for label in item.labels}))
+        at = {name: index for index, name in enumerate(names)}
+    given = np.full((len(predictions), len(names)), np.nan)
+    for row, item in enumerate(predictions):
+        if item.error is None:
+            given[row] = 0.0
+            for name, probability in item.probabilities.items():
+                given[row, at[name]] = probability
+    if predictions and predictions[0].multi_label:
+        several = [[name in item.labels for name in names] for item in predictions]
+        return Arrays(names, np.array(several, bool), given)
+    return Arrays(names, np.array([at[item.label] for item in predictions], int), given)
+
+
+def _accuracy(one: Arrays, parts: Parts) -> Statistic:
+    right = classification.correct(one.target, one.probabilities).astype(float)
+    return lambda drawn: drawn @ right / drawn.sum(axis=1)
+
+
+def _macro_f1(one: Arrays, parts: Parts) -> Statistic:
+    wanted = classification.members(one.target, len(one.labels)).astype(float)
+    found = classification.chosen(one.target, one.probabilities).astype(float)
+
+    def statistic(drawn: Drawn) -> Float[ndarray, " r"]:
+        values = classification.f1_of_counts(drawn @ (wanted * found), drawn @ (wanted + found))
+        return classification.mean_defined(values)
+
+    return statistic
+
+
+def _map(one: Arrays, parts: Parts) -> Statistic:
+    """Of a cross-validation the mean over its folds: scores of different models do not rank together.
+
+    Forman & Scholz 2010, "Apples-to-apples in cross-validation studies".
+    """
+    wanted = classification.members(one.target, len(one.labels))
+    given = np.where(np.isnan(one.probabilities), -np.inf, one.probabilities)
+
+    def of_part(drawn: Drawn, rows: Sequence[int]) -> Float[ndarray, " r"]:
+        values = [
+            classification.average_precision(wanted[rows, c], given[rows, c], drawn[:, rows])
+            for c in range(len(one.labels))
+        ]
+        return classification.mean_defined(np.stack(values, axis=1))
+
+    return lambda drawn: classification.mean_defined(
+        np.stack([of_part(drawn, rows) for rows in parts], axis=1)
+    )
+
+
+STATISTICS: Mapping[str, Callable[[Arrays, Parts], Statistic]] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "map": _map,
+}
