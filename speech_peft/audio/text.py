@@ -2,19 +2,19 @@
 
 import gzip
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from ..errors import ConfigError
 
 
-def opened(path: Path) -> TextIO:
+def opened(path: Path) -> TextIOWrapper:
     """For reading; a byte order mark is left out, and line ends stay as they are."""
     reader = gzip.open if path.suffix == ".gz" else open
     return reader(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
 
 
-def created(path: Path, gz: bool) -> TextIO:
+def created(path: Path, gz: bool) -> TextIOWrapper:
     """For writing; the name of a temporary file does not tell whether it is to be compressed."""
     return gzip.open(path, "wt", encoding="utf-8") if gz else open(path, "w", encoding="utf-8")  # type: ignore[return-value]
 
