@@ -19,7 +19,7 @@ _COLUMNS = {"audio": "filename", "label": "category"}
 def prepare(
     root: str | Path, out: str | Path | None = None, *, esc10: bool = False, progress: Progress = silent
 ) -> Prepared:
-    """`OUT/all.jsonl` (`esc10`: `OUT/esc10.jsonl`) of all folds; `fold`, `target`, `src_file`, `take` stay."""
+    """`OUT/all.jsonl`, or `OUT/esc10.jsonl`, of all folds, with `fold`, `target`, `src_file` and `take`."""
     root = Path(root)
     table = root / "meta" / "esc50.csv"
     if not table.exists() or not (root / "audio").is_dir():
