@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from speech_peft.audio import io
-from speech_peft.audio.degrade import Babble, Degrader
+from speech_peft.audio.degrade import Degrader
 from speech_peft.audio.manifest import Row
+from speech_peft.audio.steps import Babble
 from speech_peft.errors import ConfigError
 from speech_peft.tasks.clips import Clips
 

@@ -4,19 +4,17 @@ import numpy as np
 import pytest
 
 from speech_peft.audio import codec, io
-from speech_peft.audio.degrade import (
-    TELEPHONE,
+from speech_peft.audio.degrade import TELEPHONE, Degrader, parse
+from speech_peft.audio.steps import (
     Babble,
     BandLimit,
     Clip,
     Codec,
-    Degrader,
     Gain,
     Noise,
     OneOf,
     PacketLoss,
     Reverb,
-    parse,
 )
 from speech_peft.errors import ConfigError
 

@@ -1,0 +1,282 @@
+"""The steps of a degradation: each one way of making a recording worse, with what it may draw from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.random import Generator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from scipy.signal import fftconvolve
+
+from ..errors import ConfigError
+from . import codec, io
+from .io import Samples
+from .manifest import recordings
+
+Pool = Callable[[Generator], Samples]
+"""Gives another utterance, chosen with the generator: the voices of babble."""
+
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError(f"the low end comes first, got {list(span)}")
+    return span
+
+
+Span = Annotated[  # [low, high], drawn from uniformly; one number is both ends
+    tuple[float, float],
+    BeforeValidator(lambda value: (value, value) if isinstance(value, int | float) else value),
+    AfterValidator(_ordered),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Result = tuple[Samples, dict[str, Any]]  # the samples, and what was drawn
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a step may draw from."""
+
+    sample_rate: int
+    generator: Generator
+    pool: Pool | None
+
+    def uniform(self, span: tuple[float, float]) -> float:
+        return float(self.generator.uniform(*span))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[int(self.generator.integers(len(options)))]
+
+
+class _Step(BaseModel, ABC):
+    """One way of making audio worse, applied with probability `p`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    p: Share = 1.0
+
+    @abstractmethod
+    def apply(self, x: Samples, scene: Scene) -> Result: ...
+
+
+class Noise(_Step):
+    """Stationary noise of a colour, or stretches of recorded noise."""
+
+    kind: Literal["noise"] = "noise"
+    snr: Span = (0.0, 20.0)  # dB
+    colors: tuple[Literal["white", "pink", "brown", "hum"], ...] = ("white", "pink", "brown")
+    files: tuple[str, ...] = ()  # recordings or folders of them; given, they replace the colours
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        snr = scene.uniform(self.snr)
+        if self.files:
+            path = scene.choice(_files(self.files))
+            return _mix(x, _stretch(path, len(x), scene), snr), {"file": str(path), "snr": snr}
+        color = scene.choice(self.colors)
+        return _mix(x, _colored(color, len(x), scene), snr), {"color": color, "snr": snr}
+
+
+class Babble(_Step):
+    """Other people talking: several utterances of the pool at once, each looped from a random point."""
+
+    kind: Literal["babble"] = "babble"
+    snr: Span = (0.0, 20.0)
+    voices: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (3, 7)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        if scene.pool is None:
+            raise ConfigError("degrade babble: needs a pool of other utterances, and none was given")
+        snr, voices = (
+            scene.uniform(self.snr),
+            int(scene.generator.integers(self.voices[0], self.voices[1] + 1)),
+        )
+        babble = np.zeros(len(x), np.float32)
+        for _ in range(voices):
+            voice = scene.pool(scene.generator)
+            voice = np.roll(voice, -int(scene.generator.integers(len(voice))))
+            babble += np.resize(voice, len(x)) / max(_rms(voice), 1e-6)
+        return _mix(x, babble, snr), {"voices": voices, "snr": snr}
+
+
+class BandLimit(_Step):
+    """A zero-phase band pass with soft edges."""
+
+    kind: Literal["band_limit"] = "band_limit"
+    low: Span = (100.0, 400.0)  # Hz
+    high: Span = (3000.0, 4000.0)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        low, high = scene.uniform(self.low), scene.uniform(self.high)
+        return _band_pass(x, scene.sample_rate, low, high), {"low": low, "high": high}
+
+
+class Clip(_Step):
+    """Flat tops: everything above a share of the peak is cut off."""
+
+    kind: Literal["clip"] = "clip"
+    level: Span = (0.1, 0.6)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        level = scene.uniform(self.level)
+        top = level * float(np.abs(x).max())
+        return np.clip(x, -top, top), {"level": level}
+
+
+class Reverb(_Step):
+    """A room: the direct sound, then noise that decays by 60 dB in `rt60` seconds; or measured responses."""
+
+    kind: Literal["reverb"] = "reverb"
+    rt60: Span = (0.2, 0.8)
+    direct: Span = (0.0, 12.0)  # dB of the direct sound over all that follows
+    files: tuple[str, ...] = ()
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        if self.files:
+            path = scene.choice(_files(self.files))
+            response = io.load(path, scene.sample_rate).samples
+            drawn: dict[str, Any] = {"file": str(path)}
+        else:
+            drawn = {"rt60": scene.uniform(self.rt60), "direct": scene.uniform(self.direct)}
+            response = _room(drawn["rt60"], drawn["direct"], scene)
+        response = response[np.abs(response).argmax() :]  # what comes before the direct sound is travel time
+        response = response / response[0]
+        return fftconvolve(x, response)[: len(x)].astype(np.float32), drawn
+
+
+class Codec(_Step):
+    """Encoded and decoded again."""
+
+    kind: Literal["codec"] = "codec"
+    codecs: Annotated[tuple[codec.Name, ...], Field(min_length=1)] = (
+        "mulaw",
+        "alaw",
+        "gsm",
+        "mp3",
+        "opus",
+        "aac",
+    )
+    kbit_per_second: Span | None = None  # None: each codec's own span for speech
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        name = scene.choice(self.codecs)
+        span = codec.CODECS[name].bit_rates and (self.kbit_per_second or codec.CODECS[name].bit_rates)
+        drawn = {"codec": name} | ({"kbit_per_second": scene.uniform(span)} if span else {})
+        return codec.transcode(x, scene.sample_rate, name, drawn.get("kbit_per_second")), drawn
+
+
+class Gain(_Step):
+    """Louder or softer, in dB."""
+
+    kind: Literal["gain"] = "gain"
+    db: Span = (-12.0, 6.0)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        db = scene.uniform(self.db)
+        return (x * 10 ** (db / 20)).astype(np.float32), {"db": db}
+
+
+class PacketLoss(_Step):
+    """Packets that never came, heard as silence."""
+
+    kind: Literal["packet_loss"] = "packet_loss"
+    rate: Span = (0.01, 0.1)
+    packet_seconds: Annotated[float, Field(gt=0)] = 0.02
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        rate, size = scene.uniform(self.rate), max(1, round(self.packet_seconds * scene.sample_rate))
+        arrived = scene.generator.random(-(-len(x) // size)) >= rate
+        return x * np.repeat(arrived, size)[: len(x)].astype(np.float32), {"rate": rate}
+
+
+class OneOf(_Step):
+    """One of several steps, each as likely."""
+
+    kind: Literal["one_of"] = "one_of"
+    steps: "Annotated[tuple[Step, ...], Field(min_length=1)]"
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        step = scene.choice(self.steps)
+        x, drawn = step.apply(x, scene)
+        return x, {"step": step.kind, **drawn}
+
+
+Step = Annotated[
+    Noise | Babble | BandLimit | Clip | Reverb | Codec | Gain | PacketLoss | OneOf,
+    Field(discriminator="kind"),
+]
+OneOf.model_rebuild()
+
+
+# ---------------------------------------------------------------- sounds
+
+
+def _fft_size(length: int) -> int:
+    return 1 << (length - 1).bit_length()
+
+
+def _rms(x: Samples) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
+def _mix(x: Samples, noise: Samples, snr: float) -> Samples:
+    """`x` with the noise `snr` dB below it; both softer where the sum would exceed full scale."""
+    speech, level = _rms(x), _rms(noise)
+    if not speech or not level:
+        return x
+    mixed = x + noise * np.float32(speech / level * 10 ** (-snr / 20))
+    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+
+
+def _colored(color: str, length: int, scene: Scene) -> Samples:
+    if color == "hum":
+        mains, time = scene.choice((50.0, 60.0)), np.arange(length) / scene.sample_rate
+        phases = scene.generator.uniform(0, 2 * np.pi, 8)
+        waves = (np.sin(2 * np.pi * mains * n * time + phase) / n for n, phase in enumerate(phases, 1))
+        return np.sum(list(waves), axis=0).astype(np.float32)
+    slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[color]
+    size = _fft_size(length)
+    spectrum = np.fft.rfft(scene.generator.standard_normal(size))
+    frequency = np.fft.rfftfreq(size, 1 / scene.sample_rate)
+    spectrum *= np.maximum(frequency, 20.0) ** -slope  # level below 20 Hz, where nothing is heard
+    spectrum[0] = 0.0
+    return np.fft.irfft(spectrum, size)[:length].astype(np.float32)
+
+
+def _stretch(path: Path, length: int, scene: Scene) -> Samples:
+    """`length` samples of a recording from a random point, looped if it is shorter."""
+    seconds, wanted = io.info(path).seconds, length / scene.sample_rate
+    start = scene.uniform((0.0, max(0.0, seconds - wanted)))
+    return np.resize(io.load(path, scene.sample_rate, start, wanted + 0.01).samples, length)
+
+
+def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples:
+    size = _fft_size(len(x) + sample_rate // 10)
+    frequency = np.fft.rfftfreq(size, 1 / sample_rate)
+    rise = np.clip((frequency - 0.8 * low) / max(0.4 * low, 1e-6), 0, 1)  # half way up at `low`
+    fall = np.clip((1.05 * high - frequency) / (0.1 * high), 0, 1)  # half way down at `high`
+    return np.fft.irfft(np.fft.rfft(x, size) * rise * fall, size)[: len(x)].astype(np.float32)
+
+
+def _room(rt60: float, direct: float, scene: Scene) -> Samples:
+    time = np.arange(max(2, round(rt60 * scene.sample_rate))) / scene.sample_rate
+    tail = scene.generator.standard_normal(len(time)) * 10 ** (-3 * time / max(rt60, 1e-3))
+    tail[time < 0.002] = 0.0  # the nearest wall
+    energy = float(np.square(tail).sum())
+    tail *= np.sqrt(10 ** (-direct / 10) / energy) if energy else 0.0
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _files(names: tuple[str, ...]) -> Sequence[Path]:
+    found = list(_each(names))
+    if not found:
+        raise ConfigError(f"degrade: no recordings in {', '.join(names)}")
+    return found
+
+
+def _each(names: Iterable[str]) -> Iterable[Path]:
+    for name in names:
+        yield from recordings(name) if Path(name).is_dir() else [Path(name)]
