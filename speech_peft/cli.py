@@ -11,6 +11,7 @@ from .errors import ConfigError, SpeechPeftError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train adapters from a recipe"),
     "transcribe": ("transcribe", "audio files and folders to text, subtitles or JSON"),
+    "classify": ("classify", "audio files and folders to labels, with times in long recordings"),
     "prepare": ("prepare", "a corpus on disk to manifests"),
     "bench": ("bench", "measure a system and write a report"),
     "adapter": ("adapters_cli", "show, compare, merge and convert adapter folders"),

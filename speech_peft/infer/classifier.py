@@ -1,0 +1,218 @@
+"""Recordings in, classes out: one adapter or several on one backbone, over windows of long recordings.
+
+Windows are heard at their own length, by every adapter in one pass (`branches`). What is kept of a recording
+is a row of probabilities for each window, so an hour takes hardly more memory than a minute.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ..audio.chunks import Window
+from ..audio.manifest import Row
+from ..audio.sliding import sliding
+from ..decoders.classifier import ClassifierHead
+from ..errors import AudioError, ConfigError
+from ..metrics.class_predictions import ClassPrediction
+from .branches import branches
+from .classified import Classified, ClassifyOptions, Heard, Probabilities, Scored
+from .inputs import Job
+from .label_writers import render
+from .ledger import settings_hash
+from .listener import Listener
+from .loading import load_together
+from .reader import SAMPLE_RATE, Piece, Recording, Samples, Source
+from .runner import Outcome, failed
+
+
+@dataclass(eq=False)
+class _File(Recording):
+    """An input on its way."""
+
+    heard: dict[float, tuple[float, dict[str, Probabilities]]] = field(default_factory=dict)
+    """By where the window starts: where it ends, and what each adapter heard in it."""
+
+
+class Classifier(Listener[_File]):
+    """A backbone with the classification adapters that were trained on it.
+
+    >>> for result in Classifier(["runs/pets", "runs/alarms"]).classify(["a.wav"]):  # doctest: +SKIP
+    ...     print(result.path, result.heard["pets"].top(1))
+    """
+
+    stage = "classify"
+
+    def __init__(
+        self,
+        adapters: str | Path | Sequence[str | Path],
+        weights: str | Path | None = None,
+        *,
+        context: str | None = None,
+        device: str = "cpu",
+        batch_seconds: float = 300.0,
+        offline: bool = False,
+        options: ClassifyOptions | None = None,
+        **more: Any,
+    ):
+        """`more` are fields of ClassifyOptions: window_seconds, hop_seconds, top_k, channels."""
+        adapters = [adapters] if isinstance(adapters, (str, Path)) else list(adapters)
+        if not adapters:
+            raise ConfigError("adapter: none is given, and without one there are no classes to tell apart")
+        if batch_seconds <= 0:
+            raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
+        self.options = replace(options or ClassifyOptions(), **more)
+        chosen = {} if context is None else {"context": context}
+        self.opened = load_together(adapters, weights, device, offline, **chosen)
+        self.batch_seconds, self.device, self.notes = batch_seconds, torch.device(device), []
+        self.backbone = self.opened.backbone
+        self.heads = {name: self._head(name) for name in self.opened.parts}
+        limit = self.backbone.max_seconds
+        if limit and self.options.window_seconds > limit:
+            raise ConfigError(
+                f"window: {self.backbone.name} hears at most {limit:g} s at once, and a window is "
+                f"{self.options.window_seconds:g} s. Expected no more than that"
+            )
+        self.about = self._about(adapters)
+
+    def _head(self, name: str) -> ClassifierHead:
+        _, opened = self.opened.parts[name]
+        head = opened.heads.get("classify")
+        if not isinstance(head, ClassifierHead):
+            has = ", ".join(opened.heads) or "no head"
+            raise ConfigError(
+                f"adapter {name}: it has {has}, and to classify it needs one that was trained with "
+                "task.name=classify"
+            )
+        return head
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The classes of each adapter, in the order of its probabilities."""
+        return {name: tuple(head.labels) for name, head in self.heads.items()}
+
+    def classify(self, inputs: Source | Iterable[Source]) -> Iterator[Classified]:
+        """A result for each input as soon as it is complete; samples are float32 mono at 16 kHz."""
+        if isinstance(inputs, (str, Path, np.ndarray, Job)):
+            inputs = [inputs]
+        for _, result in self._results(inputs):
+            yield result
+
+    def work(self, jobs: Iterable[Job], formats: Sequence[str]) -> Iterator[Outcome]:
+        """The same for `runner.run`: outcomes with the files' content."""
+        for file, result in self._results(jobs):
+            job = cast(Job, file.source)
+            if result.error is not None:
+                yield Outcome(job, error=result.error, stage=result.stage, audio_seconds=result.duration)
+                continue
+            try:
+                files = {name: render(result, name, self.options.top_k) for name in formats}
+            except Exception as error:
+                yield failed(job, error, "write")
+                continue
+            yield Outcome(job, files, result.duration, result.seconds, result.truncated)
+
+    def _results(self, sources: Iterable[Source]) -> Iterator[tuple[_File, Classified]]:
+        for file in self._listen(sources, self.options.channels):
+            yield file, self._result(file)
+
+    def _result(self, file: _File) -> Classified:
+        name = file.source.relpath if isinstance(file.source, Job) else file.name
+        common: dict[str, Any] = {"id": name, "duration": file.duration, "seconds": file.seconds}
+        if file.error is not None:
+            return Classified(file.name, **common, error=file.error, stage=file.stage)
+        heard = {name: self._heard(name, file) for name in self.heads}
+        return Classified(file.name, **common, heard=heard, truncated=file.truncated, about=self.about)
+
+    def _heard(self, name: str, file: _File) -> Heard:
+        windows = tuple(
+            Scored(start, end, by_adapter[name]) for start, (end, by_adapter) in sorted(file.heard.items())
+        )
+        mean = np.stack([window.probabilities for window in windows]).mean(0, dtype=np.float64)
+        return Heard(name, self.labels[name], mean.astype(np.float32), windows)
+
+    def _recording(self, index: int, source: Source) -> _File:
+        return _File(index, source)
+
+    def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        window, hop = (
+            max(1, round(seconds * SAMPLE_RATE))
+            for seconds in (self.options.window_seconds, self.options.hop)
+        )
+        empty = True
+        for piece in sliding(blocks, window, hop):
+            empty = False
+            yield piece
+        if empty:
+            raise AudioError("samples", "holds no samples")
+
+    def _hear(self, pool: list[Piece[_File]]) -> None:
+        for batch in self._batches(pool):
+            found = self._probabilities(batch)
+            for i, piece in enumerate(batch):
+                rows = {name: probabilities[i] for name, probabilities in found.items()}
+                piece.file.heard[piece.window.start] = piece.window.end, rows
+
+    def _probabilities(self, batch: list[Piece[_File]]) -> dict[str, np.ndarray]:
+        """What each adapter hears in each piece: `(b, c)`."""
+        names = {inside: name for name, (inside, _) in self.opened.parts.items()}
+        heads = {inside: self.heads[name] for inside, name in names.items()}
+        found = {}
+        for inside, logits in branches(self.backbone, self.opened.model, heads, self._features(batch)):
+            shares = heads[inside].probabilities(logits.float())
+            if not shares.isfinite().all():
+                raise RuntimeError(f"adapter {names[inside]} gives probabilities that are no numbers")
+            found[names[inside]] = shares.cpu().numpy()
+        return found
+
+    def _about(self, adapters: Sequence[str | Path]) -> dict[str, Any]:
+        saved = {name: opened.saved for name, (_, opened) in self.opened.parts.items()}
+        about = {
+            "model": self.backbone.card().id,
+            "context": getattr(self.backbone, "context", None),
+            "adapter_folders": dict(zip(saved, map(str, adapters), strict=True)),
+            "adapter_sha256": {name: None if s is None else s.digest for name, s in saved.items()},
+            "options": asdict(self.options),
+        }
+        return about | {"settings_hash": settings_hash(about)}
+
+
+def evaluate(
+    classifier: Classifier, rows: Sequence[Row], adapter: str | None = None
+) -> list[ClassPrediction]:
+    """What one adapter hears in the rows of a manifest, in their order; a bad one is a row with an error.
+
+    `adapter` is the name of one of several; a clip longer than a window counts by the mean of its windows.
+    """
+    if adapter is None and len(classifier.heads) > 1:
+        raise ConfigError(f"adapter: name one of {', '.join(classifier.heads)} to evaluate")
+    name = adapter or next(iter(classifier.heads))
+    if name not in classifier.heads:
+        raise ConfigError(f"adapter: none is called {name!r}; there are {', '.join(classifier.heads)}")
+    jobs = [Job(row.audio, row.id, row.start, row.duration) for row in rows]
+    found = {file.index: result for file, result in classifier._results(jobs)}
+    return [_prediction(row, found[i], name, classifier) for i, row in enumerate(rows)]
+
+
+def _prediction(row: Row, result: Classified, name: str, classifier: Classifier) -> ClassPrediction:
+    heard = result.heard.get(name)
+    seconds = result.duration or row.duration or 0.0
+    return ClassPrediction(
+        id=row.id,
+        audio_filepath=str(row.audio),
+        label=row.label or "",
+        probabilities={}
+        if heard is None
+        else dict(zip(heard.labels, map(float, heard.probabilities), strict=True)),
+        start=row.start,
+        end=row.start + seconds,
+        multi_label=bool(classifier.heads[name].multi_label),
+        time=result.seconds,
+        lang=row.lang or "",
+        speaker=row.speaker or "",
+        error=result.error,
+        columns=dict(row.extra),
+    )
