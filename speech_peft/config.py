@@ -39,11 +39,15 @@ class BackboneConfig(Part):
     """A folder, a hub id, or `pkg:PACKAGE/path`."""
     revision: str | None = None
     context: Literal["full", "fit"] | None = None
-    """Whisper: encode the native 30 s, or only the audio there is."""
+    """Whisper, AST: encode the native length (30 s, 10.24 s), or only the audio there is."""
+    layer: PositiveInt | None = None
+    """Run only the first so many blocks; their states come out raw, before any final norm."""
+    train: bool = False
+    """Full fine-tuning: the encoder trains too. A baseline; what trains is saved beside the adapter."""
 
     def options(self) -> dict[str, Any]:
         """What `open_backbone` takes besides name and weights: only what the recipe says."""
-        return self.model_dump(exclude={"name", "weights"}, exclude_none=True)
+        return self.model_dump(exclude={"name", "weights", "train"}, exclude_none=True)
 
 
 class AsrConfig(Part):
@@ -59,6 +63,41 @@ class AsrConfig(Part):
     """CTC: the characters; by default those of the training text."""
 
 
+class ClassifyConfig(Part):
+    """What kind of sound a clip is: a head on pooled states."""
+
+    name: Literal["classify"]
+    head: Literal["linear", "mlp"] = "linear"
+    pooling: Literal["mean", "attention", "native"] = "mean"
+    """Over the frames that hold sound; `native` is the backbone's own summary (AST: two tokens' mean)."""
+    layer: Literal["last", "mix"] | PositiveInt = "last"
+    """Whose states are pooled: the finished ones, those of one block (from 1), or a learned mix of all."""
+    standardise: bool = False
+    """Pooled states less their mean over the training set, by their deviation: fixed before step 0."""
+    multi_label: bool = False
+    """A clip may have several labels, or none: `dog;rain` in the label column."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: every class weighs the same, however many clips it has."""
+    label_smoothing: Share = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of the Beta distribution that two clips of a batch are mixed by; 0 mixes none."""
+    labels: tuple[str, ...] | None = None
+    """The classes in their order; by default the sorted labels of the training clips."""
+    score: Literal["accuracy", "macro_f1"] = "accuracy"
+    """What the best checkpoint is best at; with `multi_label` always macro-F1."""
+
+
+class SpecAugmentConfig(Part):
+    """Stripes of a spectrogram that a training clip is heard without (Park et al. 2019)."""
+
+    time_masks: Annotated[int, Field(ge=0)] = 2
+    time_width: PositiveInt = 48
+    """Feature frames of the widest stripe (10 ms each with Whisper and AST)."""
+    freq_masks: Annotated[int, Field(ge=0)] = 2
+    freq_width: PositiveInt = 16
+    """Mel bins of the widest stripe."""
+
+
 class CacheConfig(Part):
     """The frozen-prefix cache: blocks below the lowest adapter run once per clip."""
 
@@ -66,7 +105,12 @@ class CacheConfig(Part):
     dtype: Literal["float32", "float16"] = "float32"
     """float32 is exact; float16 halves the space."""
     folder: str | None = None
-    """For `disk`; by default inside the run's folder."""
+    """For `disk`: by default inside the run's folder. For `memory`: runs of one process that name the same
+    folder share what they keep, and nothing is written there."""
+
+
+Where = dict[str, tuple[str | int | float, ...]]
+"""Column of a manifest to the values that are wanted."""
 
 
 class DataConfig(Part):
@@ -75,6 +119,15 @@ class DataConfig(Part):
     train: str
     """A manifest or a folder."""
     valid: str | None = None
+    """By default the training manifest, where `valid_where` tells the two apart."""
+    train_where: Where = {}
+    """Only these rows: `{fold: [1, 2]}`. Columns: label, speaker, lang and whatever else the manifest has."""
+    valid_where: Where = {}
+    per_class: PositiveInt | None = None
+    """classify: learn from only so many clips of each class, chosen by the seed (few-shot)."""
+    spec_augment: SpecAugmentConfig | None = None
+    shift_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Training clips are rotated in time by up to so much, either way."""
     degrade: str | tuple[str | dict[str, Any], ...] = ()
     """Steps applied to training clips on the fly, and names of presets such as `telephone`."""
     degrade_valid: bool = True
@@ -101,6 +154,8 @@ class OptimConfig(Part):
     """AdamW and the shape of its learning rate."""
 
     lr: Positive = 1e-3
+    head_lr: Positive | None = None
+    """Of a task's own layers; by default `lr`."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
@@ -151,7 +206,7 @@ class Recipe(Part):
     """Adapters applied, in order; by default all."""
     train: tuple[str, ...] = ()
     """Adapters trained; by default those that are not `from` somewhere."""
-    task: AsrConfig
+    task: Annotated[AsrConfig | ClassifyConfig, Field(discriminator="name")]
     data: DataConfig
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
@@ -159,13 +214,14 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, raw: Any) -> Any:
-        """Writes the defaults of `active` and `train` out, so that a saved recipe says what ran."""
+        """Writes the defaults that depend on other parts out, so that a saved recipe says what ran."""
         tree = cast("dict[str, Any]", raw if isinstance(raw, dict) else {})
         if not isinstance(tree.get("adapters"), dict):
             return cast("Any", raw)
         adapters: dict[str, Any] = tree["adapters"]
         new = [name for name, fields in adapters.items() if "from" not in (fields or ())]
-        return {**tree, "active": tree.get("active") or list(adapters), "train": tree.get("train") or new}
+        tree = {**tree, "active": tree.get("active") or list(adapters), "train": tree.get("train") or new}
+        return _heard_as_long_as_it_is(_split_by_column(tree))
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -184,12 +240,68 @@ class Recipe(Part):
             raise ValueError("train: nothing to train; name at least one adapter")
         if idle := set(self.train) - set(self.active):
             raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
-        if self.data.cache and self.data.degrade and not self.data.variants:
-            raise ValueError(
-                "data.cache: on-the-fly degradation gives every epoch new audio, which no cache can hold. "
-                "Set data.variants=N to degrade each clip in N fixed ways, or drop data.cache"
-            )
+        if self.data.cache and (why := self._uncacheable()):
+            raise ValueError(f"data.cache: {why}, or drop data.cache")
+        self._of_one_task_only()
         return self
+
+    def _uncacheable(self) -> str | None:
+        """Why no prefix cache would be exact, and what to change."""
+        data, task = self.data, self.task
+        if data.degrade and not data.variants:
+            return (
+                "on-the-fly degradation gives every epoch new audio, which no cache can hold. "
+                "Set data.variants=N to degrade each clip in N fixed ways"
+            )
+        fresh = {"data.spec_augment": data.spec_augment, "data.shift_seconds": data.shift_seconds}
+        if isinstance(task, ClassifyConfig):
+            fresh["task.mixup"] = task.mixup
+        if used := [key for key, value in fresh.items() if value]:
+            return f"{', '.join(used)} makes new audio or features in every epoch: switch it off"
+        if self.backbone.train:
+            return "backbone.train changes the blocks that a cache takes for frozen: set it to false"
+        if isinstance(task, ClassifyConfig) and task.layer == "mix":
+            return "task.layer=mix reads every block, and the cache keeps one: name one layer"
+        return None
+
+    def _of_one_task_only(self) -> None:
+        data = self.data
+        mine: dict[str, dict[str, Any]] = {
+            "asr": {"native_share": data.native_share},
+            "classify": {
+                "per_class": data.per_class,
+                "spec_augment": data.spec_augment,
+                "shift_seconds": data.shift_seconds,
+            },
+        }
+        for task, fields in mine.items():
+            for key, value in fields.items():
+                if value and task != self.task.name:
+                    raise ValueError(
+                        f"data.{key}: only task.name={task} knows it, and the task is {self.task.name}"
+                    )
+
+
+def _split_by_column(tree: dict[str, Any]) -> dict[str, Any]:
+    """With `valid_where` and no manifest of its own, validation takes its rows from the training manifest."""
+    data = tree.get("data")
+    if not isinstance(data, dict):
+        return tree
+    fields = cast("dict[str, Any]", data)
+    if not fields.get("valid_where") or fields.get("valid") or not fields.get("train"):
+        return tree
+    return {**tree, "data": {**fields, "valid": fields["train"]}}
+
+
+def _heard_as_long_as_it_is(tree: dict[str, Any]) -> dict[str, Any]:
+    """Classification hears clips at their own length, unless the recipe says otherwise."""
+    backbone, task = tree.get("backbone"), tree.get("task")
+    if not isinstance(backbone, dict) or not isinstance(task, dict) or task.get("name") != "classify":
+        return tree
+    fields = cast("dict[str, Any]", backbone)
+    if fields.get("name") not in ("whisper", "ast") or fields.get("context"):
+        return tree
+    return {**tree, "backbone": {**fields, "context": "fit"}}
 
 
 def bundled() -> dict[str, Path]:

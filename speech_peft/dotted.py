@@ -64,12 +64,11 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _explain(model: type[BaseModel], error: Any, where: str) -> str:
     """One problem, in the words of the recipe."""
-    loc = [str(part) for part in error["loc"]]
+    loc, owner = _place(model, [str(part) for part in error["loc"]])
     key = ".".join([*([where] if where else []), *loc])
     came = error.get("input")
     match error["type"]:
         case "extra_forbidden":
-            owner = _part_at(model, loc[:-1])
             hint = did_you_mean(loc[-1], owner.model_fields)
             return f"{key}: {owner.__name__} has no field {loc[-1]!r}. {hint}"
         case "missing":
@@ -77,6 +76,11 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         case "literal_error":
             hint = f" {did_you_mean(came, _words(error))}" if isinstance(came, str) else ""
             return f"{key}: got {came!r}, expected {error['ctx']['expected']}.{hint}"
+        case "union_tag_invalid":
+            words = error["ctx"]["expected_tags"].replace("'", "").split(", ")
+            return f"{key}.name: got {error['ctx']['tag']!r}. {did_you_mean(error['ctx']['tag'], words)}"
+        case "union_tag_not_found":
+            return f"{key}.name: required; give it as {key}.name=VALUE"
         case "value_error":
             message = str(error["ctx"]["error"])
             return f"{key}: {message}" if key else message
@@ -88,11 +92,33 @@ def _words(error: Any) -> list[str]:
     return [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
 
 
-def _part_at(model: type[BaseModel], loc: Sequence[str]) -> type[BaseModel]:
-    """The model that a path of field names leads to."""
-    for name in loc:
-        if name in model.model_fields:
-            annotation = model.model_fields[name].annotation
-            kinds = [annotation, *get_args(annotation)]
-            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
-    return model
+def _place(model: type[BaseModel], loc: Sequence[str]) -> tuple[list[str], type[BaseModel]]:
+    """An error's place in a recipe, and the model that owns its last field.
+
+    pydantic puts which member of a union it tried, `task.classify.head`, `layer.literal['last']`, into the
+    path; a recipe has no such step.
+    """
+    steps, owner, kinds = [], model, [model]
+    for part in loc:
+        tagged = [kind for kind in kinds if part in _tags(kind)] if len(kinds) > 1 else []
+        if tagged or part.startswith(("literal[", "constrained-")):
+            kinds = tagged or kinds
+            continue
+        steps.append(part)
+        owner = kinds[0]
+        kinds = _kinds(owner, part) or kinds
+    return steps, owner
+
+
+def _tags(kind: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(kind.model_fields["name"].annotation) if "name" in kind.model_fields else ()
+
+
+def _kinds(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    """The models that a field may hold."""
+    if name not in model.model_fields:
+        return []
+    annotation = model.model_fields[name].annotation
+    return [
+        k for k in (annotation, *get_args(annotation)) if isinstance(k, type) and issubclass(k, BaseModel)
+    ]

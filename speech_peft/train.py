@@ -37,7 +37,9 @@ class Trained:
     steps: int
     seconds: float
     base_sha256: str
-    """Of the frozen base, checked to be the same before and after."""
+    """Of what is frozen of the base, checked to be the same before and after."""
+    base_trained: bool = False
+    """Whether the encoder was fine-tuned."""
 
 
 @app.command()
@@ -75,7 +77,8 @@ def command(
         return  # one process of several speaks
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
     print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
-    print(f"base: unchanged, sha256 {trained.base_sha256[:12]}")
+    base = "encoder fine-tuned, the rest unchanged" if trained.base_trained else "unchanged"
+    print(f"base: {base}, sha256 {trained.base_sha256[:12]}")
     for folder in trained.folders:
         print(f"adapter: {folder}")
 
@@ -99,7 +102,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     task, data = build(recipe, methods)
     rank_zero_only(print)(check_frozen(task), file=sys.stderr, flush=True)
     _leave_traces(recipe, out)
-    before = fingerprint(task.model.base)
+    before = fingerprint(task.model.base, task.base_parameters)
     metrics = progress.Metrics(out, recipe.trainer.tensorboard)
     adapters = callbacks.SaveAdapter(out)
     every = recipe.trainer.valid_every_steps
@@ -124,10 +127,12 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
         enable_model_summary=False,
     )
     trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
-    after = fingerprint(task.model.base)
+    after = fingerprint(task.model.base, task.base_parameters)
     if after != before:
         raise SpeechPeftError("the frozen base changed during training; its adapters cannot be trusted")
-    return Trained(adapters.folders, adapters.best, task.global_step, task.seconds, after)
+    return Trained(
+        adapters.folders, adapters.best, task.global_step, task.seconds, after, bool(task.base_parameters)
+    )
 
 
 def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
@@ -138,7 +143,6 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     from .core import hub, save
     from .core.model import AdaptedModel
     from .registry import TASKS
-    from .tasks.asr import sites_for
     from .tasks.clips import on_grid
     from .tasks.data import SpeechData
     from .tasks.prefix_cache import PrefixCache
@@ -150,12 +154,13 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
         for name, fields in recipe.adapters.items()
         if "from" in fields
     }
-    every = {name: saved[name].method if name in saved else methods[name] for name in recipe.adapters}
-    model = AdaptedModel(backbone.module, sites_for(recipe.task, backbone), every)
+    every = {name: saved[name].pinned if name in saved else methods[name] for name in recipe.adapters}
+    kind = TASKS[recipe.task.name]
+    model = AdaptedModel(backbone.module, kind.sites(recipe, backbone), every)
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
     data = SpeechData(recipe, backbone)
-    task = TASKS[recipe.task.name](recipe, backbone, model, data.texts)
+    task = kind(recipe, backbone, model, data)
     if recipe.data.cache:
         cache = task.cache = PrefixCache.of(recipe, backbone, model)
         data.train_clips.cached = lambda source, samples: cache.key(source, on_grid(samples)) in cache.store

@@ -63,6 +63,8 @@ class Stack:
     final_norm: str = ""
     prefix: str = ""
     """Put before each name: "decoder."."""
+    causal: bool = False
+    """Whether a frame must not see later ones."""
 
     def sites(self, root: nn.Module, depth: int, dim: int) -> list[Site]:
         """Every site of the first `depth` blocks; raises ConfigError when a row does not fit the model."""
@@ -89,7 +91,7 @@ class Stack:
                 f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream "
                 f"it belongs to is {dim}. The site table does not fit this model or release of transformers."
             )
-        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed_length=row.kind not in self.free)
+        return Site(name, row.kind, entry, exit, dim_in, dim_out, row.kind not in self.free, self.causal)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:
@@ -136,7 +138,15 @@ class Backbone(ABC):
     dim: int
     depth: int
     """Number of blocks that run."""
+    layer: int | None = None
+    """The block that was asked for, whose states come out raw; None for all blocks and what follows them."""
     stacks: Sequence[Stack]
+    feature_axes: tuple[int, int] | None = None
+    """Which axes of the features' `values` are time and frequency; None where they are no spectrogram."""
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Where the names of parameters begin that no forward of `encode` reads."""
+    stacked_frames: int = 1
+    """Frames that lie one behind the other along the frequency axis."""
 
     def __init__(self, module: nn.Module, origin: Origin, options: dict[str, Any]):
         self.module = module.eval().requires_grad_(False)
@@ -173,6 +183,10 @@ class Backbone(ABC):
     @abstractmethod
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         """What follows the last block."""
+
+    def _in_time(self, states: Float[Tensor, "b n d"], features: Features) -> Float[Tensor, "b t d"]:
+        """A block's states at the frames that `_finish` gives, where a block has more of them."""
+        return states
 
     def _resolve_sites(self) -> list[Site]:
         encoder, *others = self.stacks
@@ -224,6 +238,26 @@ class Backbone(ABC):
         """What the stock forward gives, bit by bit, with the adapters that are active."""
         return self.encode_from(0, self.prefix(features, 0), features)
 
+    def encode_layers(self, features: Features) -> list[Float[Tensor, "b t d"]]:
+        """The output of every block, adapters included, and last the finished states that `encode` gives."""
+        return self.layers_from(0, self.prefix(features, 0), features)
+
+    def layers_from(
+        self, k: int, states: Float[Tensor, "b t d"], features: Features
+    ) -> list[Float[Tensor, "b t d"]]:
+        """The same from the states that enter block `k`: the outputs of that block and those above."""
+        outputs = []
+        for block in range(k, self.depth):
+            states = self._run(range(block, block + 1), states, features)
+            outputs.append(self._in_time(states, features))
+        return [*outputs, self._finish(states, features).states]
+
+    def layer_from(
+        self, k: int, states: Float[Tensor, "b t d"], features: Features, number: int
+    ) -> Float[Tensor, "b t d"]:
+        """The output of block `number`, counted from 1, from the states that enter block `k` < `number`."""
+        return self._in_time(self._run(range(k, number), states, features), features)
+
     def prefix(self, features: Features, k: int) -> Float[Tensor, "b t d"]:
         """States entering block `k`: what the blocks below make of the features."""
         states = self._stem(features)
@@ -239,6 +273,23 @@ class Backbone(ABC):
             output = self.blocks[i](states, **side)
             states = output[0] if isinstance(output, tuple) else output
         return states
+
+    def mask_of(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"]:
+        """True where a frame of states in time holds sound."""
+        return below(features.lengths, states.shape[1])
+
+    def encoder_parameters(self) -> dict[str, nn.Parameter]:
+        """What `encode` computes with, by its name in the module: what full fine-tuning trains."""
+        idle = {id(p) for block in self._idle() for p in block.parameters()}
+        every = self.module.named_parameters()
+        return {n: p for n, p in every if id(p) not in idle and not n.startswith(self.unread or "\0")}
+
+    def _idle(self) -> list[nn.Module]:
+        """Modules that `encode` never calls: text decoders, blocks beyond the depth."""
+        encoder, *others = self.stacks
+        blocks = list(resolve(self.module, encoder.path).children())
+        decoders = [resolve(self.module, stack.path.rpartition(".")[0]) for stack in others]
+        return [*blocks[self.depth :], *decoders]
 
     def card(self) -> BackboneCard:
         """Which frozen model this is, as adapter files record it."""

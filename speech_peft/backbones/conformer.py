@@ -64,6 +64,9 @@ class Conformer(Backbone):
 
     frame_rate: float = 50.0
     stack: ClassVar[Stack]
+    # What masks inputs in pretraining, what some checkpoints put behind the encoder, and a position embedding
+    # that the stock forward makes and drops.
+    unread = ("masked_spec_embed", "adapter.", "intermediate_ffn.", "encoder.pos_conv_embed.")
 
     def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
         config = module.config
@@ -130,9 +133,10 @@ class Wav2Vec2Bert(Conformer):
 
     stack = Stack("encoder.layers", _WAV2VEC2)
     min_samples = 4 * HOP + 240  # four mel frames: two would leave a deviation over next to nothing
+    feature_axes = (1, 2)
 
     def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
-        self.stride = int(settings.get("stride", 2))
+        self.stride = self.stacked_frames = int(settings.get("stride", 2))
         bins = module.config.feature_projection_input_dim // self.stride
         self._mel = KaldiMel(bins, "povey", scale=2.0**15)
         super().__init__(module, origin, layer, settings)
@@ -233,12 +237,16 @@ class Wav2Vec2Conformer(Conformer):
             states = self.module.encoder.layer_norm(states)
         return super()._finish(states, features)
 
+    def _idle(self) -> list[nn.Module]:
+        return [*super()._idle(), *([self.module.encoder.layer_norm] if self.layer else [])]
+
 
 class Parakeet(Conformer):
     """Parakeet's FastConformer encoder: eight mel frames to a state."""
 
     stack = Stack("layers", _PARAKEET)
     min_samples = 16 * HOP  # two states
+    feature_axes = (1, 2)
 
     def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
         from transformers import ParakeetFeatureExtractor

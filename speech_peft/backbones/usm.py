@@ -49,6 +49,7 @@ class Usm(Backbone):
         Stack("conformer", _ROWS),
     )  # local attention in chunks, one mask: length is fixed
     min_samples = 2048
+    feature_axes = (1, 2)
 
     def __init__(self, module: Any, origin: Origin, layer: int | None = None):
         from transformers.models.gemma3n.feature_extraction_gemma3n import Gemma3nAudioFeatureExtractor
@@ -119,5 +120,9 @@ class Usm(Backbone):
         return below(-(-features.mask.sum(1) // self.subsampling), width)
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
+        states = self._in_time(states, features)
+        return Encoded(states, self.mask_of(features, states))
+
+    def _in_time(self, states: Float[Tensor, "b n d"], features: Features) -> Float[Tensor, "b t d"]:
         sound = self._sound(features, states.shape[1])[:, :: self.reduction]
-        return Encoded(states[:, :: self.reduction].masked_fill(~sound[..., None], 0.0), sound)
+        return states[:, :: self.reduction].masked_fill(~sound[..., None], 0.0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, did_you_mean
 from ..registry import BACKBONES
-from .base import Backbone, Encoded, Features, Row, Stack, below, load
+from .base import Backbone, Encoded, Features, Row, Stack, below, load, truncated
 from .weights import Origin
 
 GRID_SECONDS = 0.5
@@ -59,6 +59,7 @@ STACKS = (
         frozenset(),
         "model.decoder.layer_norm",
         "decoder.",
+        causal=True,
     ),
 )
 
@@ -114,10 +115,16 @@ class Generation:
 
 @BACKBONES.register("whisper")
 class Whisper(Backbone):
-    """WhisperForConditionalGeneration; `context` is "full" (stock) or "fit" (the length of the audio)."""
+    """WhisperForConditionalGeneration; `context` is "full" (stock) or "fit" (the length of the audio).
+
+    `layer` stops after that encoder block, counted from 1, and gives its states raw; nothing is decoded then.
+    """
 
     frame_rate: float = 50.0
     min_samples = FRAME_SAMPLES  # one state, so that a decoder has something to look at
+    feature_axes = (2, 1)
+    # The position table is sinusoids, and the projection to tokens is the decoder's embedding.
+    unread = ("model.encoder.embed_positions.", "proj_out.")
     stacks: Sequence[Stack] = STACKS
     contexts: ClassVar[tuple[str, ...]] = get_args(Context)
 
@@ -128,17 +135,21 @@ class Whisper(Backbone):
         generation: Generation,
         origin: Origin,
         context: str = "full",
+        layer: int | None = None,
     ):
         if context not in self.contexts:
             raise ConfigError(f"backbone.context: {context!r} is neither 'full' nor 'fit'")
         self.context, self.tokenizer, self.generation = context, tokenizer, generation
-        self.dim, self.depth = module.config.d_model, module.config.encoder_layers
+        self.dim, self.layer = module.config.d_model, layer
+        self.depth = truncated(layer, module.config.encoder_layers)
+        encoder, decoder = STACKS
+        self.stacks = (encoder.without_final_norm() if layer else encoder, decoder)
         self.max_seconds = module.config.max_source_positions / self.frame_rate
         self._mel = _LogMel(module.config.num_mel_bins)
-        super().__init__(module, origin, {"context": context})
+        super().__init__(module, origin, {"context": context, **({"layer": layer} if layer else {})})
 
     @classmethod
-    def open(cls, folder: Path, origin: Origin, context: str = "full") -> "Whisper":
+    def open(cls, folder: Path, origin: Origin, context: str = "full", layer: int | None = None) -> "Whisper":
         from transformers import GenerationConfig, WhisperForConditionalGeneration
 
         module = load(WhisperForConditionalGeneration, folder)
@@ -148,10 +159,12 @@ class Whisper(Backbone):
             if (folder / "generation_config.json").is_file()
             else GenerationConfig()
         )
-        return cls(module, tokenizer, _generation(tokenizer, settings), origin, context)
+        return cls(module, tokenizer, _generation(tokenizer, settings), origin, context, layer)
 
     @classmethod
-    def tiny(cls, seed: int, context: str = "full", seconds: float = 30.0) -> "Whisper":
+    def tiny(
+        cls, seed: int, context: str = "full", seconds: float = 30.0, layer: int | None = None
+    ) -> "Whisper":
         """`seconds` shortens the native window, so that tests of the full context stay quick."""
         from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -185,7 +198,7 @@ class Whisper(Backbone):
             begin_suppress=(end,),
             alignment_heads=((1, 0), (1, 1)),
         )
-        return cls(module, tokenizer, generation, Origin("tiny:whisper", f"seed {seed}"), context)
+        return cls(module, tokenizer, generation, Origin("tiny:whisper", f"seed {seed}"), context, layer)
 
     @property
     def encoder(self) -> Any:
@@ -197,7 +210,7 @@ class Whisper(Backbone):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        return self.encoder.layers
+        return self.encoder.layers[: self.depth]
 
     def padded_samples(self, samples: int) -> int:
         full = round((self.max_seconds or 30.0) * self.sample_rate)
@@ -217,7 +230,12 @@ class Whisper(Backbone):
         return {"attention_mask": None}
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
-        return Encoded(self.encoder.layer_norm(states), below(features.lengths, states.shape[1]))
+        if not self.layer:
+            states = self.encoder.layer_norm(states)
+        return Encoded(states, below(features.lengths, states.shape[1]))
+
+    def _idle(self) -> list[nn.Module]:
+        return [*super()._idle(), *([self.encoder.layer_norm] if self.layer else [])]
 
 
 class _LogMel:

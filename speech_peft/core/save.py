@@ -63,6 +63,8 @@ class Manifest(BaseModel):
     sites: tuple[str, ...]
     needs: tuple[str, ...] = ()
     head_config: dict[str, Any] = {}
+    base_trained: bool = False
+    """Whether base.safetensors replaces parameters of the backbone (full fine-tuning)."""
     library: str = __version__
 
 
@@ -87,10 +89,21 @@ class Saved:
         return self.manifest.head_config
 
     @property
+    def pinned(self) -> Method:
+        """The method at the very sites it was trained at, whatever else its globs would match."""
+        return self.method.model_copy(update={"sites": self.sites})
+
+    @property
+    def base_trained(self) -> bool:
+        return self.manifest.base_trained
+
+    @property
     def digest(self) -> str:
         """sha256 of the adapter's tensors and configuration: what a fusion names its experts by."""
-        content = self.manifest.model_dump_json(include={"method", "config"}).encode()
-        return hashlib.sha256(content + (self.folder / "adapter.safetensors").read_bytes()).hexdigest()
+        digest = hashlib.sha256(self.manifest.model_dump_json(include={"method", "config"}).encode())
+        for file in ("adapter.safetensors", *(["base.safetensors"] if self.base_trained else [])):
+            digest.update((self.folder / file).read_bytes())
+        return digest.hexdigest()
 
     def check_backbone(self, given: BackboneCard) -> None:
         """Raise ConfigError unless `given` has the name, width and depth of the model it was trained on."""
@@ -103,6 +116,12 @@ class Saved:
         if backbone is not None:
             self.check_backbone(backbone)
         _fill(self.folder / "adapter.safetensors", tensors_of(model, name))
+
+    def load_base(self, parameters: Mapping[str, Tensor]) -> None:
+        """Copy fine-tuned parameters over those of a backbone, `encoder_parameters()`; as strictly."""
+        if not self.base_trained:
+            raise ConfigError(f"{self.folder} holds no fine-tuned base")
+        _fill(self.folder / "base.safetensors", parameters)
 
     def load_head(self, name: str, head: nn.Module) -> None:
         """Copy the tensors of one saved head into `head`, as strictly."""
@@ -131,10 +150,14 @@ def write(
     *,
     heads: Mapping[str, nn.Module] | None = None,
     head_config: Mapping[str, Any] | None = None,
+    base: Mapping[str, Tensor] | None = None,
     recipe: str | None = None,
     readme: str | None = None,
 ) -> Path:
-    """Save one adapter; the folder appears under its name only when it is complete."""
+    """Save one adapter; the folder appears under its name only when it is complete.
+
+    `base` is what full fine-tuning changed of the backbone, by name.
+    """
     folder = Path(folder)
     method = model.methods[name]
     manifest = Manifest(
@@ -144,6 +167,7 @@ def write(
         sites=tuple(site.name for site in model.sites[name]),
         needs=tuple(sorted(method.reads)),
         head_config=dict(head_config or {}),
+        base_trained=bool(base),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
@@ -154,6 +178,8 @@ def write(
     if heads:
         head_tensors = {f"{h}.{k}": v for h, head in heads.items() for k, v in head.state_dict().items()}
         _save(half / "head.safetensors", head_tensors)
+    if base:
+        _save(half / "base.safetensors", base)
     for file, text in (("recipe.yaml", recipe), ("README.md", readme)):
         if text is not None:
             (half / file).write_text(text)

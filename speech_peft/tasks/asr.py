@@ -18,11 +18,13 @@ from ..errors import ConfigError
 from ..metrics.normalise import normaliser
 from ..metrics.wer import align_words, corpus, count
 from ..registry import TASKS
-from .base import Loss, Scores, Task, chance
+from .base import Loss, Scores, Task, chance, encoder_sites
 
 if TYPE_CHECKING:
     from ..core.model import AdaptedModel
+    from ..core.site import Site
     from .clips import Batch
+    from .data import SpeechData
 
 IGNORED = -100
 
@@ -52,6 +54,10 @@ class TeacherForcing:
         if not isinstance(backbone, Whisper):
             raise ConfigError(
                 f"task.decoder: {backbone.name} has no text decoder of its own; use task.decoder=ctc"
+            )
+        if backbone.layer:
+            raise ConfigError(
+                "backbone.layer: Whisper's decoder was trained on the last block; use task.decoder=ctc"
             )
         self.backbone, self.smoothing, self.language = backbone, config.label_smoothing, config.language
         self.prompt = list(backbone.generation.prompt(config.language))
@@ -106,15 +112,17 @@ class CtcLayer:
 class Asr(Task):
     """Learns to write down what is said; validated by the corpus word error rate."""
 
-    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel, texts: list[str]):
+    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel, data: SpeechData):
         super().__init__(recipe, backbone, model)
+        assert isinstance(recipe.task, AsrConfig)
+        self.config = recipe.task
         self.decoder: Decoder
-        if recipe.task.decoder == "ctc":
-            characters = recipe.task.vocabulary or Characters.of(texts).characters
+        if self.config.decoder == "ctc":
+            characters = self.config.vocabulary or Characters.of(data.texts).characters
             head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
             self.decoder = CtcLayer(head)
         else:
-            self.decoder = TeacherForcing(backbone, recipe.task)
+            self.decoder = TeacherForcing(backbone, self.config)
 
     def head_config(self) -> dict[str, Any]:
         return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
@@ -138,15 +146,14 @@ class Asr(Task):
         return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
 
     def validate(self, batches: list[Examined]) -> Scores:
-        write, language = normaliser(), self.recipe.task.language or "en"
+        write, language = normaliser(), self.config.language or "en"
         said = [write(text, language) for batch in batches for text in batch.said]
         heard = [write(text, language) for batch in batches for text in batch.heard]
         rate = corpus(count(pairs) for pairs in align_words(said, heard)).rate
         loss = sum(b.loss for b in batches) / max(1, sum(b.targets for b in batches))
         return Scores("wer", 0.0 if rate is None else rate, loss)
 
-
-def sites_for(task: AsrConfig, backbone: Backbone) -> list[Any]:
-    """The sites an adapter may take: with CTC the text decoder never runs, so none of its sites."""
-    sites = list(backbone.sites())
-    return sites if task.decoder == "whisper" else [s for s in sites if not s.name.startswith("decoder.")]
+    @classmethod
+    def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
+        assert isinstance(recipe.task, AsrConfig)
+        return list(backbone.sites()) if recipe.task.decoder == "whisper" else encoder_sites(backbone)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..errors import ConfigError, SpeechPeftError
 if TYPE_CHECKING:
     from ..backbones.base import Backbone, Encoded, Features
     from ..core.model import AdaptedModel
+    from ..core.site import Site
     from .clips import Batch
     from .prefix_cache import PrefixCache
 
@@ -59,6 +60,12 @@ class Task(L.LightningModule, ABC):
         self._seconds_before, self._started = 0.0, time.monotonic()
         model.activate(*recipe.active)
         model.trainable(*recipe.train)
+        self.base_parameters: dict[str, nn.Parameter] = {}
+        """Of the base, by name: what full fine-tuning trains; empty where the base is frozen."""
+        if recipe.backbone.train:
+            self.base_parameters = backbone.encoder_parameters()
+            for parameter in self.base_parameters.values():
+                parameter.requires_grad_(True)
         lives = {name: model.methods[name].lifecycle(model, name) for name in recipe.train}
         self.lifecycles = [life for life in lives.values() if life is not None]
 
@@ -71,6 +78,11 @@ class Task(L.LightningModule, ABC):
     @abstractmethod
     def validate(self, batches: list[Any]) -> Scores:
         """The scores of a whole validation set, from what `validation_step` returned for each batch."""
+
+    @classmethod
+    @abstractmethod
+    def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
+        """Where adapters may sit: only where this task passes through."""
 
     def head_config(self) -> dict[str, Any]:
         """What rebuilds the heads at inference; written into adapter.json."""
@@ -90,14 +102,25 @@ class Task(L.LightningModule, ABC):
     # ---- training -----------------------------------------------------------------------------------------
 
     def trained(self) -> list[nn.Parameter]:
-        """Every parameter that trains: the adapters named in `train`, and the heads."""
-        own = [p for name in self.recipe.train for p in self.model.parameters_of(name)]
-        return [p for p in [*own, *self.heads.parameters()] if p.requires_grad]
+        """Every parameter that trains: the adapters named in `train`, the heads, and a base that is tuned."""
+        return [*self._adapted(), *(p for p in self.heads.parameters() if p.requires_grad)]
+
+    def _adapted(self) -> list[nn.Parameter]:
+        own = [p for name in self.recipe.train for p in self.model.parameters_of(name) if p.requires_grad]
+        return [*own, *self.base_parameters.values()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
+        heads = [p for p in self.heads.parameters() if p.requires_grad]
+        groups = [
+            {"params": self._adapted(), "times": 1.0},
+            {"params": heads, "times": (optim.head_lr or optim.lr) / optim.lr},
+        ]
         return torch.optim.AdamW(
-            self.trained(), lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay
+            [group for group in groups if group["params"]],
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
         )
 
     @property
@@ -130,7 +153,7 @@ class Task(L.LightningModule, ABC):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         rate = learning_rate(self.recipe.optim, self.global_step, self.fraction())
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
@@ -182,7 +205,7 @@ class Task(L.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         self.scores = self.validate(self._validated)
 
-    # ---- state: everything but the base -------------------------------------------------------------------
+    # ---- state: everything but the frozen base ------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Task:
         super().train(mode)
@@ -191,7 +214,8 @@ class Task(L.LightningModule, ABC):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         state = super().state_dict(*args, **kwargs)
-        return {key: value for key, value in state.items() if not key.startswith("model.base.")}
+        tuned = {f"model.base.{name}" for name in self.base_parameters}
+        return {k: value for k, value in state.items() if not k.startswith("model.base.") or k in tuned}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -242,21 +266,29 @@ def learning_rate(optim: OptimConfig, step: int, fraction: float) -> float:
 
 
 def check_frozen(task: Task) -> str:
-    """The table of what trains; raises ConfigError when the base would train, or too much would."""
-    thawed = [name for name, p in task.model.base.named_parameters() if p.requires_grad]
+    """The table of what trains; raises ConfigError when the base would train unasked, or too much would."""
+    thawed = [
+        name
+        for name, p in task.model.base.named_parameters()
+        if p.requires_grad and name not in task.base_parameters
+    ]
     if thawed:
         raise ConfigError(
             f"the base would train: {', '.join(thawed[:5])} require(s) grad. Nothing was changed."
         )
     trained = sum(p.numel() for p in task.trained())
-    base = sum(p.numel() for p in task.model.base.parameters())
-    percent = 100 * trained / (base + trained)
+    own = [p for p in task.trained() if not any(p is q for q in task.base_parameters.values())]
+    every = sum(p.numel() for p in task.model.base.parameters()) + sum(p.numel() for p in own)
+    percent = 100 * trained / every
     limit = task.recipe.trainer.max_trainable_pct
     heads = [
         f"  head {name}: {sum(p.numel() for p in head.parameters()):,}" for name, head in task.heads.items()
     ]
-    table = "\n".join([task.model.describe(), *heads, f"  trained in all: {trained:,} = {percent:.2f} %"])
-    if percent > limit:
+    tuned = sum(p.numel() for p in task.base_parameters.values())
+    base = [f"  of the base, fine-tuned: {tuned:,}"] if tuned else []
+    last = f"  trained in all: {trained:,} = {percent:.2f} %"
+    table = "\n".join([task.model.describe(), *heads, *base, last])
+    if percent > limit and not tuned:  # full fine-tuning was asked for by name
         raise ConfigError(
             f"trainer.max_trainable_pct: {percent:.1f} % of all parameters would train, {limit:g} % may. "
             f"Choose a smaller adapter or raise the limit.\n{table}"
@@ -264,10 +296,27 @@ def check_frozen(task: Task) -> str:
     return table
 
 
-def fingerprint(module: nn.Module) -> str:
-    """sha256 over every parameter and buffer, by name: the frozen base has the same one before and after."""
+def fingerprint(module: nn.Module, tuned: Collection[str] = ()) -> str:
+    """sha256 over every parameter and buffer, by name: the frozen base has the same one before and after.
+
+    `tuned` names what is fine-tuned and therefore left out.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        if name not in tuned:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def encoder_sites(backbone: Backbone, top: int | None = None) -> list[Site]:
+    """The sites that the encoder passes through on its way to its states, or to the output of block `top`."""
+    found = []
+    for site in backbone.sites():
+        block = backbone.block_of(site)
+        if block is None or (top is not None and block >= top):
+            continue
+        if site.kind == "stack" and top not in (None, backbone.depth):
+            continue  # its exit is the last block, which never runs
+        found.append(site)
+    return found

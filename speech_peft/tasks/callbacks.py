@@ -128,6 +128,7 @@ class SaveAdapter(Callback):
                 task.backbone.card(),
                 heads=dict(task.heads),
                 head_config=task.head_config(),
+                base=task.base_parameters,
                 recipe=dump(task.recipe),
                 readme=_card(task, name, self.best),
             )
@@ -138,10 +139,12 @@ def _card(task: Task, name: str, scores: Scores | None) -> str:
     recipe, card = task.recipe, task.backbone.card()
     measured = f"{scores.name} {scores.value:.4f} on {recipe.data.valid}" if scores else "not validated"
     size = sum(p.numel() for p in task.model.parameters_of(name))
+    base = "" if not task.base_parameters else " The encoder itself was fine-tuned: `base.safetensors`."
+    command = {"asr": "transcribe"}.get(recipe.task.name, recipe.task.name)
     return (
         f"# {name}\n\nA `{task.model.methods[name].name}` adapter ({size:,} parameters) for {card}, "
-        f"trained for {task.global_step} steps on `{recipe.data.train}`.\n\nMeasured: {measured}.\n\n"
-        f"```\npython -m speech_peft.transcribe IN -o OUT --adapter {name}\n```\n\n"
+        f"trained for {task.global_step} steps on `{recipe.data.train}`.{base}\n\nMeasured: {measured}.\n\n"
+        f"```\npython -m speech_peft.{command} IN -o OUT --adapter {name}\n```\n\n"
         "`recipe.yaml` is the recipe that made it, every default written out.\n"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,8 @@ class Batch:
     lengths: Int[Tensor, " b"]
     texts: list[str]
     sources: list[str]
+    labels: list[str] = field(default_factory=list)
+    """As the manifest has them: "dog", or "dog;rain" where a clip may be several things."""
     bad: tuple[Bad, ...] = ()
 
     def to(self, device: torch.device, **options: Any) -> Batch:
@@ -62,7 +64,8 @@ class Batch:
     def first(self, clips: int) -> Batch:
         """Only so many clips."""
         part = slice(clips)
-        return Batch(self.audio[part], self.lengths[part], self.texts[part], self.sources[part], self.bad)
+        lists = (self.texts[part], self.sources[part], self.labels[part])
+        return Batch(self.audio[part], self.lengths[part], *lists, self.bad)
 
     @property
     def grid_samples(self) -> int:
@@ -84,6 +87,7 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
         whole.lengths,
         [text or "" for text in whole.texts],
         [clip.source for clip in heard],
+        [label or "" for label in whole.labels],
         tuple(clip for clip in clips if isinstance(clip, Bad)),
     )
 
@@ -124,7 +128,8 @@ class Clips(Dataset[Heard | Bad]):
         row = self.rows[index]
         source = self._source(place)
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
-            return Heard(source, Example(row.id, np.zeros(self._lengths[index], np.float32), row.text))
+            silence = np.zeros(self._lengths[index], np.float32)
+            return Heard(source, Example(row.id, silence, row.text, row.label))
         try:
             samples = self.samples(index)
             if self.degrader is not None:
@@ -134,7 +139,7 @@ class Clips(Dataset[Heard | Bad]):
         except AudioError as error:
             return Bad(row.id, str(row.audio), error.reason)
         self._lengths[index] = len(samples)
-        return Heard(source, Example(row.id, samples, row.text))
+        return Heard(source, Example(row.id, samples, row.text, row.label))
 
     def _source(self, place: Place) -> str:
         epoch, index = place
