@@ -16,7 +16,7 @@ class Adapter(nn.Module):
     """Rewrites one site's output. `x` entered the site, `y` is what the frozen model made of it."""
 
     def before(self, x: Float[Tensor, "..."], ctx: Context) -> Float[Tensor, "..."]:
-        """What the frozen modules get to see instead of `x`."""
+        """What the frozen modules get to see instead of `x`. Frames that are added come first."""
         return x
 
     def forward(

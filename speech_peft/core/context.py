@@ -16,8 +16,10 @@ class Context:
     memory: Float[Tensor, "b m d"] | None = None
     """A condition to attend to."""
     mask: Bool[Tensor, "b t"] | None = None
-    """True where a frame holds signal."""
+    """True where a frame holds signal, one entry for each frame that passes the sites in question."""
     timestep: Float[Tensor, " b"] | None = None
+    again: bool = False
+    """True while gradient checkpointing runs a block for the second time: what counts batches has counted."""
 
 
 @dataclass

@@ -47,9 +47,10 @@ def describe(model: AdaptedModel) -> str:
     for row in rows(model):
         state = "active" if row.active else "idle"
         share = 100 * row.trainable / (base + row.parameters)
+        span = f" ({row.sites[0]} … {row.sites[-1]})" if row.sites else ""
         lines.append(
-            f"  {row.adapter} ({row.method}, {state}): {len(row.sites)} sites "
-            f"({row.sites[0]} … {row.sites[-1]}), {row.parameters:,} parameters, "
+            f"  {row.adapter} ({row.method}, {state}): {len(row.sites)} sites{span}, "
+            f"{row.parameters:,} parameters, "
             f"{row.trainable:,} trained = {share:.2f} % of all"
         )
     return "\n".join(lines)

@@ -1,14 +1,15 @@
 """A method: the configuration of one adapter, and the recipe to build it at a site."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from ..errors import ConfigError
 from .adapter import Adapter, Mixer
-from .site import Kind, Site
+from .site import Kind, Site, select, topmost
 
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
@@ -29,6 +30,18 @@ class Method(BaseModel):
 
     sites: tuple[str, ...] = ("*.ffn",)
     """Globs over site names."""
+    top: Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of these, only the sites in so many of the topmost blocks: a number (4), or a share (0.25 or 1/3)."""
+
+    @field_validator("top", mode="before")
+    @classmethod
+    def _share(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        try:
+            return float(Fraction(given))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{given!r} is neither a number of blocks nor a share such as 1/3") from None
 
     @property
     def identity_at_init(self) -> bool:
@@ -39,6 +52,16 @@ class Method(BaseModel):
     def keeps_length(self) -> bool:
         """False for methods that add, drop or move frames (prompts, conditional computation)."""
         return True
+
+    @property
+    def sees_neighbours(self) -> bool:
+        """True for methods in which a frame's change depends on the frames around it (convolutions)."""
+        return False
+
+    def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
+        """Where it sits, of all the `sites` that `base` has."""
+        chosen = select(sites, self.sites)
+        return chosen if self.top is None else topmost(chosen, sites, self.top)
 
     def shared(self, sites: Sequence[Site]) -> nn.Module | None:
         """One network for all sites (a hypernetwork, a router); most methods have none."""
@@ -68,4 +91,9 @@ class Method(BaseModel):
             raise ConfigError(
                 f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site "
                 "of fixed length (its positions would be silently wrong). Choose sites before the stack."
+            )
+        if site.causal and self.sees_neighbours:
+            raise ConfigError(
+                f"adapter {adapter!r}: {self.name} lets a frame see later ones, and at {site.name}, "
+                'in a decoder, they are not written yet. Choose sites of the encoder, such as "layers.*.ffn".'
             )

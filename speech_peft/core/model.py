@@ -12,7 +12,7 @@ from .context import Context, Current
 from .method import Method
 from .port import Port, install
 from .recompute import Recompute
-from .site import Site, resolve, select
+from .site import Site, resolve
 
 
 class AdaptedModel(nn.Module):
@@ -32,16 +32,15 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False).eval()
         self.methods = dict(methods)
-        self.sites = {name: select(sites, method.sites) for name, method in methods.items()}
+        self.sites = {name: method.choose(sites, base) for name, method in methods.items()}
         self.blocks = [site.entry for site in sites if site.kind == "block"]
         self.adapters = nn.ModuleDict()
         self.shared = nn.ModuleDict()
         self.current = Current(active=tuple(methods))
         for name, method in self.methods.items():
             self._build(name, method)
-        reads = {name: method.reads for name, method in self.methods.items()}
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
-        install(base, [Port(s, self._peers(s), reads, self.current) for s in occupied.values()])
+        install(base, [Port(s, self._peers(s), self.methods, self.current) for s in occupied.values()])
 
     def _build(self, name: str, method: Method) -> None:
         shared = method.shared(self.sites[name])

@@ -1,14 +1,19 @@
 """The only code that hooks a frozen model: it hands a site's x and y to the adapters that are active."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..errors import ConfigError
 from .adapter import Adapter, Mixer
-from .context import Current
+from .context import Context, Current
 from .site import NESTING, Site, resolve
+
+if TYPE_CHECKING:
+    from .method import Method
 
 Peers = dict[str, Adapter | Mixer]
 
@@ -23,16 +28,21 @@ class Port:
     a closure would go on running the adapters of the original.
     """
 
-    def __init__(self, site: Site, peers: Peers, reads: Mapping[str, frozenset[str]], current: Current):
-        self.site, self.peers, self.reads, self.current = site, peers, reads, current
+    def __init__(self, site: Site, peers: Peers, methods: Mapping[str, "Method"], current: Current):
+        self.site, self.peers, self.current = site, peers, current
+        self.reads = {name: methods[name].reads for name in peers}
+        self.moving = {name for name in peers if not methods[name].keeps_length}
         self.x: Tensor | None = None
+        self.outside: Context | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A recomputed block may stop between enter and leave; what it left here is no part of a copy.
-        return {**self.__dict__, "x": None}
+        return {**self.__dict__, "x": None, "outside": None}
 
     def _running(self) -> list[str]:
-        return [name for name in self.current.active if name in self.peers]
+        """The active adapters that sit here, in order, and last those that take frames away again."""
+        running = [name for name in self.current.active if name in self.peers]
+        return [n for n in running if n not in self.moving] + [n for n in running if n in self.moving]
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of the entry module: note x, and let the adapters change what the base sees."""
@@ -46,12 +56,14 @@ class Port:
                 f"expected its input first, or as one of {', '.join(_INPUT_NAMES)}"
             )
         x: Tensor = args[0] if key is None else kwargs[key]
+        width = x.shape[1]
         for name in running:
             self._check_context(name)
             peer = self.peers[name]
             if isinstance(peer, Adapter) and peer.changes_input:
                 x = peer.before(_cast(x, peer.dtype), self.current.ctx).to(x.dtype)
         self.x = x
+        self._widen_mask(x.shape[1] - width)
         return ((x, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: x})
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -64,7 +76,16 @@ class Port:
         y: Tensor = output[0] if isinstance(output, tuple) else output
         for name in running:
             y = self._rewrite(self.peers[name], x, y)
+        if self.outside is not None:
+            self.current.ctx, self.outside = self.outside, None
         return (y, *output[1:]) if isinstance(output, tuple) else y
+
+    def _widen_mask(self, added: int) -> None:
+        """Inside the site the mask covers the frames that were added: they come first and count as signal."""
+        ctx, self.outside = self.current.ctx, None
+        if added and ctx.mask is not None:
+            self.outside = ctx
+            self.current.ctx = replace(ctx, mask=pad(ctx.mask, (added, 0), value=True))
 
     def _rewrite(self, peer: Adapter | Mixer, x: Tensor, y: Tensor) -> Tensor:
         """The one dtype policy: an adapter computes in its own precision, and y keeps the base's."""

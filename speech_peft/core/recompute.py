@@ -1,6 +1,7 @@
 """Gradient checkpointing that recomputes with the context of its own forward pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ class Recompute:
 
     The second run happens during backward. By then another forward pass (a teacher, the next task) may have
     set another context or other active adapters, and the gradient would silently go to those; so both are
-    noted at the first run and restored at the second.
+    noted at the first run and restored at the second, which the context calls `again`.
     """
 
     def __init__(self, forward: Callable[..., Any], current: Current):
@@ -30,9 +31,12 @@ class Recompute:
                 "Call the model with use_cache=False, or decode under torch.no_grad()."
             )
         active, ctx = self.current.active, self.current.ctx
+        runs = 0
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            with self.current.set(active, ctx):
+            nonlocal runs
+            runs += 1
+            with self.current.set(active, ctx if runs == 1 else replace(ctx, again=True)):
                 return self.forward(*args, **kwargs)
 
         return checkpoint(run, *args, use_reentrant=False, **kwargs)

@@ -1,6 +1,7 @@
 """A site: a named place in a frozen model where an adapter may read and write."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -13,6 +14,8 @@ Kind = Literal["stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear
 
 # Outermost first: the order in which ports on one module enter, and the reverse of that in which they leave.
 NESTING: tuple[Kind, ...] = ("stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear", "norm")
+
+_IN_BLOCK = re.compile(r"(.*?)layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Site:
     dim_out: int
     fixed_length: bool = False
     """True where frames must not be added, dropped or moved."""
+    causal: bool = False
+    """True where a frame must not see later ones, as in a decoder that writes one token after the other."""
 
 
 def resolve(root: nn.Module, path: str) -> nn.Module:
@@ -53,3 +58,36 @@ def select(sites: Iterable[Site], patterns: Sequence[str]) -> list[Site]:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"sites: no site matches {pattern!r}. {did_you_mean(pattern, names)}")
     return [site for site in sites if any(fnmatchcase(site.name, pattern) for pattern in patterns)]
+
+
+def topmost(chosen: Sequence[Site], sites: Iterable[Site], top: int | float) -> list[Site]:
+    """Those of the chosen sites that lie in the top blocks of their stack, or behind all blocks.
+
+    `top` counts blocks (4), or is their share (0.25), rounded to at least one block. Raises ConfigError where
+    a stack has fewer blocks, or where nothing is left.
+    """
+    depths: dict[str, int] = {}
+    for stack, block in filter(None, map(_place, sites)):
+        depths[stack] = max(depths.get(stack, 0), block + 1)
+    kept = [site for site in chosen if _is_on_top(site, depths, top)]
+    if chosen and not kept:
+        names = ", ".join(site.name for site in chosen[:3])
+        raise ConfigError(f"top: none of the chosen sites lies in the top blocks ({top}): {names} …")
+    return kept
+
+
+def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:
+    place = _place(site)
+    if place is None:
+        return site.kind != "stack"  # a stack begins with its lowest block; a final norm follows the highest
+    depth = depths[place[0]]
+    blocks = max(1, round(depth * top)) if isinstance(top, float) else top
+    if blocks > depth:
+        raise ConfigError(f"top: {top} blocks were asked for, and {site.name} lies in a stack of {depth}")
+    return place[1] >= depth - blocks
+
+
+def _place(site: Site) -> tuple[str, int] | None:
+    """The stack ("" for the encoder's, "decoder." for a decoder's) and the number of a site's block."""
+    match = _IN_BLOCK.match(site.name)
+    return (match[1], int(match[2])) if match else None

@@ -2,12 +2,17 @@
 
     y' = (1 + s) * y + t
 
-Behind a norm this trains its gain and bias (the layer-norm tuning of Houlsby et al. 2019, arXiv:1902.00751);
-behind a linear layer and with `scale: false` it trains the layer's bias (BitFit, Zaken et al. 2021,
-arXiv:2106.10199). Either way it merges exactly.
+Behind a norm this trains its gain and bias; behind a linear layer and without the scale it trains the layer's
+bias. Either way it merges exactly. Presets change only defaults:
+
+    norm        gain and bias of every norm (Houlsby et al. 2019, arXiv:1902.00751)
+    bitfit      the biases that the encoder's blocks have, in their linear layers and norms (BitFit, Zaken et
+                al. 2021, arXiv:2106.10199). A key's bias is counted as published, though attention by content
+                alone cannot feel it: it adds the same score to every key.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,8 +22,18 @@ from torch import Tensor, nn
 from ..core.adapter import Adapter
 from ..core.context import Context
 from ..core.method import Method
-from ..core.site import Kind, Site
+from ..core.site import Kind, Site, resolve
+from ..errors import ConfigError
 from ..registry import METHODS
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "norm": {"sites": ("*norm*",)},
+    "bitfit": {
+        "sites": ("layers.*.attn.?", "layers.*.ffn*.*", "layers.*.norm*"),
+        "scale": False,
+        "existing": True,
+    },
+}
 
 
 @METHODS.register("affine")
@@ -27,9 +42,17 @@ class Affine(Method):
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"norm", "linear"})
 
+    preset: Literal["norm", "bitfit"] = "norm"
     sites: tuple[str, ...] = ("*norm*",)
     scale: bool = True
     shift: bool = True
+    existing: bool = False
+    """Sit only behind layers that have a bias of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {**PRESETS.get(given.get("preset", "norm"), {}), **given}
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "Affine":
@@ -37,12 +60,24 @@ class Affine(Method):
             raise ValueError("affine: scale and shift are both off, so nothing would train")
         return self
 
+    def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
+        chosen = super().choose(sites, base)
+        if not self.existing:
+            return chosen
+        biased = [site for site in chosen if getattr(resolve(base, site.exit), "bias", None) is not None]
+        if not biased:
+            raise ConfigError(
+                f"affine: none of the chosen sites ({chosen[0].name} …) has a bias, and `existing` asks for "
+                "one. Train the gains of the norms instead: preset norm"
+            )
+        return biased
+
     def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter:
         return _Affine(site.dim_out, self.scale, self.shift)
 
     @classmethod
     def examples(cls) -> list[Method]:
-        return [cls(), cls(sites=("*.ffn.*", "*.attn.q"), scale=False)]
+        return [cls(), cls(sites=("*.ffn.*", "*.attn.q"), scale=False), cls(preset="bitfit")]
 
 
 class _Affine(Adapter):

@@ -309,13 +309,16 @@ def _site_shapes(case: Case, model: AdaptedModel) -> dict[str, list[torch.Size]]
 
 
 def refuses(case: Case) -> str | None:
-    """A site of a wrong kind, a missing context field and a changed length raise with the site's name."""
+    """Wrong kinds, missing context fields, changed lengths and looks ahead raise with the site's name."""
     for kind in {site.kind for site in case.sites} - case.method.kinds:
         site = next(site for site in case.sites if site.kind == kind)
         _refused_at(site, case, "a site of a kind it does not declare")
     if not case.method.keeps_length:
         for site in [s for s in case.sites if s.fixed_length and s.kind in case.method.kinds][:1]:
             _refused_at(site, case, "a site where frames must stay")
+    if case.method.sees_neighbours:
+        for site in [s for s in case.sites if s.causal and s.kind in case.method.kinds][:1]:
+            _refused_at(site, case, "a site where later frames are not there yet")
     if case.method.reads:
         model = case.model()
         message = refusal_of(lambda: case.call(model))
@@ -324,6 +327,15 @@ def refuses(case: Case) -> str | None:
             f"the refusal names no site: {message}"
         )
     return None
+
+
+def refused(case: Case) -> str | None:
+    """Why the method sits nowhere on this model, naming a site; None where it sits."""
+    message = refusal_of(case.model)
+    assert not message or any(site.name in message for site in case.sites), (
+        f"the refusal names no site: {message}"
+    )
+    return message or None
 
 
 def _refused_at(site: Site, case: Case, what: str) -> None:

@@ -6,6 +6,7 @@ import torch
 from speech_peft.core.describe import count
 from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
+from speech_peft.errors import ConfigError
 from speech_peft.methods.affine import Affine
 from tests import toy
 
@@ -50,3 +51,20 @@ def test_it_counts_two_numbers_a_channel():
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="nothing would train"):
         Affine(scale=False, shift=False)
+
+
+@torch.no_grad()
+def test_bitfit_moves_every_bias_that_is_there_and_nothing_else():
+    model = adapted(Affine(preset="bitfit"))
+    stock, merged = model.base.state_dict(), merge(model).state_dict()
+    assert set(merged) == set(stock), "a layer without bias got one"
+    moved = {key for key, value in merged.items() if not torch.equal(value, stock[key])}
+    biases = {key for key in stock if key.endswith(".bias")}
+    assert moved == biases - {f"layers.{i}.norm_attn.bias" for i in range(2)}, (
+        "norm_attn is no site of the toy"
+    )
+
+
+def test_bitfit_without_a_bias_is_refused_with_a_site():
+    with pytest.raises(ConfigError, match=r"none of the chosen sites \(layers\.0\.attn\.k …\) has a bias"):
+        adapted(Affine(preset="bitfit", sites=("*.attn.k",)))
