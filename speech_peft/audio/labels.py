@@ -1,6 +1,6 @@
 """Rows to learn classes from: each with a label, each class with something to hear.
 
-Several labels of one clip stand in one string, `dog;wind`.
+Several labels of one clip stand in one string, `dog;wind`; a clip of none of the classes has the label "".
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,19 @@ from .row import Row
 _HOW = "Give a manifest with a column `label`, or a folder of class folders with the recordings right inside"
 
 
-def labelled(rows: Sequence[Row], path: io.PathLike) -> list[Row]:
+def labelled(rows: Sequence[Row], path: io.PathLike, *, multi_label: bool = False) -> list[Row]:
     """The rows, once nothing is wrong with their labels; `path` is where they were read from.
 
-    Refused, naming the row: one without a label, and labels that differ only by case (some file systems make
-    one folder of them). Where `path` is a folder of classes, also a class folder with no readable clip.
+    Refused, naming the row: one without a label (an empty one is a label if `multi_label`), and labels that
+    differ only by case (some file systems make one folder of them). Where `path` is a folder of classes, also
+    a class folder with no readable clip.
     """
     first: dict[str, Row] = {}  # of each label
     for row in rows:
-        if not row.label:
+        if row.label is None or not (row.label or multi_label):
             raise ConfigError(f"{path}: row {row.id!r} ({row.audio}) has no label. {_HOW}")
         for label in row.label.split(";"):
-            first.setdefault(label, row)
+            first.setdefault(label.strip(), row)
     spelt: dict[str, str] = {}
     for label, row in first.items():
         other = spelt.setdefault(label.casefold(), label)

@@ -194,11 +194,10 @@ def _row(path: Path, number: int, record: dict[str, Any], columns: Mapping[str, 
         target_audio=None if target is None else resolve(path.parent, str(target)),
         extra={name: value for name, value in record.items() if name not in used},
     )
-    if "text" not in cells and used & {
-        columns.get("text") or "",
-        *(names.get(n, "") for n in COLUMNS["text"]),
-    }:
-        row = replace(row, text="")  # the column is there and empty: nothing is said, which is not "unknown"
+    # A column that is there and empty: nothing is said, none of the classes is heard. That is not "unknown".
+    for name in ("text", "label"):
+        if name not in cells and used & {columns.get(name) or "", *(names.get(n, "") for n in COLUMNS[name])}:
+            row = replace(row, **{name: ""})
     return row, "id" in cells
 
 

@@ -33,13 +33,21 @@ def test_row_whose_label_is_empty_is_named(tmp_path):
         manifest.labelled(rows, tmp_path / "m.csv")
 
 
+def test_clip_of_no_class_is_one_of_several_labels_only(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label\na.wav,dog;wind\nb.wav,\n")
+    rows = manifest.read(tmp_path / "m.csv")
+    assert [row.label for row in manifest.labelled(rows, "m.csv", multi_label=True)] == ["dog;wind", ""]
+    with pytest.raises(ConfigError, match=r"row 'b' .* has no label"):
+        manifest.labelled(rows, "m.csv")
+
+
 def test_recording_beside_the_class_folders_is_named(tmp_path):
     touch(tmp_path / "dog/1.wav", tmp_path / "stray.wav")
     with pytest.raises(ConfigError, match=r"has no label.*folder of class folders"):
         manifest.labelled(manifest.read(tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("labels", [("Dog", "dog"), ("cat;Dog", "dog;cat")])
+@pytest.mark.parametrize("labels", [("Dog", "dog"), ("cat;Dog", "dog; cat")])
 def test_labels_that_differ_only_by_case_name_both_rows(tmp_path, labels):
     rows = [
         Row(name, tmp_path / f"{name}.wav", label=label) for name, label in zip("ab", labels, strict=True)
