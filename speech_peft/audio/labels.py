@@ -47,7 +47,8 @@ def _audible(rows: Sequence[Row], top: Path) -> None:
     for row in rows:
         of_class.setdefault(row.label or "", []).append(row)
     for label, members in of_class.items():
-        reason = "it holds no recording"
+        linked = (top / label).is_symlink()  # `recordings` passes them by: a link may lead in a circle
+        reason = "it is a link, and links are not followed" if linked else "it holds no recording"
         for row in members:
             try:
                 io.info(row.audio)
@@ -57,5 +58,5 @@ def _audible(rows: Sequence[Row], top: Path) -> None:
         else:
             raise ConfigError(
                 f"{top / label}: class folder {label!r} has no readable recording ({reason}). "
-                "Add some, or take the folder away"
+                "Add one, or take the folder away"
             )

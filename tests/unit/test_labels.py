@@ -72,6 +72,13 @@ def test_class_folder_without_a_recording_is_named(tmp_path):
         manifest.labelled(manifest.read(tmp_path), tmp_path)
 
 
+def test_class_folder_that_is_a_link_is_not_left_out_in_silence(tmp_path):
+    touch(tmp_path / "data/dog/1.wav", tmp_path / "elsewhere/1.wav")
+    (tmp_path / "data/cat").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"'cat' has no readable recording .*links are not followed"):
+        manifest.labelled(manifest.read(tmp_path / "data"), tmp_path / "data")
+
+
 def test_class_folder_of_broken_recordings_names_a_row_and_the_reason(tmp_path):
     touch(tmp_path / "dog/1.wav", tmp_path / "cat/1.wav")
     (tmp_path / "cat/1.wav").write_bytes(b"")
