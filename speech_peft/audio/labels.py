@@ -47,6 +47,8 @@ def _audible(rows: Sequence[Row], top: Path) -> None:
     for row in rows:
         of_class.setdefault(row.label or "", []).append(row)
     for label, members in of_class.items():
+        if not members and _holds_recordings(top / label):
+            continue  # all of them were left out by a limit or a choice of rows
         linked = (top / label).is_symlink()  # `recordings` passes them by: a link may lead in a circle
         reason = "it is a link, and links are not followed" if linked else "it holds no recording"
         for row in members:
@@ -60,3 +62,8 @@ def _audible(rows: Sequence[Row], top: Path) -> None:
                 f"{top / label}: class folder {label!r} has no readable recording ({reason}). "
                 "Add one, or take the folder away"
             )
+
+
+def _holds_recordings(folder: Path) -> bool:
+    files = () if folder.is_symlink() else folder.iterdir()
+    return any(file.suffix.lower() in io.AUDIO_SUFFIXES and not file.name.startswith(".") for file in files)

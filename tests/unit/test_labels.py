@@ -90,3 +90,8 @@ def test_one_broken_recording_of_a_class_is_no_reason_to_refuse_it(tmp_path):
     touch(tmp_path / "dog/2.wav")
     (tmp_path / "dog/1.wav").write_bytes(b"")
     assert len(manifest.labelled(manifest.read(tmp_path), tmp_path)) == 2
+
+
+def test_class_whose_rows_were_not_chosen_is_no_empty_folder(tmp_path):
+    touch(tmp_path / "dog/1.wav", tmp_path / "cat/1.wav")
+    assert len(manifest.labelled(manifest.read(tmp_path)[:1], tmp_path)) == 1
