@@ -246,17 +246,18 @@ class Backbone(ABC):
         self, k: int, states: Float[Tensor, "b t d"], features: Features
     ) -> list[Float[Tensor, "b t d"]]:
         """The same from the states that enter block `k`: the outputs of that block and those above."""
-        outputs = []
+        outputs, width = [], states.shape[1]
         for block in range(k, self.depth):
             states = self._run(range(block, block + 1), states, features)
-            outputs.append(self._in_time(states, features))
+            # The last ones: frames that an adapter of the whole stack adds come first.
+            outputs.append(self._in_time(states[:, -width:], features))
         return [*outputs, self._finish(states, features).states]
 
     def layer_from(
         self, k: int, states: Float[Tensor, "b t d"], features: Features, number: int
     ) -> Float[Tensor, "b t d"]:
         """The output of block `number`, counted from 1, from the states that enter block `k` < `number`."""
-        return self._in_time(self._run(range(k, number), states, features), features)
+        return self._in_time(self._run(range(k, number), states, features)[:, -states.shape[1] :], features)
 
     def prefix(self, features: Features, k: int) -> Float[Tensor, "b t d"]:
         """States entering block `k`: what the blocks below make of the features."""

@@ -65,6 +65,11 @@ def test_lora_counts_two_factors_of_rank_six_on_queries_and_values(ast):
     assert trained(ast, lora=lora) == BLOCKS * 2 * 6 * (DIM + DIM)
 
 
+@pytest.mark.parametrize(("preset", "prompts"), [("shallow", 300), ("deep", BLOCKS * 25)])
+def test_prompts_count_their_frames(ast, preset, prompts):
+    assert trained(ast, prompt=METHODS["prompt"](preset=preset)) == prompts * DIM
+
+
 def test_the_base_is_the_one_the_counts_are_for(ast):
     inner = {site.dim_out for site in ast.sites() if site.name.endswith("ffn.up")}
     assert (ast.depth, ast.dim, inner) == (BLOCKS, DIM, {INNER})
