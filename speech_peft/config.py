@@ -171,6 +171,7 @@ class TrainerConfig(Part):
     max_steps: PositiveInt | None = None
     max_minutes: Positive | None = None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "auto"
+    """`bf16-true` is `bf16-mixed` with the frozen weights in bf16 too, which take half the memory."""
     accumulate: PositiveInt = 1
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: PositiveInt | Literal["auto"] = "auto"

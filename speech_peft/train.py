@@ -95,6 +95,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     from .tasks.base import check_frozen, fingerprint
 
     _quiet()
+    precision = _precision(recipe)
     if recipe.trainer.threads:
         torch.set_num_threads(recipe.trainer.threads)
     out = Path(recipe.out)
@@ -111,7 +112,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
         devices=recipe.trainer.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=recipe.trainer.strategy,
-        precision=_precision(recipe),
+        precision=precision,
         accumulate_grad_batches=recipe.trainer.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         max_steps=-1,  # `Stop` ends the run, by steps or by time, and then one validation follows
@@ -159,6 +160,8 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     model = AdaptedModel(backbone.module, kind.sites(recipe, backbone), every)
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
+    if recipe.trainer.precision == "bf16-true":
+        model.base.to(torch.bfloat16)
     data = SpeechData(recipe, backbone)
     task = kind(recipe, backbone, model, data)
     if recipe.data.cache:
@@ -201,9 +204,16 @@ def _precision(recipe: Recipe) -> Any:
     """bf16 where a GPU computes in it, fp16 on an older GPU, else fp32."""
     import torch
 
-    if recipe.trainer.precision != "auto":
-        return recipe.trainer.precision
-    if recipe.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+    wanted, accelerator = recipe.trainer.precision, recipe.trainer.accelerator
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if wanted == "16-mixed" and on_cpu:
+        raise ConfigError(
+            "trainer.precision: 16-mixed needs a GPU, and this run is on the CPU. "
+            "Give bf16-mixed or 32-true, or auto, which takes what the machine computes in"
+        )
+    if wanted != "auto":
+        return "bf16-mixed" if wanted == "bf16-true" else wanted  # only the base is in bf16, see `build`
+    if on_cpu or not torch.cuda.is_available():
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 

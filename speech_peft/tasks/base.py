@@ -56,6 +56,7 @@ class Task(L.LightningModule, ABC):
         self.cache: PrefixCache | None = None
         self.strict_loading = False  # the base is not in our checkpoints; see load_state_dict
         self.batches_seen = 0
+        self._targets: list[float] = []  # of the batches since the last optimiser step
         self.scores: Scores | None = None
         self._seconds_before, self._started = 0.0, time.monotonic()
         model.activate(*recipe.active)
@@ -160,25 +161,50 @@ class Task(L.LightningModule, ABC):
         torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
         for life in self.lifecycles:
             life.before_forward(self.global_step)
-        loss = total = self._mean_loss(batch)
+        loss, targets = self._weighed_loss(batch)
+        total = loss
         for life in self.lifecycles:
             extra = life.extra_losses(self.global_step, lambda: self._mean_loss(batch))
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
-        return {"loss": total, "task_loss": loss.detach()}
+        self._targets.append(targets)
+        return {"loss": total * self._weight(), "task_loss": loss.detach()}
 
     def _mean_loss(self, batch: Batch) -> Tensor:
-        """The mean over the targets of all processes: each target weighs the same however they are spread."""
-        if not len(batch.lengths):  # every clip of the batch was unreadable
-            return torch.stack([p.sum() for p in self.trained()]).sum() * 0.0
-        loss = self.loss(batch)
+        return self._weighed_loss(batch)[0]
+
+    def _weighed_loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The mean over the targets of all processes, and their number per process.
+
+        Each target weighs the same however they are spread.
+        """
+        if len(batch.lengths):
+            loss = self.loss(batch)
+        else:  # every clip of the batch was unreadable; the other processes have theirs
+            loss = Loss(torch.stack([p.sum() for p in self.trained()]).sum() * 0.0, 0)
         targets: float = loss.targets
         if self.trainer.world_size > 1:
             count = torch.tensor(float(loss.targets), device=self.device)
             targets = self.trainer.strategy.reduce(count, reduce_op="mean").item()
-        return loss.total / max(targets, 1.0)
+        return loss.total / max(targets, 1.0), targets
+
+    def _weight(self) -> float:
+        """How much the newest accumulated batch counts beside the first."""
+        return self._targets[-1] / max(self._targets[0], 1.0) if len(self._targets) > 1 else 1.0
+
+    def _even_out(self) -> None:
+        """Accumulated gradients become those of one batch: the mean over targets, not over batches."""
+        counts, self._targets = self._targets, []
+        if len(counts) == 1:
+            return
+        # Batch i came in with the weight n_i / n_1, and the trainer took the mean of all.
+        factor = len(counts) * max(counts[0], 1.0) / max(sum(counts), 1.0)
+        for p in self.trained():
+            if p.grad is not None:
+                p.grad.mul_(factor)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._even_out()
         for life in self.lifecycles:
             life.after_backward()
 
