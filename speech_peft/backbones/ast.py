@@ -48,6 +48,7 @@ class Ast(Backbone):
 
     min_samples = FRAME
     feature_axes = (1, 2)
+    summarises = True
     contexts: ClassVar[tuple[str, ...]] = ("full", "fit")
 
     def __init__(

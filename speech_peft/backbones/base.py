@@ -143,6 +143,8 @@ class Backbone(ABC):
     stacks: Sequence[Stack]
     feature_axes: tuple[int, int] | None = None
     """Which axes of the features' `values` are time and frequency; None where they are no spectrogram."""
+    summarises: ClassVar[bool] = False
+    """Whether `encode` gives a summary of each clip, `pooled`."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Where the names of parameters begin that no forward of `encode` reads."""
     stacked_frames: int = 1

@@ -170,6 +170,10 @@ class Task(L.LightningModule, ABC):
         self._targets.append(targets)
         return {"loss": total * self._weight(), "task_loss": loss.detach()}
 
+    def generator(self) -> torch.Generator:
+        """The randomness of the batch at hand, a function of its place in the run."""
+        return torch.Generator().manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
+
     def _mean_loss(self, batch: Batch) -> Tensor:
         return self._weighed_loss(batch)[0]
 

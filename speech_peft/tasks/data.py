@@ -8,6 +8,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from ..audio.atomic import write_text
 from ..audio.batch import DurationBatchSampler
 from ..audio.degrade import Degrader
 from ..backbones.base import Backbone
-from ..config import Recipe, degrader_of
+from ..config import ClassifyConfig, Recipe, degrader_of
 from ..errors import AudioError, ConfigError, SpeechPeftError
+from . import labels
 from .base import Task
 from .clips import Bad, Clips, Place, gather, on_grid
 
@@ -96,13 +98,17 @@ class SpeechData(L.LightningDataModule):
             (out or Path(recipe.out)) / "bad_samples.jsonl",
         )
         self.bad: list[Bad] = []
+        self.classify = recipe.task if isinstance(recipe.task, ClassifyConfig) else None
         data = recipe.data
         degrader = degrader_of(recipe)
-        self.train_clips, self.train_seconds = self._screen("train", data.train, degrader)
+        self.train_clips, self.train_seconds = self._screen(
+            "train", self._rows("train", data.train), degrader
+        )
         self.valid_clips: Clips | None = None
         if data.valid is not None:
             heard = replace(degrader, clean=0.0) if degrader and data.degrade_valid else None
-            self.valid_clips, self.valid_seconds = self._screen("valid", data.valid, heard, data.max_valid)
+            rows = self._rows("valid", data.valid)
+            self.valid_clips, self.valid_seconds = self._screen("valid", rows, heard)
         self._list_bad()
 
     @property
@@ -110,14 +116,40 @@ class SpeechData(L.LightningDataModule):
         """What is said in the training clips."""
         return [row.text or "" for row in self.train_clips.rows]
 
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that the training clips show, in the order of the logits."""
+        return labels.classes(self.train_clips.rows, self.classify.labels if self.classify else None)
+
+    def _rows(self, part: str, path: str) -> list[manifest.Row]:
+        """The rows that the recipe chooses, with nothing wrong in what they say."""
+        data = self.recipe.data
+        rows, wanted = manifest.read(path), data.train_where if part == "train" else data.valid_where
+        if self.classify:
+            rows = manifest.labelled(rows, path)
+        if wanted:
+            rows = manifest.where(rows, wanted, path)
+        if self.classify and not self.classify.multi_label:
+            labels.single(rows, part)
+        if part == "valid":
+            if wanted:
+                _apart(self.train_clips.rows, rows)
+            if self.classify:
+                labels.all_known(rows, self.labels, part)
+                return labels.mixed(rows, data.max_valid) if data.max_valid else rows
+            return rows[: data.max_valid]
+        return rows
+
     def _screen(
-        self, part: str, path: str, degrader: Degrader | None, first: int | None = None
+        self, part: str, rows: list[manifest.Row], degrader: Degrader | None
     ) -> tuple[Clips, list[float]]:
         data = self.recipe.data
-        rows = manifest.read(path)[:first]
         seconds = {row.id: s for row in rows if (s := self._usable(row)) is not None}
-        keep = sum(seconds.values()) <= 3600 * data.preload_hours
-        clips = Clips([row for row in rows if row.id in seconds], self.sample_rate, degrader)
+        usable = [row for row in rows if row.id in seconds]
+        if part == "train" and data.per_class:
+            rows = usable = labels.few(usable, data.per_class, self.recipe.seed)
+        keep = sum(seconds[row.id] for row in usable) <= 3600 * data.preload_hours
+        clips = Clips(usable, self.sample_rate, degrader)
         broken: set[int] = set()
         for index, row in enumerate(clips.rows if keep else ()):
             try:
@@ -127,6 +159,8 @@ class SpeechData(L.LightningDataModule):
                 self.bad.append(Bad(row.id, str(row.audio), error.reason))
         if broken:
             clips.drop(broken)
+        if self.classify:
+            labels.none_lost(rows, clips.rows, part, {bad.id: bad.reason for bad in self.bad})
         if len(rows) - len(clips.rows) > data.max_bad_fraction * len(rows):
             self._list_bad()
             raise SpeechPeftError(
@@ -135,7 +169,7 @@ class SpeechData(L.LightningDataModule):
                 f"First: {self.bad[0].id}: {self.bad[0].reason}"
             )
         if not clips.rows:
-            raise ConfigError(f"data.{part}: {path} holds no clip")
+            raise ConfigError(f"data.{part}: there is no clip")
         return clips, [seconds[row.id] for row in clips.rows]
 
     def _usable(self, row: manifest.Row) -> float | None:
@@ -144,7 +178,7 @@ class SpeechData(L.LightningDataModule):
         longest = min(data.max_seconds, self.backbone.max_seconds or math.inf)
         try:
             seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
-            if not row.text:
+            if not row.text and not self.classify:
                 raise AudioError(row.audio, "has no text")
             if not data.min_seconds <= seconds <= longest:
                 raise AudioError(
@@ -191,6 +225,11 @@ class SpeechData(L.LightningDataModule):
         batches = self._grid(self.valid_seconds, 0, 1, shuffle=False)
         return self._loader(self.valid_clips, [[(0, i) for i in batch] for batch in batches], 0)
 
+    def once_through(self) -> DataLoader[Any]:
+        """Every training clip once, in batches of one padded length."""
+        batches = self._grid(self.train_seconds, 0, 1, shuffle=False)
+        return self._loader(self.train_clips, [[(0, i) for i in batch] for batch in batches], 0)
+
     def _grid(self, seconds: Sequence[float], rank: int, world: int, shuffle: bool) -> GridBatches:
         lengths = [on_grid(round(s * self.sample_rate)) for s in seconds]
         per_batch = self.recipe.data.seconds_per_batch * self.sample_rate
@@ -205,6 +244,17 @@ class SpeechData(L.LightningDataModule):
             worker_init_fn=_start if workers else None,
             multiprocessing_context="fork" if workers else None,
         )
+
+
+def _apart(train: Sequence[manifest.Row], valid: Sequence[manifest.Row]) -> None:
+    """Refuse columns that were to tell training from validation and do not."""
+    heard = {(row.audio.resolve(), row.start): row.id for row in train}
+    for row in valid:
+        if (row.audio.resolve(), row.start) in heard:
+            raise ConfigError(
+                f"data.valid_where: row {row.id!r} ({row.audio}) is a training clip too; choose values that "
+                "data.train_where leaves out"
+            )
 
 
 def _start(worker: int) -> None:

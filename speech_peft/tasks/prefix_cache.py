@@ -5,8 +5,8 @@ first meeting and kept. A key names everything that could change it: the recordi
 is degraded and in which variant, the backbone's weights and context, the block, the padded length.
 
 A clip's states must not depend on its neighbours. Whisper attends to padding, so in cache mode a batch holds
-clips of one grid length (`GridBatches`), each padded to the grid and no further. Native-length batches and
-on-the-fly degradation would need states nobody kept; both are refused.
+clips of one grid length (`GridBatches`), each padded to the grid and no further. Native-length batches,
+on-the-fly degradation and augmentation would need states nobody kept; they are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ from ..config import Recipe
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..backbones.base import Backbone, Encoded
+    from ..backbones.base import Backbone, Encoded, Features
     from ..core.model import AdaptedModel
     from .clips import Batch
 
@@ -52,10 +52,12 @@ class Store(Protocol):
 
 
 class Memory:
-    """Entries for as long as the run lasts."""
+    """Entries for as long as the run lasts; those of a name, for as long as the process does."""
 
-    def __init__(self):
-        self.entries: dict[str, Entry] = {}
+    named: ClassVar[dict[str, dict[str, Entry]]] = {}
+
+    def __init__(self, name: str | None = None):
+        self.entries: dict[str, Entry] = {} if name is None else self.named.setdefault(name, {})
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -107,10 +109,14 @@ class PrefixCache:
             )
         config = recipe.data.cache
         folder = Path(config.folder or Path(recipe.out) / "prefix_cache")
-        store: Store = Memory() if config.where == "memory" else Disk(folder)
+        store: Store = Memory(config.folder) if config.where == "memory" else Disk(folder)
         data = recipe.data
-        degraded = f"{data.degrade}|{data.clean}|{data.variants}|{recipe.seed}|{data.degrade_valid}"
-        return cls(backbone, lowest_block(backbone, model), store, getattr(torch, config.dtype), degraded)
+        # Without degradation a clip sounds the same whatever the seed, so runs share its states.
+        steps = f"{data.degrade}|{data.clean}|{data.variants}|{recipe.seed}|{data.degrade_valid}"
+        degraded = steps if data.degrade else "as recorded"
+        top = getattr(recipe.task, "layer", None)
+        lowest = lowest_block(backbone, model, top if isinstance(top, int) else None)
+        return cls(backbone, lowest, store, getattr(torch, config.dtype), degraded)
 
     def key(self, source: str, grid_samples: int) -> str:
         """`source` names the audio: recording, place, variant."""
@@ -118,6 +124,10 @@ class PrefixCache:
 
     def encode(self, batch: Batch) -> Encoded:
         """What the backbone would make of the batch, with the active adapters at work from block k on."""
+        return self.backbone.encode_from(self.k, *self.states(batch))
+
+    def states(self, batch: Batch) -> tuple[Float[Tensor, "b t d"], Features]:
+        """What enters block k, and as much of the features as the blocks from there on ask for."""
         keys = [self.key(source, batch.grid_samples) for source in batch.sources]
         missing = [i for i, key in enumerate(keys) if key not in self.store]
         if missing:
@@ -136,7 +146,7 @@ class PrefixCache:
             kept = states[row].to(self.dtype).cpu().clone()
             self.store.put(keys[i], Entry(kept, mask.clone(), features.lengths[row].cpu().clone()))
 
-    def _resume(self, entries: Sequence[Entry], batch: Batch) -> Encoded:
+    def _resume(self, entries: Sequence[Entry], batch: Batch) -> tuple[Tensor, Features]:
         from ..backbones.base import Features
 
         device = batch.lengths.device
@@ -144,15 +154,14 @@ class PrefixCache:
         masks = [entry.mask for entry in entries]
         mask = torch.stack(masks).to(device) if masks[0].numel() else None
         lengths = torch.stack([entry.length for entry in entries]).to(device)
-        features = Features(states.new_empty(len(entries), 0), mask, lengths)
-        return self.backbone.encode_from(self.k, states, features)
+        return states, Features(states.new_empty(len(entries), 0), mask, lengths)
 
 
-def lowest_block(backbone: Backbone, model: AdaptedModel) -> int:
-    """The first block that an active adapter touches: all below it are frozen for good."""
+def lowest_block(backbone: Backbone, model: AdaptedModel, top: int | None = None) -> int:
+    """The first block of the first `top` that an active adapter touches: all below it are frozen for good."""
     sites = [site for name in model.active for site in model.sites[name]]
     blocks = [block for site in sites if (block := backbone.block_of(site)) is not None]
-    lowest = min(blocks, default=backbone.depth)
+    lowest = min([*blocks, backbone.depth if top is None else top])
     if lowest == 0:
         at = next(site.name for site in sites if backbone.block_of(site) == 0)
         raise ConfigError(
