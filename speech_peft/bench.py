@@ -1,26 +1,27 @@
 """Benchmarks: `python -m speech_peft.bench asr --data test.jsonl --adapter runs/telephone --base -o out`.
 
-    asr     transcribe a manifest with the base, with adapters, or with both, and score what they heard
-    score   score predictions that are already there, of any number of runs
-    diff    what changed between two runs, broken utterances first
-    check   exit 1 when a score is worse than a limit or than an earlier score
+    asr       transcribe a manifest with the base, with adapters, or with both, and score what they heard
+    classify  classify labelled clips with adapters, or each fold of them with an adapter of its own
+    score     score predictions that are already there, of any number of runs
+    diff      what changed between two runs, what broke first
+    check     exit 1 when a score is worse than a limit or than an earlier score
 
 Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 some recordings failed.
 """
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import ConfigError, SpeechPeftError
+from .cli import guarded
+from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .metrics.asr import Options, Run
-    from .metrics.predictions import Prediction
+    from .metrics.page import Limits
+    from .metrics.slices import Options
 
 app = typer.Typer(
     help="Scores with intervals, and one page that shows them.",
@@ -79,7 +80,8 @@ def asr(
         raise ConfigError(f"--context: expected full or fit, got {context!r}")
     from .audio import manifest
     from .infer import benchmark
-    from .metrics.asr import known_columns
+    from .metrics import publish
+    from .metrics.slices import known_columns
 
     chosen = benchmark.systems(base, adapter or [], context, weights)
     utterances = benchmark.with_text(manifest.read(data)[:limit])
@@ -94,10 +96,75 @@ def asr(
         print(f"{system.name}: {len(utterances)} utterances", file=sys.stderr, flush=True)
         timed = benchmark.measure(system, utterances, settings)
         benchmark.save(out / system.name, timed)
-        files.append(out / system.name / "preds.jsonl")
-    runs = read_runs(files, normalizer, language)
-    publish(runs, out, normalizer, _options(slice_by, group_by, min_n, seed), rows, embed_mb)
-    raise typer.Exit(_outcome(runs))
+        files.append(out / system.name)
+    runs = publish.asr_runs(files, normalizer, language)
+    options = _options(slice_by, group_by, min_n, seed)
+    publish.publish_asr(runs, out, normalizer, options, _limits(rows, embed_mb))
+    raise typer.Exit(_outcome(item.prediction.error for run in runs for item in run.scored))
+
+
+@app.command()
+def classify(
+    data: Annotated[Path, typer.Option(help="Manifest with labels, or a folder of class folders.")],
+    out: Out,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id); may be repeated.")
+    ] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cross-validation: [NAME=]PATTERN with {fold}, an adapter a fold; may be repeated."
+        ),
+    ] = None,
+    fold_column: Annotated[str, typer.Option(help="Manifest column of the folds.")] = "fold",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these rows: COLUMN=VALUE[,VALUE...]; may be repeated.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from window to window.")] = None,
+    batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio heard at once.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    slice_by: SliceBy = None,
+    group_by: GroupBy = "auto",
+    min_n: MinN = 20,
+    seed: Seed = 0,
+    rows: Rows = 500,
+    embed_mb: EmbedMb = 14.0,
+) -> None:
+    """Classify labelled clips with adapters that have not seen them, and score what they heard."""
+    from .audio import labels, manifest, select
+    from .infer import benchmark, class_benchmark
+    from .metrics import publish
+    from .metrics.slices import known_columns
+
+    clips = select.where(manifest.read(data), class_benchmark.wanted(where or ()), data)[:limit]
+    known_columns({"label", *(name for row in clips for name in row.extra)}, (*(slice_by or ()), group_by))
+    chosen = class_benchmark.systems(clips, adapter or [], folds or [], fold_column)
+    labels.labelled(clips, data, multi_label=class_benchmark.multi_label(chosen))
+    held_out = class_benchmark.check(chosen)
+    for name, answer in held_out.items():
+        if answer != "ok":
+            print(f"{name}: cannot tell whether it has seen these clips: {answer}", file=sys.stderr)
+    if degrade is not None:
+        worse = benchmark.degraded(clips, degradation(degrade), seed, out / "degraded")
+        chosen = class_benchmark.heard_as(chosen, worse)
+    settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
+    files = []
+    for system in chosen:
+        print(f"{system.name}: {len(clips)} clips", file=sys.stderr, flush=True)
+        class_benchmark.save(
+            out / system.name, class_benchmark.measure(system, settings, held_out[system.name])
+        )
+        files.append(out / system.name)
+    runs = publish.class_runs(files)
+    options = _options(slice_by, group_by, min_n, seed, ("duration",))
+    publish.publish_classes(runs, out, options, _limits(rows, embed_mb))
+    raise typer.Exit(_outcome(item.error for run in runs for item in run.predictions))
 
 
 @app.command()
@@ -113,9 +180,16 @@ def score(
     rows: Rows = 500,
     embed_mb: EmbedMb = 14.0,
 ) -> None:
-    """Score predictions that are already there; nothing is run."""
-    runs = read_runs(preds, normalizer, language)
-    publish(runs, out, normalizer, _options(slice_by, group_by, min_n, seed), rows, embed_mb)
+    """Score predictions that are already there, of words or of classes; nothing is run."""
+    from .metrics import publish
+
+    if publish.task_of(preds) == "classify":
+        options = _options(slice_by, group_by, min_n, seed, ("duration",))
+        publish.publish_classes(publish.class_runs(preds), out, options, _limits(rows, embed_mb))
+        return
+    options = _options(slice_by, group_by, min_n, seed)
+    runs = publish.asr_runs(preds, normalizer, language)
+    publish.publish_asr(runs, out, normalizer, options, _limits(rows, embed_mb))
 
 
 @app.command()
@@ -126,98 +200,57 @@ def diff(
     language: Language = "",
     group_by: GroupBy = "auto",
     seed: Seed = 0,
-    top: Annotated[int, typer.Option(min=0, help="Utterances listed.")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="Utterances or clips listed.")] = 20,
 ) -> None:
-    """What changed between two runs, broken utterances first."""
-    from .metrics import asr as metrics
-    from .metrics.table import difference
+    """What changed between two runs, what broke first."""
+    from .metrics import differences, publish
 
-    old, new = runs = read_runs([a, b], normalizer, language)
     options = _options(None, group_by, 1, seed)
-    found = metrics.compare(old, new, metrics.grouping(runs, group_by), options, metrics.headline(runs))
-    print(difference(found))
-    before = {item.prediction.id: item for item in old.scored}
-    both = [(before[item.prediction.id], item) for item in new.scored if item.prediction.id in before]
-    both.sort(key=lambda pair: pair[0].words.errors - pair[1].words.errors)
-    for was, now in both[:top]:
-        if was.words.errors != now.words.errors:
-            print(f"{now.words.errors - was.words.errors:+4d}  {now.prediction.id}")
-            print(f"      said  {now.prediction.text}")
-            print(f"      {old.name}: {was.prediction.pred_text}")
-            print(f"      {new.name}: {now.prediction.pred_text}")
+    if publish.task_of([a, b]) == "classify":
+        old, new = publish.class_runs([a, b])
+        lines = differences.of_classes(old, new, options, top)
+    else:
+        was, now = publish.asr_runs([a, b], normalizer, language)
+        lines = differences.of_words(was, now, options, top)
+    print("\n".join(lines))
 
 
 @app.command()
 def check(
-    scores: Annotated[Path, typer.Argument(help="scores.json of `asr` or `score`.")],
+    scores: Annotated[Path, typer.Argument(help="scores.json of `asr`, `classify` or `score`.")],
     run: Annotated[str | None, typer.Option(help="The run that counts; the last if not given.")] = None,
     max_wer: Annotated[float | None, typer.Option(help="Percent.")] = None,
     max_cer: Annotated[float | None, typer.Option(help="Percent.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Percent.")] = None,
+    min_macro_f1: Annotated[float | None, typer.Option(help="Percent.")] = None,
+    min_map: Annotated[float | None, typer.Option(help="Percent.")] = None,
+    max_ece: Annotated[float | None, typer.Option(help="Percent.")] = None,
     min_rtfx: Annotated[float | None, typer.Option(help="Seconds of audio per second.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="An earlier scores.json.")] = None,
-    max_regression: Annotated[float, typer.Option(help="WER points above the baseline.")] = 0.0,
+    max_regression: Annotated[float, typer.Option(help="Points worse than the baseline.")] = 0.0,
 ) -> None:
     """Exit 1 when a score is worse than a limit or than an earlier score."""
     from .metrics import gate
 
     document = gate.read(scores)
     name, now = gate.pick(document, run, scores)
-    gates = gate.gates(now, max_wer, max_cer, min_rtfx)
+    limits = {
+        "max_wer": max_wer,
+        "max_cer": max_cer,
+        "min_accuracy": min_accuracy,
+        "min_macro_f1": min_macro_f1,
+        "min_map": min_map,
+        "max_ece": max_ece,
+        "min_rtfx": min_rtfx,
+    }
+    gates = gate.gates(now, limits, document["task"])
     if baseline is not None:
         gates.append(gate.against(document, name, baseline, max_regression))
     if not gates:
-        raise ConfigError("nothing to check: give --max-wer, --max-cer, --min-rtfx or --baseline")
+        raise ConfigError("nothing to check: give --baseline, or a limit such as --max-wer or --min-accuracy")
     for one in gates:
         print(f"{one} ({name})")
     raise typer.Exit(int(not all(one.passed for one in gates)))
-
-
-def read_runs(paths: Sequence[Path], normalizer: str = "auto", language: str = "") -> list["Run"]:
-    """Scored runs from `preds.jsonl` files, named by their folders, with the `run.json` beside them."""
-    from .metrics import asr as metrics
-    from .metrics import predictions
-    from .metrics.normalise import normaliser
-
-    runs: list[Run] = []
-    for path in paths:
-        file = path / "preds.jsonl" if path.is_dir() else path
-        scored = metrics.score(predictions.read(file), normaliser(normalizer), language)
-        name = file.absolute().parent.name if file.name == "preds.jsonl" else file.stem
-        beside = file.with_name("run.json")
-        about = json.loads(beside.read_text()) if file.name == "preds.jsonl" and beside.is_file() else {}
-        if any(run.name == name for run in runs):
-            name = f"{name}-{len(runs) + 1}"
-        runs.append(metrics.Run(name, scored, **about))
-    return runs
-
-
-def publish(
-    runs: Sequence["Run"],
-    out: Path,
-    normalizer: str = "auto",
-    options: "Options | None" = None,
-    rows: int = 500,
-    embed_mb: float = 14.0,
-) -> dict[str, Any]:
-    """Write `scores.json` and `report.html`, print the table, and return the scores."""
-    from .audio import io
-    from .audio.atomic import write_text
-    from .metrics import asr as metrics
-    from .metrics.normalise import normaliser
-    from .metrics.report import Limits, render
-    from .metrics.table import table
-
-    def load(prediction: "Prediction") -> tuple[Any, int]:
-        clip = io.load(prediction.audio_filepath, 16_000)
-        return clip.samples, clip.sample_rate
-
-    found = metrics.scores(runs, normaliser(normalizer), options)
-    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    limits = Limits(rows=rows, media_bytes=int(embed_mb * 1e6))
-    write_text(out / "report.html", render(found, runs, out, load, limits=limits))
-    print(table(found))
-    print(out / "report.html")
-    return found
 
 
 def degradation(name: str) -> Sequence[Any]:
@@ -234,29 +267,33 @@ def degradation(name: str) -> Sequence[Any]:
         raise ConfigError(f"--degrade {name}: {error}") from error
 
 
-def _options(slice_by: list[str] | None, group_by: str, min_n: int, seed: int) -> "Options":
-    from .metrics.asr import Options
+def _options(
+    slice_by: list[str] | None,
+    group_by: str,
+    min_n: int,
+    seed: int,
+    always: Sequence[str] = ("lang", "duration"),
+) -> "Options":
+    from .metrics.slices import Options
 
-    columns = tuple(dict.fromkeys(("lang", "duration", *(slice_by or ()))))
+    columns = tuple(dict.fromkeys((*always, *(slice_by or ()))))
     return Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
 
 
-def _outcome(runs: Sequence["Run"]) -> int:
-    failed = [item.prediction.error is not None for run in runs for item in run.scored]
+def _limits(rows: int, embed_mb: float) -> "Limits":
+    from .metrics.page import Limits
+
+    return Limits(rows=rows, media_bytes=int(embed_mb * 1e6))
+
+
+def _outcome(errors: Iterable[str | None]) -> int:
+    failed = [error is not None for error in errors]
     return 0 if not any(failed) else 1 if all(failed) else 3
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        app(argv)
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    except SpeechPeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Exit codes as above, and 130 when interrupted."""
+    return guarded(lambda arguments: app(arguments) or 0, argv)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,18 @@ def systems(
         chosen.append(System("base", None, context, weights or next(iter(own), None)))
     taken = {system.name for system in chosen}
     for adapter, folder in folders.items():
-        name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(adapter)).name) or "adapter"
-        number = 2
-        while name in taken:
-            name, number = f"{folder_name}-{number}", number + 1
-        taken.add(name)
-        chosen.append(System(name, folder, context, weights))
+        chosen.append(System(free_name(adapter, taken), folder, context, weights))
     return chosen
+
+
+def free_name(path: str, taken: set[str]) -> str:
+    """A system's name: the last part of its path, with a number where that is `taken`, which it joins."""
+    name = folder_name = re.sub(r"[^\w.-]+", "_", Path(os.path.abspath(path)).name) or "adapter"
+    number = 2
+    while name in taken:
+        name, number = f"{folder_name}-{number}", number + 1
+    taken.add(name)
+    return name
 
 
 def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:

@@ -31,30 +31,74 @@ class Gate:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.figure} {shown}, wanted {sense} {self.limit:.2f}"
 
 
-def gates(
-    run: Mapping[str, Any], max_wer: float | None, max_cer: float | None, min_rtfx: float | None
-) -> list[Gate]:
-    """The limits that were asked for; error rates in percent."""
-    asked = (
-        ("WER", percent(run, "wer"), max_wer, True),
-        ("CER", percent(run, "cer"), max_cer, True),
-        ("RTFx", run["rtfx"], min_rtfx, False),
-    )
-    return [Gate(name, value, limit, low) for name, value, limit, low in asked if limit is not None]
+# Option of `bench check` -> the task it limits (all if None), its name for people, its key in a run.
+FIGURES: Mapping[str, tuple[str | None, str, str]] = {
+    "max_wer": ("asr", "WER", "wer"),
+    "max_cer": ("asr", "CER", "cer"),
+    "min_accuracy": ("classify", "accuracy", "accuracy"),
+    "min_macro_f1": ("classify", "macro-F1", "macro_f1"),
+    "min_map": ("classify", "mAP", "map"),
+    "max_ece": ("classify", "ECE", "ece"),
+    "min_rtfx": (None, "RTFx", "rtfx"),
+}
+
+
+def gates(run: Mapping[str, Any], limits: Mapping[str, float | None], task: str = "asr") -> list[Gate]:
+    """The limits that were asked for, by their names in FIGURES; rates in percent."""
+    found = []
+    for option, limit in limits.items():
+        if limit is None:
+            continue
+        of_task, name, key = FIGURES[option]
+        if of_task not in (None, task):
+            raise ConfigError(
+                f"--{option.replace('_', '-')}: limits scores of {of_task}, and these are of {task}"
+            )
+        value = run[key] if key == "rtfx" else percent(run, key)
+        found.append(Gate(name, value, limit, at_most=option.startswith("max")))
+    return found
 
 
 def against(document: Mapping[str, Any], name: str, baseline: Path, max_regression: float) -> Gate:
-    """No more than `max_regression` WER points above the same run of an earlier score (else its last run)."""
+    """Not worse by more than `max_regression` points than that run of an earlier score (else its last run).
+
+    What is compared is the WER of recognition; of classification the accuracy, or mAP of several classes.
+    """
     earlier = read(baseline)
+    if earlier["task"] != document["task"]:
+        raise ConfigError(
+            f"{baseline}: holds scores of {earlier['task']}, and the others are of {document['task']}"
+        )
+    before = pick(earlier, name if name in earlier["runs"] else None, baseline)[1]
+    if document["task"] == "classify":
+        return _against_classes(document, name, earlier, before, baseline, max_regression)
     if earlier["normaliser"] != document["normaliser"]:
         raise ConfigError(
             f"{baseline}: its normaliser {earlier['normaliser']} is not {document['normaliser']}; "
             "score both again with one of them"
         )
-    was = percent(pick(earlier, name if name in earlier["runs"] else None, baseline)[1], "wer")
+    was = percent(before, "wer")
     if was is None:
         raise ConfigError(f"{baseline}: has no WER, for its references hold no words")
     return Gate(f"WER against {baseline}", percent(document["runs"][name], "wer"), was + max_regression)
+
+
+def _against_classes(
+    document: Mapping[str, Any],
+    name: str,
+    earlier: Mapping[str, Any],
+    before: Mapping[str, Any],
+    baseline: Path,
+    max_regression: float,
+) -> Gate:
+    if sorted(earlier["labels"]) != sorted(document["labels"]) or earlier["metric"] != document["metric"]:
+        raise ConfigError(f"{baseline}: is about other classes; a figure on them is no baseline for these")
+    metric = document["metric"]
+    was = percent(before, metric)
+    if was is None:
+        raise ConfigError(f"{baseline}: has no {metric}")
+    now = percent(document["runs"][name], metric)
+    return Gate(f"{metric} against {baseline}", now, was - max_regression, at_most=False)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -63,8 +107,8 @@ def read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as scores.json ({error})") from error
-    if not isinstance(document, dict) or not document.get("runs") or "normaliser" not in document:
-        raise ConfigError(f"{path}: not a scores.json; expected an object with 'runs' and 'normaliser'")
+    if not isinstance(document, dict) or not document.get("runs") or "task" not in document:
+        raise ConfigError(f"{path}: not a scores.json; expected an object with 'runs' and 'task'")
     return document
 
 

@@ -12,9 +12,10 @@ import pytest
 from speech_peft.errors import AudioError
 from speech_peft.metrics.asr import Options, Run, score, scores
 from speech_peft.metrics.normalise import normaliser
+from speech_peft.metrics.page import Limits, relative_link
 from speech_peft.metrics.players import player, spectrogram
 from speech_peft.metrics.predictions import Prediction
-from speech_peft.metrics.report import Limits, relative_link, render, worst_first
+from speech_peft.metrics.report import render, worst_first
 
 SCRIPT = "<script>alert(1)</script>"
 QUOTE = "\"onerror=alert(1) x='"
@@ -108,7 +109,7 @@ def test_words_said_into_silence_are_worse_than_any_rate():
 
 def test_alignment_marks_each_kind_of_error():
     text = page([prediction("a", "press one for all sales calls", "press for all cells calls now")])
-    body = re.sub(r"\s+", " ", text[text.index('id="utterances"') :])
+    body = re.sub(r"\s+", " ", text[text.index('id="rows"') :])
     assert "press <del>one</del> for all" in body
     assert '<span class="s"><del>sales</del> <ins>cells</ins></span>' in body
     assert "<ins>now</ins>" in body
@@ -151,8 +152,8 @@ def test_five_hundred_rows_stay_under_twenty_megabytes():
     sound, picture = player(noise, 16_000), spectrogram(noise)
     assert len(sound) < 48_000
     with pytest.MonkeyPatch.context() as patch:  # the same noise 500 times: encode it once
-        patch.setattr("speech_peft.metrics.report.player", lambda *_: sound)
-        patch.setattr("speech_peft.metrics.report.spectrogram", lambda *_: picture)
+        patch.setattr("speech_peft.metrics.page.player", lambda *_: sound)
+        patch.setattr("speech_peft.metrics.page.spectrogram", lambda *_: picture)
         text = page(rows, load=lambda _: (noise, 16_000))
     assert len(text.encode()) < 20_000_000
 
