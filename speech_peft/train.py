@@ -92,6 +92,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
     from lightning.pytorch.utilities import rank_zero_only
 
     from .tasks import callbacks, progress
+    from .tasks.bad import Unreadable
     from .tasks.base import check_frozen, fingerprint
 
     _quiet()
@@ -121,7 +122,7 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[metrics, progress.Show(metrics), adapters, callbacks.Stop(out)],
+        callbacks=[Unreadable(data.bad), metrics, progress.Show(metrics), adapters, callbacks.Stop(out)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -126,7 +126,10 @@ class Clips(Dataset[Heard | Bad]):
     def __getitem__(self, place: Place) -> Heard | Bad:
         epoch, index = place
         row = self.rows[index]
-        source = self._source(place)
+        try:
+            source = self._source(place)
+        except OSError as error:  # it was there when the run began
+            return Bad(row.id, str(row.audio), error.strerror or str(error))
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
             silence = np.zeros(self._lengths[index], np.float32)
             return Heard(source, Example(row.id, silence, row.text, row.label))
@@ -137,7 +140,7 @@ class Clips(Dataset[Heard | Bad]):
                     samples, self.sample_rate, id=row.id, epoch=epoch, pool=partial(self._other, index)
                 ).samples
         except AudioError as error:
-            return Bad(row.id, str(row.audio), error.reason)
+            return Bad(row.id, error.path, error.reason)
         self._lengths[index] = len(samples)
         return Heard(source, Example(row.id, samples, row.text, row.label))
 

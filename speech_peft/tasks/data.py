@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from collections import defaultdict
@@ -18,13 +17,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..audio import io, manifest
-from ..audio.atomic import write_text
 from ..audio.batch import DurationBatchSampler
 from ..audio.degrade import Degrader
 from ..backbones.base import Backbone
 from ..config import ClassifyConfig, Recipe, degrader_of
-from ..errors import AudioError, ConfigError, SpeechPeftError
+from ..errors import AudioError, ConfigError
 from . import labels
+from .bad import BadList
 from .base import Task
 from .clips import Bad, Clips, Place, gather, on_grid
 
@@ -93,11 +92,9 @@ class SpeechData(L.LightningDataModule):
     def __init__(self, recipe: Recipe, backbone: Backbone, out: Path | None = None):
         super().__init__()
         self.recipe, self.backbone = recipe, backbone
-        self.sample_rate, self.bad_list = (
-            backbone.sample_rate,
-            (out or Path(recipe.out)) / "bad_samples.jsonl",
-        )
-        self.bad: list[Bad] = []
+        self.sample_rate = backbone.sample_rate
+        path = (out or Path(recipe.out)) / "bad_samples.jsonl"
+        self.bad = BadList(path, recipe.data.max_bad_fraction)
         self.classify = recipe.task if isinstance(recipe.task, ClassifyConfig) else None
         data = recipe.data
         degrader = degrader_of(recipe)
@@ -109,7 +106,7 @@ class SpeechData(L.LightningDataModule):
             heard = replace(degrader, clean=0.0) if degrader and data.degrade_valid else None
             rows = self._rows("valid", data.valid)
             self.valid_clips, self.valid_seconds = self._screen("valid", rows, heard)
-        self._list_bad()
+        self.bad.write()
 
     @property
     def texts(self) -> list[str]:
@@ -144,7 +141,7 @@ class SpeechData(L.LightningDataModule):
         self, part: str, rows: list[manifest.Row], degrader: Degrader | None
     ) -> tuple[Clips, list[float]]:
         data = self.recipe.data
-        seconds = {row.id: s for row in rows if (s := self._usable(row)) is not None}
+        seconds = {row.id: s for row in rows if (s := self._usable(part, row)) is not None}
         usable = [row for row in rows if row.id in seconds]
         if part == "train" and data.per_class:
             rows = usable = labels.few(usable, data.per_class, self.recipe.seed)
@@ -156,23 +153,18 @@ class SpeechData(L.LightningDataModule):
                 clips.keep(index)
             except AudioError as error:
                 broken.add(index)
-                self.bad.append(Bad(row.id, str(row.audio), error.reason))
+                self.bad.add(part, Bad(row.id, error.path, error.reason))
         if broken:
             clips.drop(broken)
         if self.classify:
             labels.none_lost(rows, clips.rows, part, {bad.id: bad.reason for bad in self.bad})
-        if len(rows) - len(clips.rows) > data.max_bad_fraction * len(rows):
-            self._list_bad()
-            raise SpeechPeftError(
-                f"data.{part}: {len(rows) - len(clips.rows)} of {len(rows)} clips cannot be used "
-                f"(data.max_bad_fraction is {data.max_bad_fraction:g}); reasons in {self.bad_list}. "
-                f"First: {self.bad[0].id}: {self.bad[0].reason}"
-            )
+        self.bad.of[part] = len(rows)
+        self.bad.check(part)
         if not clips.rows:
             raise ConfigError(f"data.{part}: there is no clip")
         return clips, [seconds[row.id] for row in clips.rows]
 
-    def _usable(self, row: manifest.Row) -> float | None:
+    def _usable(self, part: str, row: manifest.Row) -> float | None:
         """The clip's length; None, with the reason listed, when it cannot be used."""
         data = self.recipe.data
         longest = min(data.max_seconds, self.backbone.max_seconds or math.inf)
@@ -185,16 +177,9 @@ class SpeechData(L.LightningDataModule):
                     row.audio, f"lasts {seconds:.2f} s; wanted {data.min_seconds:g} to {longest:g} s"
                 )
         except AudioError as error:
-            self.bad.append(Bad(row.id, str(row.audio), error.reason))
+            self.bad.add(part, Bad(row.id, error.path, error.reason))
             return None
         return seconds
-
-    def _list_bad(self) -> None:
-        if self.bad:
-            self.bad_list.parent.mkdir(parents=True, exist_ok=True)
-            write_text(
-                self.bad_list, "".join(json.dumps(vars(bad), ensure_ascii=False) + "\n" for bad in self.bad)
-            )
 
     # ---- loaders ------------------------------------------------------------------------------------------
 

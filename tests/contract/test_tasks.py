@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from speech_peft import config, train
 from speech_peft.backbones import base
 from speech_peft.core import save
-from speech_peft.errors import ConfigError, SpeechPeftError
+from speech_peft.errors import AudioError, ConfigError, SpeechPeftError
 from speech_peft.tasks.base import check_frozen
 from speech_peft.tasks.callbacks import LAST, load_state
+from speech_peft.tasks.clips import Clips
 from tests import tiny
 
 
@@ -188,3 +189,50 @@ def test_a_signal_saves_and_exits_130(tmp_path, number):
     assert process.returncode == 130, output
     assert "the same command goes on from there" in output
     assert load_state(tmp_path / "run" / LAST)["global_step"] >= 3
+
+
+def _breaks_once_it_is_screened(monkeypatch, *ids: str) -> None:
+    """These clips pass the look at their headers, and nobody can decode them when a worker asks."""
+    stock = Clips._load
+
+    def load(self, index):
+        row = self.rows[index]
+        if row.id in ids:
+            raise AudioError(row.audio, "the disk was pulled out")
+        return stock(self, index)
+
+    monkeypatch.setattr(Clips, "_load", load)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_clip_that_fails_in_a_worker_is_listed_once_and_counted(tmp_path, monkeypatch, capfd, workers):
+    path = tiny.recipe(tmp_path)
+    _breaks_once_it_is_screened(monkeypatch, "3")
+    over = ["data.preload_hours=0", "data.max_bad_fraction=0.1", f"data.workers={workers}"]
+    tiny.run(path, *over, f"data.valid={tmp_path}/data/train.jsonl")
+    listed = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
+    assert (
+        listed
+        == [{"id": "3", "audio": str(tmp_path / "data" / "3.wav"), "reason": "the disk was pulled out"}] * 2
+    )  # once as a training clip, once as a validation clip
+    assert "clips left out: 1 of 12 (train), 1 of 12 (valid)" in capfd.readouterr().err
+    tiny.run(path, *over, "trainer.max_steps=7", f"data.valid={tmp_path}/data/train.jsonl", resume=True)
+    assert len((tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_clips_that_fail_in_workers_end_the_run(tmp_path, monkeypatch, workers):
+    path = tiny.recipe(tmp_path)
+    _breaks_once_it_is_screened(monkeypatch, "3", "5")
+    over = ["data.preload_hours=0", "data.max_bad_fraction=0.1", f"data.workers={workers}"]
+    with pytest.raises(SpeechPeftError, match=r"data\.train: 2 of 12 clips .* the disk was pulled out"):
+        tiny.run(path, *over)
+    assert len((tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_recording_deleted_under_way_is_a_bad_clip(tmp_path):
+    path = tiny.recipe(tmp_path)
+    recipe = config.read(str(path), ["data.preload_hours=0"])
+    _, data = train.build(recipe, config.methods_of(recipe))
+    (tmp_path / "data" / "0.wav").unlink()
+    assert data.train_clips[0, 0].reason == "No such file or directory"
