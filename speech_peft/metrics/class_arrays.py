@@ -40,8 +40,12 @@ class Arrays:
 
 
 def labels_of(predictions: Sequence[ClassPrediction]) -> tuple[str, ...]:
-    """The classes that the predictions speak of, in the order of their first mention."""
-    return tuple(dict.fromkeys(name for item in predictions for name in item.probabilities))
+    """The classes that the predictions speak of, in the order of their first mention.
+
+    Where nothing was answered at all, those of the references.
+    """
+    spoken = dict.fromkeys(name for item in predictions for name in item.probabilities)
+    return tuple(spoken or sorted({label for item in predictions for label in item.labels}))
 
 
 def arrays(predictions: Sequence[ClassPrediction], labels: Sequence[str] | None = None) -> Arrays:
@@ -55,14 +59,11 @@ def arrays(predictions: Sequence[ClassPrediction], labels: Sequence[str] | None 
     at = {name: index for index, name in enumerate(names)}
     for item in predictions:
         for label in item.labels:
-            if names and label not in at:
+            if label not in at:
                 raise ConfigError(
                     f"row {item.id!r}: label {label!r} is not among the {len(names)} classes of the "
                     f"classifier. {did_you_mean(label, names)}"
                 )
-    if not names:  # nothing was answered at all: the references are all we have
-        names = tuple(sorted({label for item in predictions for label in item.labels}))
-        at = {name: index for index, name in enumerate(names)}
     given = np.full((len(predictions), len(names)), np.nan)
     for row, item in enumerate(predictions):
         if item.error is None:

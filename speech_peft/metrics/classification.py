@@ -114,7 +114,8 @@ def average_precision(
     is positive.
     """
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of each run of equal scores
+    ranked = scores[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)  # of each run of equal scores
     counts = np.ones((1, len(scores))) if weights is None else weights[:, order]
     hits = np.cumsum(counts * positive[order], axis=1)[:, last]
     precision = hits / np.maximum(np.cumsum(counts, axis=1)[:, last], 1e-300)
@@ -137,7 +138,7 @@ def mean_defined(values: Float[ndarray, "*r c"]) -> Float[ndarray, "*r"]:
     """The mean of the values that are numbers; NaN where none is."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
+        return np.asarray(np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1))
 
 
 def calibration(target: Target, probabilities: Probabilities, bins: int = BINS) -> tuple[Bin, ...]:
