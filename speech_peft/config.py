@@ -173,6 +173,9 @@ class TrainerConfig(Part):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "auto"
     """`bf16-true` is `bf16-mixed` with the frozen weights in bf16 too, which take half the memory."""
     accumulate: PositiveInt = 1
+    """Batches per step; targets weigh the same in whichever of them they are."""
+    recompute: bool = False
+    """Gradient checkpointing: the same losses in less memory and more time."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: PositiveInt | Literal["auto"] = "auto"
     nodes: PositiveInt = 1

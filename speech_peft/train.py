@@ -161,6 +161,8 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     model = AdaptedModel(backbone.module, kind.sites(recipe, backbone), every)
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
+    if recipe.trainer.recompute:
+        model.recompute()
     if recipe.trainer.precision == "bf16-true":
         model.base.to(torch.bfloat16)
     data = SpeechData(recipe, backbone)
@@ -188,8 +190,8 @@ def _checkpoint(recipe: Recipe, out: Path) -> Path | None:
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """What differs, by dotted key; how long a run is and how it reports may change on resuming."""
-    if path in ("trainer.max_steps", "trainer.max_minutes") or path.startswith(
+    """What differs, by dotted key; what changes no step may change on resuming: length, reports, memory."""
+    if path in ("trainer.max_steps", "trainer.max_minutes", "trainer.recompute") or path.startswith(
         ("trainer.log", "trainer.save")
     ):
         return []

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from speech_peft.backbones import base
+from speech_peft.core.recompute import Recompute
 from speech_peft.errors import ConfigError
 from speech_peft.tasks.base import Task
 from tests import tiny
@@ -75,3 +76,26 @@ def test_fp16_on_a_cpu_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "data" / "0.wav").unlink()
     with pytest.raises(ConfigError, match=r"trainer\.precision: 16-mixed needs a GPU"):
         tiny.run(path, "trainer.precision=16-mixed")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("name", "decoder"), [("whisper", "whisper"), ("conformer", "ctc")])
+def test_recomputed_blocks_give_the_same_losses(tmp_path, monkeypatch, name, decoder, precision):
+    runs = []
+    stock = Recompute.__call__
+    monkeypatch.setattr(Recompute, "__call__", lambda self, *a, **k: runs.append(1) or stock(self, *a, **k))
+    context = "fit" if name == "whisper" else None
+    sites = ["layers.*.ffn", "decoder.layers.*.ffn"] if decoder == "whisper" else ["layers.*.ffn"]
+    adapters = {"a": {"method": "bottleneck", "width": 4, "dropout": 0.3, "sites": sites}}
+    path = tiny.recipe(tmp_path, decoder, backbone={"name": name, "context": context}, adapters=adapters)
+    over = [
+        "trainer.max_steps=4",
+        f"trainer.precision={precision}",
+        f"data.valid={tmp_path}/data/train.jsonl",
+    ]
+    tiny.run(path, *over)
+    plain = losses(tmp_path)
+    assert not runs
+    tiny.run(path, *over, "trainer.recompute=true")
+    assert len(runs) >= 4 * (4 if decoder == "whisper" else 2)
+    assert losses(tmp_path) == pytest.approx(plain, abs=1e-5)
