@@ -107,11 +107,11 @@ def load_together(
     }
     first = next(iter(saved.values()))
     for name, other in saved.items():
-        _same_backbone(first, other, set(options))
         if other.base_trained:
             raise ConfigError(
                 f"adapter: {name} is a fully fine-tuned encoder, which others cannot share; give it alone"
             )
+        _same_backbone(first, other, set(options))
     card = first.backbone
     revision = card.revision if weights is None else None
     backbone = open_backbone(
@@ -146,10 +146,6 @@ def names_of(adapters: Sequence[str | Path]) -> list[str]:
 
 def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
     """Raise ConfigError unless both were trained on one model, opened in one way."""
-    if whole := next((saved for saved in (one, other) if saved.base_trained), None):
-        raise ConfigError(
-            f"{whole.folder} trained the whole encoder, so it shares no frozen blocks. Run it by itself"
-        )
     a, b = one.backbone, other.backbone
     theirs = [
         {key: value for key, value in card.options.items() if key not in replaced and value is not None}
