@@ -19,6 +19,12 @@ class Adapter(nn.Module):
         """What the frozen modules get to see instead of `x`. Frames that are added come first."""
         return x
 
+    def added(
+        self, x: Float[Tensor, "..."], ctx: Context
+    ) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p d"]] | None:
+        """Keys and values that the attention at this site attends to before its own."""
+        return None
+
     def forward(
         self, x: Float[Tensor, "... i"], y: Float[Tensor, "... o"], ctx: Context
     ) -> Float[Tensor, "... o"]:
@@ -35,6 +41,11 @@ class Adapter(nn.Module):
     def changes_input(self) -> bool:
         """Whether the adapter has a `before` of its own."""
         return type(self).before is not Adapter.before
+
+    @property
+    def changes_attention(self) -> bool:
+        """Whether the adapter brings keys and values."""
+        return type(self).added is not Adapter.added
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter, NotMergeable
+from .attention import unroute
 from .model import AdaptedModel
 from .port import Port
 from .recompute import Recompute
@@ -66,5 +67,6 @@ def strip_hooks(base: nn.Module) -> None:
             for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Port)]:
                 del hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+        unroute(module)
         if isinstance(module.__dict__.get("forward"), Recompute):
             del module.__dict__["forward"]

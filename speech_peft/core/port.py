@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from ..errors import ConfigError
 from .adapter import Adapter, Mixer
+from .attention import KEYWORD, Pair, joined, route
 from .context import Context, Current
 from .site import NESTING, Site, resolve
 
@@ -64,6 +65,8 @@ class Port:
                 x = peer.before(_cast(x, peer.dtype), self.current.ctx).to(x.dtype)
         self.x = x
         self._widen_mask(x.shape[1] - width)
+        if added := self._added(running, x):
+            kwargs = {**kwargs, KEYWORD: joined(added)}
         return ((x, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: x})
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -79,6 +82,16 @@ class Port:
         if self.outside is not None:
             self.current.ctx, self.outside = self.outside, None
         return (y, *output[1:]) if isinstance(output, tuple) else y
+
+    def _added(self, running: list[str], x: Tensor) -> list[Pair]:
+        """What the running adapters let the site's attention see besides its own keys and values."""
+        peers = [self.peers[name] for name in running]
+        found = [
+            peer.added(_cast(x, peer.dtype), self.current.ctx)
+            for peer in peers
+            if isinstance(peer, Adapter) and peer.changes_attention
+        ]
+        return [pair for pair in found if pair is not None]
 
     def _widen_mask(self, added: int) -> None:
         """Inside the site the mask covers the frames that were added: they come first and count as signal."""
@@ -113,6 +126,8 @@ def install(base: nn.Module, ports: list[Port]) -> None:
     """Hook every port onto the base: outermost sites enter first and leave last."""
     ports = sorted(ports, key=lambda port: NESTING.index(port.site.kind))
     for port in ports:
+        if any(isinstance(peer, Adapter) and peer.changes_attention for peer in port.peers.values()):
+            route(resolve(base, port.site.entry), port.site)
         resolve(base, port.site.entry).register_forward_pre_hook(port.enter, with_kwargs=True)
     for port in reversed(ports):
         resolve(base, port.site.exit).register_forward_hook(port.leave)

@@ -8,8 +8,8 @@ al. 2023, arXiv:2312.03694):
     shallow     one prompt before the first block, which passes through all of them: p d parameters
     deep        each block gets its own, and what it makes of it is dropped: p d parameters a block
 
-The prompt has no position and moves no other frame's, so it is refused where positions are relative or a mask
-counts frames. It changes nothing in length outside its site, and a fresh one is no identity: it is attended to.
+A prompt has no position. Where positions are relative, or a mask counts frames, it is refused. Outside its
+site the length is what it was. A fresh prompt is no identity: frames attend to it.
 """
 
 from typing import Any, ClassVar, Literal

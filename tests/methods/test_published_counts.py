@@ -70,6 +70,10 @@ def test_prompts_count_their_frames(ast, preset, prompts):
     assert trained(ast, prompt=METHODS["prompt"](preset=preset)) == prompts * DIM
 
 
+def test_prefixes_count_keys_and_values(ast):
+    assert trained(ast, prefix=METHODS["prefix"](frames=24)) == BLOCKS * 2 * 24 * DIM
+
+
 def test_the_base_is_the_one_the_counts_are_for(ast):
     inner = {site.dim_out for site in ast.sites() if site.name.endswith("ffn.up")}
     assert (ast.depth, ast.dim, inner) == (BLOCKS, DIM, {INNER})
