@@ -23,6 +23,8 @@ TOKENS_PER_SECOND = 12
 SPARE_TOKENS = 10
 MAX_TOKENS = 224
 _DROP_SHARE = 0.25  # of the rows must have ended before it pays to copy the others together
+_RETRY_BEAM, _RETRY_NGRAM = 5, 3
+_LOOP = 3  # times the same words in a row are a loop and no longer emphasis
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def greedy(
     seconds: Sequence[float] | None = None,
 ) -> list[Decoded]:
     """The likeliest token each time. `mask` is False where states are padding between clips of a batch."""
-    return decode(backbone, states, mask, language=language, seconds=seconds)
+    return decode(backbone, states, mask, language=language, seconds=seconds, retry=False)
 
 
 @torch.inference_mode()
@@ -67,8 +69,13 @@ def decode(
     beam_size: int = 1,
     language: str | Sequence[str | None] | None = None,
     seconds: Sequence[float] | None = None,
+    retry: bool = True,
 ) -> list[Decoded]:
-    """Transcripts of a batch; a language is given for all, for each, or not at all (English)."""
+    """Transcripts of a batch; a language is given for all, for each, or not at all (English).
+
+    With `retry`, a transcript that runs in circles, or into its limit, is read once more by a beam that may
+    not write three tokens twice.
+    """
     languages = [language] * len(states) if language is None or isinstance(language, str) else list(language)
     prompt = torch.tensor([backbone.generation.prompt(code) for code in languages], device=states.device)
     if seconds is None:
@@ -78,7 +85,14 @@ def decode(
     limits = [min(room, int(TOKENS_PER_SECOND * s) + SPARE_TOKENS) for s in seconds]
     reader = Reader(backbone, states, mask)
     search = _greedy if beam_size == 1 else _beam
-    rows = search(reader, prompt, torch.tensor(limits, device=states.device), beam_size)
+    caps = torch.tensor(limits, device=states.device)
+    rows = search(reader, prompt, caps, beam_size)
+    if looping := [i for i, row in enumerate(rows) if retry and (row.stopped or _loops(row.tokens))]:
+        again = torch.tensor(looping, device=states.device)
+        reader = Reader(backbone, states[again], None if mask is None else mask[again])
+        retried = _beam(reader, prompt[again], caps[again], max(beam_size, _RETRY_BEAM), _RETRY_NGRAM)
+        for i, row in zip(looping, retried, strict=True):
+            rows[i] = row
     texts = backbone.tokenizer.batch_decode([row.tokens for row in rows], skip_special_tokens=True)
     return [
         Decoded(
@@ -234,10 +248,22 @@ def _greedy(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"
     return found
 
 
-def _beam(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], width: int) -> list[_Row]:
+def _loops(tokens: Sequence[int]) -> bool:
+    """Whether two or more tokens come `_LOOP` times in a row at the end."""
+    return any(
+        len(tokens) >= _LOOP * n
+        and len({tuple(tokens[-i * n : len(tokens) - (i - 1) * n]) for i in range(1, _LOOP + 1)}) == 1
+        for n in range(2, len(tokens) // _LOOP + 1)
+    )
+
+
+def _beam(
+    reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], width: int, ngram: int = 0
+) -> list[_Row]:
     """Beam search over all clips at once; a clip is done when `width` of its transcripts have ended.
 
-    Transcripts compete by their mean log-probability, as a sum would prefer the shortest.
+    Transcripts compete by their mean log-probability, as a sum would prefer the shortest. With `ngram`, no
+    run of so many tokens is written twice.
     """
     clips, device, eot = len(prompt), prompt.device, reader.generation.eot
     hidden = reader.read(prompt)
@@ -252,6 +278,8 @@ def _beam(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"],
     bias = reader.forbidden(first=True)
     for step in range(max(caps) + 1):
         scores = reader.scores(hidden, bias).float().log_softmax(-1).view(clips, width, -1)
+        if ngram:
+            _forbid_repeats(scores, history.tolist(), ngram)
         vocabulary = scores.shape[-1]
         best, index = (sums[..., None] + scores).flatten(1).topk(2 * width, dim=-1)
         parent, token = index // vocabulary, index % vocabulary
@@ -272,9 +300,20 @@ def _beam(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"],
                 ended[clip].append((logprob / (cap + 1), logprob, tuple(history[clip, 0].tolist())))
     rows = []
     for done, silence, cap in zip(ended, no_speech, caps, strict=True):
-        _, logprob, tokens = max(done, default=(0.0, 0.0, ()))
+        whole = [found for found in done if len(found[2]) < cap]  # what was cut off only wins by default
+        _, logprob, tokens = max(whole or done, default=(0.0, 0.0, ()))
         rows.append(_Row(tokens, logprob, silence, stopped=len(tokens) >= cap))
     return rows
+
+
+def _forbid_repeats(scores: Float[Tensor, "b w v"], history: Sequence[Any], ngram: int) -> None:
+    """Minus infinity for every token that would end a run of `ngram` tokens that was written before."""
+    for clip, beams in enumerate(history):
+        for beam, tokens in enumerate(beams):
+            tail = tokens[len(tokens) - ngram + 1 :]
+            starts = range(len(tokens) - ngram + 1)
+            if banned := [tokens[i + ngram - 1] for i in starts if tokens[i : i + ngram - 1] == tail]:
+                scores[clip, beam, banned] = float("-inf")
 
 
 def _advance(
