@@ -2,8 +2,9 @@
 
 A stock attention module computes queries, keys and values and hands them to the function that its config
 names, with every keyword that it does not know itself. So a port adds what its adapters bring as such a
-keyword, and `route` lets the config name a function that puts them before the module's own keys and values and goes
-on to the function that was named there. No forward is copied, and with no keyword the result is the stock one.
+keyword, and `route` lets the config name a function that puts them before the module's own keys and values
+and goes on to the function that was named there. No forward is copied, and with no keyword the result is the
+stock one.
 """
 
 from collections.abc import Callable, Sequence

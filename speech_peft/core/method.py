@@ -89,9 +89,9 @@ class Method(BaseModel):
             )
         if site.fixed_length and not self.keeps_length:
             raise ConfigError(
-                f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site of "
-                "fixed length: its positions are relative, or its mask counts frames, and would be silently "
-                "wrong. Use a method that adds no frames, such as bottleneck."
+                f"adapter {adapter!r}: {self.name} changes the number of frames, and {site.name} is a site "
+                "of fixed length: its positions are relative, or its mask counts frames, and would be "
+                "silently wrong. Use a method that adds no frames, such as bottleneck."
             )
         if site.causal and self.sees_neighbours:
             raise ConfigError(

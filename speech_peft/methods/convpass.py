@@ -60,7 +60,7 @@ class Convpass(Method):
     reduction: PositiveFloat | None = None
     """Channels as dim_in / reduction, at least 1; 96 when neither is given."""
     kernel: PositiveInt = 31
-    """Frames that the filter sees; 8 did best on environmental sounds."""
+    """Frames that the filter sees; 8 is said to be best on environmental sounds."""
     momentum: float = Field(default=0.1, gt=0, le=1)
     """Share of a batch in BatchNorm's running statistics."""
 

@@ -20,6 +20,7 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "ast": ("ast", {}),
     "w2v_bert": ("conformer", {"family": "wav2vec2-bert"}),
     "w2v_conformer": ("conformer", {"family": "wav2vec2-conformer"}),
+    "parakeet": ("conformer", {"family": "parakeet"}),
     "usm": ("usm", {}),
 }
 
