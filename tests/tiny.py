@@ -20,7 +20,7 @@ WORDS = ("one", "two", "three", "four")
 
 
 def corpus(folder: Path, clips: int = 12, seconds: float | None = None) -> Path:
-    """A manifest of chirps between 0.4 and 1.3 s (or of one length), each with two words."""
+    """A manifest of chirps of 0.4 to 1.3 s (or of one length), each with two words, a class and a fold."""
     random = np.random.default_rng(0)
     rows = []
     for i in range(clips):
@@ -29,7 +29,8 @@ def corpus(folder: Path, clips: int = 12, seconds: float | None = None) -> Path:
         wave = 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * time * (1 + time))
         soundfile.write(folder / f"{i}.wav", wave + 0.01 * random.standard_normal(len(time)), 16000)
         text = f"{WORDS[i % 4]} {WORDS[i // 4 % 4]}"
-        rows.append({"id": str(i), "audio": f"{i}.wav", "duration": len(time) / 16000, "text": text})
+        row = {"id": str(i), "audio": f"{i}.wav", "duration": len(time) / 16000, "text": text}
+        rows.append({**row, "label": WORDS[i % 3], "fold": i % 5 + 1})
     manifest = folder / "train.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest
@@ -50,6 +51,8 @@ def recipe(folder: Path, decoder: str = "whisper", **changes: Any) -> Path:
         "optim": {"lr": 1e-2},
         "trainer": {"max_steps": 6, "log_every_steps": 1, "max_trainable_pct": 90, "accelerator": "cpu"},
     }
+    if "name" in changes.get("task", {}):
+        tree["task"] = {}
     for part, fields in changes.items():
         tree[part] = {**tree[part], **fields} if isinstance(fields, dict) and part != "adapters" else fields
     path = folder / "recipe.yaml"
@@ -58,10 +61,13 @@ def recipe(folder: Path, decoder: str = "whisper", **changes: Any) -> Path:
 
 
 def use_tiny_backbones() -> None:
-    """Every address of weights now gives the random tiny backbone of its family."""
+    """Every address of weights now gives a random tiny backbone; tiny:FAMILY chooses among conformers."""
 
-    def open_tiny(name: str, weights: str, revision: str | None = None, **options: Any) -> base.Backbone:
-        backbone = base.tiny(name, **options)
+    def open_tiny(
+        name: str, weights: str, revision: str | None = None, offline: bool = False, **options: Any
+    ) -> base.Backbone:
+        _, _, family = weights.partition(":")
+        backbone = base.tiny(name, **options, **({"family": family} if name == "conformer" and family else {}))
         if (
             name == "whisper"
         ):  # random tokens of standard deviation 0.02 are too alike for any state to tell apart

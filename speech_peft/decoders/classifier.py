@@ -50,9 +50,9 @@ class ClassifierHead(nn.Module):
         self.head, self.pooling, self.multi_label, self.standardise = head, pooling, multi_label, standardise
         layers = depth + 1 if layer == "mix" else 1
         self.weights = nn.Parameter(torch.zeros(layers)) if layer == "mix" else None
-        self.score = nn.Linear(dim, 1, bias=False) if pooling == "attention" else None
-        if self.score is not None:  # all frames weigh the same at first: attention starts as the mean
-            nn.init.zeros_(self.score.weight)
+        self.attend = nn.Linear(dim, 1, bias=False) if pooling == "attention" else None
+        if self.attend is not None:  # all frames weigh the same at first: attention starts as the mean
+            nn.init.zeros_(self.attend.weight)
         if standardise:
             self.register_buffer("mean", torch.zeros(layers, dim))
             self.register_buffer("std", torch.ones(layers, dim))
@@ -138,7 +138,7 @@ class ClassifierHead(nn.Module):
             states = torch.stack([layer.float() for layer in layers], 1)
             if self.weights is not None:
                 states = F.layer_norm(states, states.shape[-1:])
-            score = states.new_zeros(states.shape[:-1]) if self.score is None else self.score(states)[..., 0]
+            score = states.new_zeros(states.shape[:-1]) if self.attend is None else self.attend(states)[..., 0]
             share = score.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
             return (share[..., None] * states).sum(2)
 

@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..audio import io, manifest
+from ..audio import manifest
 from ..audio.batch import Example, collate
 from ..audio.degrade import Degrader
 from ..errors import AudioError, ConfigError
+from .decoded import DECODED, decode
 
 GRID_SAMPLES = 8000
 """Half a second at 16 kHz, the step of Whisper's `fit` context."""
@@ -104,7 +105,7 @@ class Clips(Dataset[Heard | Bad]):
 
     def keep(self, index: int) -> None:
         """Decode now and stay in memory, which loader processes share by forking."""
-        self._kept[index] = self._load(index)
+        self._kept[index] = DECODED.load(self.rows[index], self.sample_rate)
 
     def drop(self, indices: set[int]) -> None:
         """Leave these clips out."""
@@ -117,11 +118,7 @@ class Clips(Dataset[Heard | Bad]):
         return self._kept[index] if index in self._kept else self._load(index)
 
     def _load(self, index: int) -> np.ndarray:
-        row = self.rows[index]
-        samples = io.load(row.audio, self.sample_rate, row.start, row.duration).samples
-        if not np.isfinite(samples).all():
-            raise AudioError(row.audio, "holds NaN or infinite samples")
-        return samples
+        return decode(self.rows[index], self.sample_rate)
 
     def __getitem__(self, place: Place) -> Heard | Bad:
         epoch, index = place
