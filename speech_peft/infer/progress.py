@@ -136,7 +136,10 @@ class Bar(_Count):
 
         super().__init__()
         self._bar = RichProgress(
-            BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+            BarColumn(bar_width=10),  # with what follows it fits into 80 columns
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
         )
         self._task = self._bar.add_task("", total=1)
 

@@ -4,9 +4,12 @@ Outputs appear under their final names complete or not at all, and the ledger ge
 run that is killed anywhere is continued by running it again. One bad file is a row with the reason.
 """
 
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +142,21 @@ def _unique(steps: Iterable[Step], out: Path) -> Iterator[Step]:
 
 def run(plan: Plan, work: Work, progress: Progress, policy: Policy | None = None) -> int:
     """Carry a plan out; returns the exit code. Ledger, errors and summary lie in `OUT/.speech_peft`."""
-    return _Run(plan, progress, policy or Policy())(work)
+    with _sigterm_as_ctrl_c():
+        return _Run(plan, progress, policy or Policy())(work)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A scheduler that ends a run gets what Ctrl-C gets: the summary, and exit code 130."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Run:

@@ -109,8 +109,7 @@ class Show(Callback):
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         if trainer.is_global_zero and self.live:
             self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
+                BarColumn(bar_width=10),  # with what follows it fits into 80 columns
                 TaskProgressColumn(),
                 TextColumn("{task.description}"),
                 console=self.console,
@@ -124,7 +123,9 @@ class Show(Callback):
     ) -> None:  # type: ignore[override]
         if self._bar:
             self._bar.update(
-                self._id, completed=task.fraction(), description=self._line(task, float(outputs["task_loss"]))
+                self._id,
+                completed=task.fraction(),
+                description=self._line(task, float(outputs["task_loss"]), rate=False),
             )
         self._new_rows(trainer, task)
 
@@ -145,15 +146,15 @@ class Show(Callback):
                 line, highlight=False, soft_wrap=True
             )
 
-    def _line(self, task: Task, loss: float) -> str:
+    def _line(self, task: Task, loss: float, rate: bool = True) -> str:
         fraction = task.fraction()
         left = task.seconds * (1 - fraction) / fraction if fraction else 0.0
         row = next((r for r in reversed(self.metrics.rows) if "padding" in r), None)
         speed = (
-            f"  {row['audio_hours_per_second']:.4f} h audio/s  padding {row['padding']:.0%}" if row else ""
+            f"  {row['audio_hours_per_second']:.2g} h audio/s  padding {row['padding']:.0%}" if row else ""
         )
-        rate = task.trainer.optimizers[0].param_groups[0]["lr"]
-        return f"step {task.global_step}  loss {loss:.3f}  lr {rate:.1e}{speed}  {_clock(left)} left"
+        shown = f"  lr {task.trainer.optimizers[0].param_groups[0]['lr']:.1e}" if rate else ""
+        return f"step {task.global_step}  loss {loss:.3f}{shown}{speed}  {_clock(left)} left"
 
     def teardown(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
         if self._bar:
