@@ -24,7 +24,7 @@ SPARE_TOKENS = 10
 MAX_TOKENS = 224
 _DROP_SHARE = 0.25  # of the rows must have ended before it pays to copy the others together
 _RETRY_BEAM, _RETRY_NGRAM = 5, 3
-_LOOP = 3  # times the same words in a row are a loop and no longer emphasis
+_LOOP_RATIO = 2.4  # text that compresses better runs in circles (Whisper, arXiv:2212.04356, section 4.5)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Decoded:
         """Length over compressed length: a loop compresses well."""
         raw = self.text.encode()
         return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+
+    @property
+    def loops(self) -> bool:
+        """It runs in circles, or did not come to an end."""
+        return self.stopped or self.compression_ratio > _LOOP_RATIO
 
 
 def greedy(
@@ -86,13 +91,17 @@ def decode(
     reader = Reader(backbone, states, mask)
     search = _greedy if beam_size == 1 else _beam
     caps = torch.tensor(limits, device=states.device)
-    rows = search(reader, prompt, caps, beam_size)
-    if looping := [i for i, row in enumerate(rows) if retry and (row.stopped or _loops(row.tokens))]:
+    heard = _texts(backbone, search(reader, prompt, caps, beam_size))
+    if looping := [i for i, one in enumerate(heard) if retry and one.loops]:
         again = torch.tensor(looping, device=states.device)
         reader = Reader(backbone, states[again], None if mask is None else mask[again])
-        retried = _beam(reader, prompt[again], caps[again], max(beam_size, _RETRY_BEAM), _RETRY_NGRAM)
-        for i, row in zip(looping, retried, strict=True):
-            rows[i] = row
+        rows = _beam(reader, prompt[again], caps[again], max(beam_size, _RETRY_BEAM), _RETRY_NGRAM)
+        for i, one in zip(looping, _texts(backbone, rows), strict=True):
+            heard[i] = one
+    return heard
+
+
+def _texts(backbone: "Whisper", rows: Sequence["_Row"]) -> list[Decoded]:
     texts = backbone.tokenizer.batch_decode([row.tokens for row in rows], skip_special_tokens=True)
     return [
         Decoded(
@@ -246,15 +255,6 @@ def _greedy(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"
             )
         )
     return found
-
-
-def _loops(tokens: Sequence[int]) -> bool:
-    """Whether two or more tokens come `_LOOP` times in a row at the end."""
-    return any(
-        len(tokens) >= _LOOP * n
-        and len({tuple(tokens[-i * n : len(tokens) - (i - 1) * n]) for i in range(1, _LOOP + 1)}) == 1
-        for n in range(2, len(tokens) // _LOOP + 1)
-    )
 
 
 def _beam(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from speech_peft.backbones.base import tiny
-from speech_peft.decoders.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND, _loops, decode, greedy
+from speech_peft.decoders.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND, Decoded, decode, greedy
 from speech_peft.decoders.word_times import _first_frames, align, words_of
 
 
@@ -120,16 +120,19 @@ def test_words_keep_their_punctuation_and_split_characters_stay_whole():
 def test_a_transcript_that_runs_in_circles_is_read_again_without_repeats(backbone):
     states = torch.cat([states_of(backbone, 1.0, seed) for seed in range(3)])
     plain, again = greedy(backbone, states), decode(backbone, states)
-    assert any(row.stopped or _loops(row.tokens) for row in plain)
+    assert any(row.loops for row in plain)
     for before, after in zip(plain, again, strict=True):
-        if before.stopped or _loops(before.tokens):
+        if before.loops:
             runs = [after.tokens[i : i + 3] for i in range(len(after.tokens) - 2)]
             assert len(runs) == len(set(runs))
         else:
             assert after == before
 
 
-def test_a_loop_is_the_same_words_three_times_in_a_row_at_the_end():
-    assert _loops((9, 1, 2, 3, 1, 2, 3, 1, 2, 3)) and _loops((1, 2) * 3)
-    assert not _loops(()) and not _loops((5, 5, 5)) and not _loops((1, 2, 3, 1, 2, 3))
-    assert not _loops((1, 2, 1, 2, 1, 2, 7))
+def test_a_text_loops_when_it_compresses_like_one():
+    assert Decoded("You are now unmuted. " * 4 + "You are", (), 0.0, 0.0).loops
+    assert Decoded("Hello.", (), 0.0, 0.0, stopped=True).loops
+    assert not Decoded("", (), 0.0, 0.0).loops
+    assert not Decoded(
+        "Press 1 to mute or unmute yourself, 4 or 6 to decrease or increase.", (), 0.0, 0.0
+    ).loops
