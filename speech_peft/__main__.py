@@ -2,4 +2,6 @@
 
 from .cli import run
 
+__package__ = ""  # with a package, help would call each command `python -m speech_peft.speech-peft`
+
 run()

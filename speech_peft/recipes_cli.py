@@ -35,8 +35,14 @@ def show(name: Name) -> None:
 
 
 @app.command()
-def copy(name: Name, file: Annotated[Path, typer.Argument(help="Where to; must not exist.")]) -> None:
+def copy(
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to; must not exist. By default its own name, here.")
+    ] = None,
+) -> None:
     """Copy a recipe, to make it yours."""
+    file = file or Path(find(name).name)
     if file.exists():
         raise ConfigError(f"{file} exists already; give a new name")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -80,3 +80,16 @@ def test_recipes_are_listed_shown_and_copied_once(tmp_path: Path, capsys: pytest
     assert recipes_cli.main(["copy", name, str(copy)]) == 0
     assert copy.read_text() == text
     assert recipes_cli.main(["copy", name, str(copy)]) == 2
+
+
+def test_help_names_the_command_as_it_was_called():
+    done = subprocess.run(
+        [sys.executable, "-m", "speech_peft", "recipes", "--help"], capture_output=True, text=True
+    )
+    assert "Usage: speech-peft recipes" in done.stdout
+
+
+def test_a_recipe_is_copied_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes_cli.main(["copy", "asr/whisper_parallel"]) == 0
+    assert (tmp_path / "whisper_parallel.yaml").is_file()
