@@ -1,7 +1,6 @@
 """Predictions of classes as arrays, and their figures as functions of how often each clip was drawn.
 
-`STATISTICS` are what the bootstrap asks for: from `(r, n)` counts of clips to the `(r,)` figures of so many
-resamples.
+`STATISTICS` are what the bootstrap asks for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,23 +75,32 @@ def arrays(predictions: Sequence[ClassPrediction], labels: Sequence[str] | None 
     return Arrays(names, np.array([at[item.label] for item in predictions], int), given)
 
 
-def _accuracy(one: Arrays, parts: Parts) -> Statistic:
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the bootstrap asks for it."""
+
+    statistic: Statistic
+    columns: Float[ndarray, "n k"] | None = None
+    """What is summed over clips; None: the statistic needs how often each clip was drawn."""
+
+
+def _accuracy(one: Arrays, parts: Parts) -> Figure:
     right = classification.correct(one.target, one.probabilities).astype(float)
-    return lambda drawn: drawn @ right / drawn.sum(axis=1)
+    return Figure(lambda sums: sums[:, 0] / sums[:, 1], np.stack([right, np.ones_like(right)], axis=1))
 
 
-def _macro_f1(one: Arrays, parts: Parts) -> Statistic:
+def _macro_f1(one: Arrays, parts: Parts) -> Figure:
     wanted = classification.members(one.target, len(one.labels)).astype(float)
     found = classification.chosen(one.target, one.probabilities).astype(float)
 
-    def statistic(drawn: Drawn) -> Float[ndarray, " r"]:
-        values = classification.f1_of_counts(drawn @ (wanted * found), drawn @ (wanted + found))
-        return classification.mean_defined(values)
+    def statistic(sums: Float[ndarray, "r k"]) -> Float[ndarray, " r"]:
+        hits, either = np.split(sums, 2, axis=1)
+        return classification.mean_defined(classification.f1_of_counts(hits, either))
 
-    return statistic
+    return Figure(statistic, np.concatenate([wanted * found, wanted + found], axis=1))
 
 
-def _map(one: Arrays, parts: Parts) -> Statistic:
+def _map(one: Arrays, parts: Parts) -> Figure:
     """Of a cross-validation the mean over its folds: scores of different models do not rank together.
 
     Forman & Scholz 2010, "Apples-to-apples in cross-validation studies".
@@ -107,12 +115,23 @@ def _map(one: Arrays, parts: Parts) -> Statistic:
         ]
         return classification.mean_defined(np.stack(values, axis=1))
 
-    return lambda drawn: classification.mean_defined(
-        np.stack([of_part(drawn, rows) for rows in parts], axis=1)
+    return Figure(
+        lambda drawn: classification.mean_defined(np.stack([of_part(drawn, rows) for rows in parts], axis=1))
     )
 
 
-STATISTICS: Mapping[str, Callable[[Arrays, Parts], Statistic]] = {
+def less(b: Figure, a: Figure) -> Figure:
+    """The difference b - a of one figure of two systems."""
+    if a.columns is None or b.columns is None:
+        return Figure(lambda drawn: b.statistic(drawn) - a.statistic(drawn))
+    width = a.columns.shape[1]
+    return Figure(
+        lambda sums: b.statistic(sums[:, width:]) - a.statistic(sums[:, :width]),
+        np.concatenate([a.columns, b.columns], axis=1),
+    )
+
+
+STATISTICS: Mapping[str, Callable[[Arrays, Parts], Figure]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
     "map": _map,

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from . import bootstrap, classification
-from .class_arrays import STATISTICS, Arrays, Parts, arrays, labels_of
+from .class_arrays import STATISTICS, Arrays, Parts, arrays, labels_of, less
 from .class_predictions import ClassPrediction
 from .slices import Options, grouping, known_columns, sliced, value_of
 
@@ -85,9 +85,11 @@ def compare(a: Run, b: Run, unit: str, options: Options) -> dict[str, Any]:
     metric = headline(before.multi_label) if new else "accuracy"
     folds = _folds(old, a), _folds(new, b)
     of_a, of_b = (STATISTICS[metric](one, parts) for one, parts in zip((before, after), folds, strict=True))
+    figure = less(of_b, of_a)
     found = bootstrap.difference_of(
-        lambda drawn: of_b(drawn) - of_a(drawn),
+        figure.statistic,
         [value_of(item, unit) for item in old],
+        figure.columns,
         resamples=options.resamples // (_FEWER if metric == "map" else 1),
         level=options.level,
         seed=options.seed,
@@ -141,11 +143,12 @@ def _summary(run: Run, labels: Sequence[str], unit: str, options: Options) -> di
 def _figure(
     one: Arrays, parts: Parts, groups: Sequence[str], options: Options, name: str
 ) -> dict[str, float | None]:
-    statistic = STATISTICS[name](one, parts)
-    value = float(statistic(np.ones((1, len(groups))))[0])
+    asked = STATISTICS[name](one, parts)
+    value = bootstrap.value_of_all(asked.statistic, len(groups), asked.columns)
     found = bootstrap.interval_of(
-        statistic,
+        asked.statistic,
         groups,
+        asked.columns,
         resamples=options.resamples // (_FEWER if name == "map" else 1),
         level=options.level,
         seed=options.seed,
