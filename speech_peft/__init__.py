@@ -8,13 +8,23 @@ __version__ = "0.1.0"
 # Public names and where they live: imported at first use, so `import speech_peft` costs nothing.
 _PUBLIC = {
     "AdaptedModel": "core.model",
+    "Classifier": "infer.classifier",
     "Context": "core.context",
     "Site": "core.site",
     "Transcriber": "infer.transcriber",
     "load": "infer.loading",
     "open_backbone": "backbones.base",
 }
-__all__ = ["AdaptedModel", "Context", "Site", "Transcriber", "__version__", "load", "open_backbone"]
+__all__ = [
+    "AdaptedModel",
+    "Classifier",
+    "Context",
+    "Site",
+    "Transcriber",
+    "__version__",
+    "load",
+    "open_backbone",
+]
 
 
 def __getattr__(name: str) -> Any:
