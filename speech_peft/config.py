@@ -247,6 +247,11 @@ class Recipe(Part):
         if self.data.cache and (why := self._uncacheable()):
             raise ValueError(f"data.cache: {why}, or drop data.cache")
         self._of_one_task_only()
+        layer = self.task.layer if isinstance(self.task, ClassifyConfig) else "last"
+        if self.backbone.train and isinstance(layer, int):
+            raise ValueError(
+                f"backbone.train: to tune only {layer} blocks give backbone.layer={layer} and task.layer=last"
+            )
         return self
 
     def _uncacheable(self) -> str | None:

@@ -156,6 +156,12 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
         for name, fields in recipe.adapters.items()
         if "from" in fields
     }
+    for name, adapter in saved.items():
+        if adapter.base_trained:
+            raise ConfigError(
+                f"adapters.{name}.from: {adapter.folder} is a fully fine-tuned encoder, and adapters are "
+                "trained on the weights as published"
+            )
     every = {name: saved[name].pinned if name in saved else methods[name] for name in recipe.adapters}
     kind = TASKS[recipe.task.name]
     model = AdaptedModel(backbone.module, kind.sites(recipe, backbone), every)

@@ -30,7 +30,7 @@ def corpus(folder: Path, clips: int = 12, seconds: float | None = None) -> Path:
         soundfile.write(folder / f"{i}.wav", wave + 0.01 * random.standard_normal(len(time)), 16000)
         text = f"{WORDS[i % 4]} {WORDS[i // 4 % 4]}"
         row = {"id": str(i), "audio": f"{i}.wav", "duration": len(time) / 16000, "text": text}
-        rows.append({**row, "label": WORDS[i % 3], "fold": i % 5 + 1})
+        rows.append({**row, "label": WORDS[i % 3], "fold": i % 10 + 1})
     manifest = folder / "train.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest
@@ -66,8 +66,9 @@ def use_tiny_backbones() -> None:
     def open_tiny(
         name: str, weights: str, revision: str | None = None, offline: bool = False, **options: Any
     ) -> base.Backbone:
-        _, _, family = weights.partition(":")
-        backbone = base.tiny(name, **options, **({"family": family} if name == "conformer" and family else {}))
+        if weights.startswith("tiny:"):
+            options["family"] = weights.removeprefix("tiny:")
+        backbone = base.tiny(name, **options)
         if (
             name == "whisper"
         ):  # random tokens of standard deviation 0.02 are too alike for any state to tell apart

@@ -91,7 +91,7 @@ class Saved:
     @property
     def pinned(self) -> Method:
         """The method at the very sites it was trained at, whatever else its globs would match."""
-        return self.method.model_copy(update={"sites": self.sites})
+        return self.method.model_copy(update={"sites": self.sites, "top": None})
 
     @property
     def base_trained(self) -> bool:

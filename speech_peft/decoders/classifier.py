@@ -138,7 +138,7 @@ class ClassifierHead(nn.Module):
             states = torch.stack([layer.float() for layer in layers], 1)
             if self.weights is not None:
                 states = F.layer_norm(states, states.shape[-1:])
-            score = states.new_zeros(states.shape[:-1]) if self.attend is None else self.attend(states)[..., 0]
+            score = self.attend(states)[..., 0] if self.attend else states.new_zeros(states.shape[:-1])
             share = score.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
             return (share[..., None] * states).sum(2)
 

@@ -36,7 +36,7 @@ def _tiny(monkeypatch):
 def use_lively_backbones():
     """Tiny ones whose weights are as large as their width asks for.
 
-    At a standard deviation of 0.02, as libraries start them, 32 channels hand on next to nothing of the sound.
+    At a deviation of 0.02, as libraries start them, 32 channels hand on next to nothing of the sound.
     """
     tiny.use_tiny_backbones()
     open_tiny = base.open_backbone
@@ -85,7 +85,7 @@ def losses(folder):
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_classify_overfits_one_batch_and_its_adapter_reloads(tmp_path, family):
-    # Clips of a random Whisper differ little beside the positions that all of them share; standardised they do.
+    # Clips of a random Whisper differ little beside the positions they share; standardised they do.
     path = recipe(tmp_path, *BACKBONES[family], task={"standardise": True})
     over = ["trainer.max_steps=30", "data.seconds_per_batch=100", "optim.lr=1e-2", "optim.schedule=linear"]
     trained = tiny.run(path, *over, f"data.valid={tmp_path}/data/train.jsonl")

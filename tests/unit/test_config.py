@@ -80,6 +80,59 @@ def test_a_cache_refuses_degradation_that_is_new_in_every_epoch(recipe):
     config.read(path, [*over, "data.variants=2"])
 
 
+CLASSIFY = {"task": {"name": "classify"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.name=clasify", r"task\.name: got 'clasify'. Did you mean 'classify'"),
+        ("task.hed=mlp", r"task\.hed: ClassifyConfig has no field 'hed'. Did you mean 'head'"),
+        ("task.head=liner", r"task\.head: got 'liner', expected .*Did you mean 'linear'"),
+        ("task.layer=0", r"task\.layer: got 0"),
+        ("task.decoder=ctc", r"task\.decoder: ClassifyConfig has no field 'decoder'"),
+        ("data.native_share=0.5", r"data\.native_share: only task\.name=asr knows it"),
+    ],
+)
+def test_mistakes_in_one_of_several_tasks_name_the_key_as_a_recipe_has_it(recipe, override, message):
+    with pytest.raises(ConfigError, match=message):
+        config.read(recipe(**CLASSIFY), [override])
+
+
+def test_what_only_classification_knows_is_refused_elsewhere(recipe):
+    with pytest.raises(ConfigError, match=r"data\.per_class: only task\.name=classify knows it"):
+        config.read(recipe(), ["data.per_class=4"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.spec_augment={}", r"data\.spec_augment makes new audio or features in every epoch"),
+        ("data.shift_seconds=1", r"data\.shift_seconds makes new audio"),
+        ("task.mixup=0.3", r"task\.mixup makes new audio"),
+        ("backbone.train=true", r"backbone\.train changes the blocks"),
+        ("task.layer=mix", r"task\.layer=mix reads every block"),
+    ],
+)
+def test_a_cache_refuses_what_it_would_make_untrue(recipe, override, message):
+    cache = "data.cache={where: memory}"
+    config.read(recipe(**CLASSIFY), [cache])
+    with pytest.raises(ConfigError, match=message):
+        config.read(recipe(**CLASSIFY), [cache, override])
+
+
+def test_classification_hears_clips_at_their_length_unless_told_otherwise(recipe):
+    assert config.read(recipe(**CLASSIFY)).backbone.context == "fit"
+    assert config.read(recipe(**CLASSIFY), ["backbone.context=full"]).backbone.context == "full"
+    assert config.read(recipe()).backbone.context is None
+
+
+def test_validation_by_a_column_needs_no_second_manifest(recipe):
+    read = config.read(recipe(**CLASSIFY), ["data.valid_where={fold: [3]}"])
+    assert read.data.valid == read.data.train
+    assert config.read(recipe(**CLASSIFY)).data.valid is None
+
+
 def test_unknown_recipe_names_the_bundled_ones():
     with pytest.raises(ConfigError, match="asr/whisper_parallel"):
         config.find("asr/whisper_paralel")

@@ -97,6 +97,20 @@ def test_whatever_changes_the_input_changes_the_key(tmp_path, changed):
     assert task.cache.key("clip", 8000) != task.cache.key("clip", 16000)
 
 
+def test_runs_of_one_process_share_what_a_named_memory_keeps(tmp_path):
+    name = f"data.cache={{where: memory, folder: {tmp_path}/shared}}"
+    first, data = build(tmp_path, name)
+    batch = gather([data.train_clips[(0, 0)]])
+    first.cache.encode(batch)
+    second, _ = build(tmp_path, name, "seed=7")  # as recorded, a clip sounds the same whatever the seed
+    second.cache.encode(batch)
+    assert (second.cache.hits, second.cache.misses) == (1, 0)
+    other, _ = build(tmp_path, "data.cache={where: memory}")
+    other.cache.encode(batch)
+    assert other.cache.misses == 1
+    assert not (tmp_path / "shared").exists()
+
+
 def test_the_cache_refuses_what_it_could_not_keep_exact(tmp_path):
     cache = "data.cache={where: memory}"
     with pytest.raises(ConfigError, match=r"data\.variants=N"):
