@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..core.context import hearing
 from ..core.save import BackboneCard
 from ..core.site import Kind, Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
@@ -182,6 +183,10 @@ class Backbone(ABC):
         """What every block is given besides the states: masks, positions."""
         return {}
 
+    def _heard(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"] | None:
+        """True where a frame inside the blocks holds sound; None in encoders that attend to padding as well."""
+        return None
+
     @abstractmethod
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         """What follows the last block."""
@@ -272,9 +277,10 @@ class Backbone(ABC):
 
     def _run(self, blocks: range, states: Tensor, features: Features) -> Tensor:
         side = self._side(features, states) if blocks else {}
-        for i in blocks:
-            output = self.blocks[i](states, **side)
-            states = output[0] if isinstance(output, tuple) else output
+        with hearing(self.module, self._heard(features, states)):
+            for i in blocks:
+                output = self.blocks[i](states, **side)
+                states = output[0] if isinstance(output, tuple) else output
         return states
 
     def mask_of(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"]:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import ConfigError, did_you_mean
@@ -123,6 +123,9 @@ class Conformer(Backbone):
             attention_mask=below(features.lengths, states.shape[1]),
         )
         return {"attention_mask": mask, "relative_position_embeddings": positions}
+
+    def _heard(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"]:
+        return below(features.lengths, states.shape[1])
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         return Encoded(states, below(features.lengths, states.shape[1]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -114,6 +114,9 @@ class Usm(Backbone):
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         return {"audio_mel_mask": ~self._sound(features, states.shape[1])}  # True where there is none
+
+    def _heard(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"]:
+        return self._sound(features, states.shape[1])
 
     def _sound(self, features: Features, width: int) -> Tensor:
         assert features.mask is not None

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,27 @@ class Current:
             yield
         finally:
             self.active, self.ctx = before
+
+
+_CURRENT = "_speech_peft_current"
+
+
+def attach(base: nn.Module, current: Current) -> None:
+    """Let `base` know its adapters' state, for whoever runs its submodules one by one."""
+    setattr(base, _CURRENT, current)
+
+
+def detach(base: nn.Module) -> None:
+    """Undo `attach`, for a copy that is to be the stock module again."""
+    base.__dict__.pop(_CURRENT, None)
+
+
+@contextmanager
+def hearing(base: nn.Module, mask: Bool[Tensor, "b t"] | None) -> Iterator[None]:
+    """Let the adapters of `base`, if it has any, see this mask, unless their context has one already."""
+    current: Current | None = getattr(base, _CURRENT, None)
+    if current is None or mask is None or current.ctx.mask is not None:
+        yield
+    else:
+        with current.set(current.active, replace(current.ctx, mask=mask)):
+            yield

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .adapter import Adapter, NotMergeable
 from .attention import unroute
+from .context import detach
 from .model import AdaptedModel
 from .port import Port
 from .recompute import Recompute
@@ -62,6 +63,7 @@ def _frozen(value: Tensor, like: Tensor) -> nn.Parameter:
 
 def strip_hooks(base: nn.Module) -> None:
     """Take our hooks off a copied base, which makes it the stock module again."""
+    detach(base)
     for module in base.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Port)]:

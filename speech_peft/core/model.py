@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import ConfigError, did_you_mean
 from .adapter import Adapter, Mixer
-from .context import Context, Current
+from .context import Context, Current, attach
 from .method import Method
 from .port import Port, install
 from .recompute import Recompute
@@ -40,6 +40,7 @@ class AdaptedModel(nn.Module):
         for name, method in self.methods.items():
             self._build(name, method)
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
+        attach(base, self.current)
         install(base, [Port(s, self._peers(s), self.methods, self.current) for s in occupied.values()])
 
     def _build(self, name: str, method: Method) -> None:

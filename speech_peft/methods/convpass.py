@@ -8,9 +8,9 @@
 This follows the paper's figure. The authors' code throws the LayerNorm's output away.
 
 Presets say where: `pfeiffer` has one adapter a block, at the feed-forward sublayer, `houlsby` another at
-attention. The paper trains the norm before each adapted sublayer too. What it counts (no head, no final norm) is
-therefore this method, its LayerNorm and biases included, and an `affine` at ["layers.*.norm_ffn"] for pfeiffer
-or at ["layers.*.norm_*"] for houlsby. On AST-base, with d = 768 and 12 blocks:
+attention. The paper trains the norm before each adapted sublayer too. What it counts (no head, no final norm)
+is therefore this method, its LayerNorm and biases included, and an `affine` at ["layers.*.norm_ffn"] for
+pfeiffer or at ["layers.*.norm_*"] for houlsby. On AST-base, with d = 768 and 12 blocks:
 
     reduction (r)                   64 (12)     96 (8)      128 (6)
     convpass, pfeiffer, k = 31      383,040     270,720     214,560

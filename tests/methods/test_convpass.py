@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speech_peft.backbones.base import tiny
 from speech_peft.core import save
 from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel
@@ -121,6 +122,23 @@ def test_gradient_checkpointing_counts_a_batch_once():
 def test_mask_of_another_length_is_refused_with_the_sites_name():
     with pytest.raises(SpeechPeftError, match=r"layers\.0\.ffn: .* mask is \(2, 4\) .* \(2, 9\)"):
         part().change(clips()[0], Context(mask=torch.ones(2, 4, dtype=torch.bool)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["wav2vec2-bert", "parakeet"])
+def test_encoders_that_mask_padding_let_it_know(family):
+    backbone = tiny("conformer", family=family)
+    model = AdaptedModel(backbone.module, backbone.sites(), {"a": Convpass(width=4)}).eval()
+    for parameter in model.parameters_of("a"):
+        nn.init.normal_(parameter)
+    audio, lengths = 0.1 * torch.randn(2, 16000), torch.tensor([16000, 9600])
+    together = backbone.encode(backbone.prepare(audio, lengths))
+    alone = backbone.encode(backbone.prepare(audio[1:, :9600], lengths[1:]))
+    frames = int(alone.mask.sum())
+    torch.testing.assert_close(together.states[1, :frames], alone.states[0, :frames], atol=1e-4, rtol=1e-4)
+    with model.context(Context(mask=torch.ones_like(together.mask))):
+        leaking = backbone.encode(backbone.prepare(audio, lengths)).states
+    assert not torch.allclose(leaking[1, :frames], alone.states[0, :frames], atol=1e-3), "no padding was near"
 
 
 def test_width_and_reduction_exclude_each_other():
