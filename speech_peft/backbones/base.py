@@ -184,7 +184,7 @@ class Backbone(ABC):
         return {}
 
     def _heard(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"] | None:
-        """True where a frame inside the blocks holds sound; None in encoders that attend to padding as well."""
+        """True where a frame inside the blocks holds sound; None where padding is attended to as well."""
         return None
 
     @abstractmethod
