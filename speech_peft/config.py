@@ -247,6 +247,11 @@ class Recipe(Part):
         if self.data.cache and (why := self._uncacheable()):
             raise ValueError(f"data.cache: {why}, or drop data.cache")
         self._of_one_task_only()
+        if self.backbone.train and self.trainer.precision == "bf16-true":
+            raise ValueError(
+                "trainer.precision: in bf16-true the encoder's weights lose the small steps of fine-tuning; "
+                "use bf16-mixed"
+            )
         layer = self.task.layer if isinstance(self.task, ClassifyConfig) else "last"
         if self.backbone.train and isinstance(layer, int):
             raise ValueError(

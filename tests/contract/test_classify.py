@@ -111,6 +111,7 @@ def test_full_fine_tuning_trains_the_encoder_alone_and_reloads(tmp_path, family)
     read = config.read(str(path), [*over, f"data.valid={tmp_path}/data/train.jsonl"])
     fresh, data = train.build(read, config.methods_of(read))
     assert "fine-tuned" in check_frozen(fresh)
+    assert not [key for key in fresh.base_parameters if "decoder" in key]
     before = {k: v.clone() for k, v in fresh.model.base.state_dict().items()}
     trained = train.train(read, resume=False)
     assert trained.base_trained

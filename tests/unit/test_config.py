@@ -121,6 +121,18 @@ def test_a_cache_refuses_what_it_would_make_untrue(recipe, override, message):
         config.read(recipe(**CLASSIFY), [cache, override])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.layer=2", r"backbone\.train: to tune only 2 blocks give backbone\.layer=2"),
+        ("trainer.precision=bf16-true", r"trainer\.precision: .*use bf16-mixed"),
+    ],
+)
+def test_full_fine_tuning_refuses_what_would_not_tune(recipe, override, message):
+    with pytest.raises(ConfigError, match=message):
+        config.read(recipe(**CLASSIFY), ["backbone.train=true", override])
+
+
 def test_classification_hears_clips_at_their_length_unless_told_otherwise(recipe):
     assert config.read(recipe(**CLASSIFY)).backbone.context == "fit"
     assert config.read(recipe(**CLASSIFY), ["backbone.context=full"]).backbone.context == "full"
