@@ -23,15 +23,27 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Only the start of the name: a final name may already be as long as the file system allows.
-    temporary = final.with_name(f".{final.name[:40]}{_MARK}{os.getpid()}-{next(_serial)}")
+    temporary = temporary_beside(final)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())  # else a power cut may leave the new name over empty blocks
-        os.replace(temporary, final)
+        finish(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(final: str | os.PathLike[str]) -> Path:
+    """A hidden name of this process in the same folder, which `sweep` knows; nothing is made yet."""
+    final = Path(final)
+    # Only the start of the name: a final name may already be as long as the file system allows.
+    return final.with_name(f".{final.name[:40]}{_MARK}{os.getpid()}-{next(_serial)}")
+
+
+def finish(temporary: Path, final: Path) -> None:
+    """Give what was written whole under a temporary name its own; both lie on one file system."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with open(temporary, "rb") as written:
+        os.fsync(written.fileno())  # else a power cut may leave the new name over empty blocks
+    os.replace(temporary, final)
 
 
 def write_bytes(final: str | os.PathLike[str], content: bytes) -> None:

@@ -159,6 +159,12 @@ class Stream:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _mono(self) -> Iterator[Samples]:
+        for block in self.frames():
+            mono = block[:, 0] if self.channels == "first" else block.mean(axis=1, dtype=np.float32)
+            yield np.ascontiguousarray(mono)
+
+    def frames(self) -> Iterator[Float32[ndarray, "n c"]]:
+        """All channels at the file's own rate, as they are decoded; instead of iterating, and once."""
         wanted = None if self.duration is None else max(1, round(self.duration * self.source_rate))
         done = 0
         for block in self._source.blocks(self.start):
@@ -167,8 +173,7 @@ class Stream:
                 raise AudioError(self.path, "contains NaN or infinite samples")
             done += len(block)
             if len(block):
-                mono = block[:, 0] if self.channels == "first" else block.mean(axis=1, dtype=np.float32)
-                yield np.ascontiguousarray(mono)
+                yield block
             if done == wanted:
                 return
         declared, decoded = self._source.declared, self.start + done / self.source_rate

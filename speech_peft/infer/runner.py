@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audio.atomic import sweep, write_bytes, write_text
+from ..audio.atomic import finish, sweep, write_bytes, write_text
 from ..errors import ConfigError, SpeechPeftError
 from .inputs import Job, gather
 from .ledger import FOLDER, Entry, Ledger, append, fingerprint, settings_hash
@@ -25,10 +25,13 @@ DONE, PARTIAL, FAILED, INTERRUPTED = 0, 3, 1, 130
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job: the content of its files by extension, or an error."""
+    """What became of one job: the content of its files by extension, or an error.
+
+    A file too large to hold is a Path, written whole under a temporary name on the file system of the output.
+    """
 
     job: Job
-    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
     audio_seconds: float = 0.0
     seconds: float = 0.0
     truncated: bool = False
@@ -227,6 +230,10 @@ class _Run:
         sizes = {}
         for extension, content in outcome.files.items():
             name = _name(outcome.job, extension, self.policy.name_template)
+            if isinstance(content, Path):
+                sizes[name] = content.stat().st_size
+                finish(content, self.plan.out / name)
+                continue
             raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
             write_bytes(self.plan.out / name, raw)
             sizes[name] = len(raw)
