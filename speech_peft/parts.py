@@ -1,0 +1,182 @@
+"""The parts of a recipe: which fields each has, and what they mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe; a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(Part):
+    """The frozen model."""
+
+    name: str
+    weights: str
+    """A folder, a hub id, or `pkg:PACKAGE/path`."""
+    revision: str | None = None
+    context: Literal["full", "fit"] | None = None
+    """Whisper, AST: encode the native length (30 s, 10.24 s), or only the audio there is."""
+    layer: PositiveInt | None = None
+    """Run only the first so many blocks; their states come out raw, before any final norm."""
+    train: bool = False
+    """Full fine-tuning: the encoder trains too. A baseline; what trains is saved beside the adapter."""
+
+    def options(self) -> dict[str, Any]:
+        """What `open_backbone` takes besides name and weights: only what the recipe says."""
+        return self.model_dump(exclude={"name", "weights", "train"}, exclude_none=True)
+
+
+class AsrConfig(Part):
+    """Speech to text."""
+
+    name: Literal["asr"]
+    decoder: Literal["whisper", "ctc"]
+    """Whisper's own decoder by teacher forcing, or a CTC layer on the encoder of any backbone."""
+    label_smoothing: Share = 0.0
+    language: str | None = None
+    """Whisper: the language token of a multilingual model."""
+    vocabulary: str | None = None
+    """CTC: the characters; by default those of the training text."""
+
+
+class ClassifyConfig(Part):
+    """What kind of sound a clip is: a head on pooled states."""
+
+    name: Literal["classify"]
+    head: Literal["linear", "mlp"] = "linear"
+    pooling: Literal["mean", "attention", "native"] = "mean"
+    """Over the frames that hold sound; `native` is the backbone's own summary (AST: two tokens' mean)."""
+    layer: Literal["last", "mix"] | PositiveInt = "last"
+    """Whose states are pooled: the finished ones, those of one block (from 1), or a learned mix of all."""
+    standardise: bool = False
+    """Pooled states less their mean over the training set, by their deviation: fixed before step 0."""
+    multi_label: bool = False
+    """A clip may have several labels, or none: `dog;rain` in the label column."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: every class weighs the same, however many clips it has."""
+    label_smoothing: Share = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of the Beta distribution that two clips of a batch are mixed by; 0 mixes none."""
+    labels: tuple[str, ...] | None = None
+    """The classes in their order; by default the sorted labels of the training clips."""
+    score: Literal["accuracy", "macro_f1"] = "accuracy"
+    """What the best checkpoint is best at; with `multi_label` always macro-F1."""
+
+
+class SpecAugmentConfig(Part):
+    """Stripes of a spectrogram that a training clip is heard without (Park et al. 2019)."""
+
+    time_masks: Annotated[int, Field(ge=0)] = 2
+    time_width: PositiveInt = 48
+    """Feature frames of the widest stripe (10 ms each with Whisper and AST)."""
+    freq_masks: Annotated[int, Field(ge=0)] = 2
+    freq_width: PositiveInt = 16
+    """Mel bins of the widest stripe."""
+
+
+class CacheConfig(Part):
+    """The frozen-prefix cache: blocks below the lowest adapter run once per clip."""
+
+    where: Literal["memory", "disk"]
+    dtype: Literal["float32", "float16"] = "float32"
+    """float32 is exact; float16 halves the space."""
+    folder: str | None = None
+    """For `disk`: by default inside the run's folder. For `memory`: runs of one process that name the same
+    folder share what they keep, and nothing is written there."""
+
+
+Where = dict[str, tuple[str | int | float, ...]]
+"""Column of a manifest to the values that are wanted."""
+
+
+class DataConfig(Part):
+    """What is heard, and how it is batched."""
+
+    train: str
+    """A manifest or a folder."""
+    valid: str | None = None
+    """By default the training manifest, where `valid_where` tells the two apart."""
+    train_where: Where = {}
+    """Only these rows: `{fold: [1, 2]}`. Columns: label, speaker, lang and whatever else the manifest has."""
+    valid_where: Where = {}
+    per_class: PositiveInt | None = None
+    """classify: learn from only so many clips of each class, chosen by the seed (few-shot)."""
+    spec_augment: SpecAugmentConfig | None = None
+    shift_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Training clips are rotated in time by up to so much, either way."""
+    degrade: str | tuple[str | dict[str, Any], ...] = ()
+    """Steps applied to training clips on the fly, and names of presets such as `telephone`."""
+    degrade_valid: bool = True
+    """Whether validation clips are degraded too (always in the same way)."""
+    clean: Share = 0.0
+    """Share of the training clips left as recorded."""
+    variants: PositiveInt | None = None
+    """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
+    seconds_per_batch: Positive = 120.0
+    native_share: Share = 0.0
+    """Share of batches padded to the native length, so that a `fit` model keeps hearing long audio."""
+    min_seconds: Positive = 0.1
+    max_seconds: Positive = 30.0
+    max_valid: PositiveInt | None = None
+    """Validate on the first so many clips."""
+    max_bad_fraction: Share = 0.01
+    workers: Annotated[int, Field(ge=0)] = 1
+    preload_hours: Annotated[float, Field(ge=0)] = 2.0
+    """A corpus up to this size is decoded once and kept in memory."""
+    cache: CacheConfig | None = None
+
+
+class OptimConfig(Part):
+    """AdamW and the shape of its learning rate."""
+
+    lr: Positive = 1e-3
+    head_lr: Positive | None = None
+    """Of a task's own layers; by default `lr`."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the rate falls to 0 over the run, by steps or by time, whichever is further."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: Positive | None = 1.0
+
+
+class TrainerConfig(Part):
+    """How long, on what, and how often to look up."""
+
+    max_steps: PositiveInt | None = None
+    max_minutes: Positive | None = None
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "auto"
+    """`bf16-true` is `bf16-mixed` with the frozen weights in bf16 too, which take half the memory."""
+    accumulate: PositiveInt = 1
+    """Batches per step; targets weigh the same in whichever of them they are."""
+    recompute: bool = False
+    """Gradient checkpointing: the same losses in less memory and more time."""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
+    nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
+    threads: PositiveInt | None = None
+    """CPU threads of torch; by default torch's own choice."""
+    valid_every_steps: PositiveInt | None = None
+    """By default only at the end."""
+    save_every_steps: PositiveInt | None = None
+    save_every_seconds: Positive | None = 60.0
+    log_every_steps: PositiveInt = 10
+    max_trainable_pct: Annotated[float, Field(gt=0, le=100)] = 20.0
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> TrainerConfig:
+        if self.max_steps is None and self.max_minutes is None:
+            raise ValueError("give max_steps, max_minutes or both: without one the run never ends")
+        return self
