@@ -4,6 +4,7 @@ Called by scripts/quickstart once the environment stands. Every step reuses what
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ def step(number: int, what: str, expect: str, took: dict[str, float], key: str) 
     print(f"      done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def run(command: Any, *arguments: object) -> None:
-    """One of our commands, in this process: a process each would import torch each time."""
-    code = command([str(argument) for argument in arguments])
+def run(command: str, *arguments: object) -> None:
+    """One of our commands, in a process of its own: after a training, a benchmark in the same one is slower."""
+    words = [sys.executable, "-m", f"speech_peft.{command}", *map(str, arguments)]
+    code = subprocess.run(words, cwd=ROOT, check=False).returncode
     if code != 0:
-        raise SystemExit(f"{command.__module__} {' '.join(map(str, arguments))} ended with exit code {code}")
+        raise SystemExit(f"{' '.join(words)} ended with exit code {code}")
 
 
 def main(recipe: str, out: Path, seconds_setup: float) -> int:
@@ -39,25 +41,24 @@ def main(recipe: str, out: Path, seconds_setup: float) -> int:
     started = time.perf_counter()
     took: dict[str, float] = {}
     with step(1, "loading the library and the embedded Whisper tiny.en", "30 s", took, "load"):
-        from speech_peft import bench, prepare, train
         from speech_peft.backbones.base import open_backbone
 
         before = open_backbone("whisper", WEIGHTS).card().sha256
     with step(2, "English prompts: transcribed telephone-system recordings, 24 min", "20 s", took, "corpus"):
-        run(prepare.main, "asterisk-prompts", CORPUS)
+        run("prepare", "asterisk-prompts", CORPUS)
     adapter = out / "train" / "telephone"
     with step(3, f"training a parallel adapter on noisy telephone speech: {recipe}", "4 min", took, "train"):
         if (adapter / "adapter.json").exists():
             print(f"      {adapter} is there already; delete it to train again")
         else:
             data = [f"data.{split}={CORPUS / split}.jsonl" for split in ("train", "valid")]
-            run(train.main, recipe, *data, f"out={out / 'train'}")
+            run("train", recipe, *data, f"out={out / 'train'}")
     test = ["asr", "--data", CORPUS / "test.jsonl", "--base", "--adapter", adapter]
     with step(
         4, "test prompts as they are and as noisy telephone calls, base and adapted", "1 min", took, "bench"
     ):
-        run(bench.main, *test, "-o", out / "clean")
-        run(bench.main, *test, "--degrade", "telephone", "--seed", 1, "-o", out / "noisy")
+        run("bench", *test, "-o", out / "clean")
+        run("bench", *test, "--degrade", "telephone", "--seed", 1, "-o", out / "noisy")
     with step(5, "summary", "1 s", took, "summary"):
         scores = {kind: _scores(out / kind / "scores.json") for kind in ("clean", "noisy")}
         after = open_backbone("whisper", WEIGHTS).card().sha256

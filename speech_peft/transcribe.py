@@ -44,7 +44,7 @@ def transcribe(
     dtype: Annotated[
         str, typer.Option(help="float32, or bfloat16 where the machine is faster with it.")
     ] = "float32",
-    batch_seconds: cli.BatchSeconds = 300.0,
+    batch_seconds: cli.BatchSeconds = 600.0,
     name_template: cli.NameTemplate = "{relpath}.{ext}",
     overwrite: cli.Overwrite = False,
     retry_failed: cli.RetryFailed = False,

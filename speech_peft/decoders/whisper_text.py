@@ -263,7 +263,7 @@ def _beam(
     """Beam search over all clips at once; a clip is done when `width` of its transcripts have ended.
 
     Transcripts compete by their mean log-probability, as a sum would prefer the shortest. With `ngram`, no
-    run of so many tokens is written twice.
+    run of so many tokens is written twice, and they compete by the sum: what is read again was too long.
     """
     clips, device, eot = len(prompt), prompt.device, reader.generation.eot
     hidden = reader.read(prompt)
@@ -301,7 +301,8 @@ def _beam(
     rows = []
     for done, silence, cap in zip(ended, no_speech, caps, strict=True):
         whole = [found for found in done if len(found[2]) < cap]  # what was cut off only wins by default
-        _, logprob, tokens = max(whole or done, default=(0.0, 0.0, ()))
+        rank = 1 if ngram else 0
+        _, logprob, tokens = max(whole or done, key=lambda found: found[rank], default=(0.0, 0.0, ()))
         rows.append(_Row(tokens, logprob, silence, stopped=len(tokens) >= cap))
     return rows
 

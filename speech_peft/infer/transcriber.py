@@ -65,7 +65,7 @@ class Transcriber(Listener[_File]):
         *,
         context: str | None = None,
         device: str = "cpu",
-        batch_seconds: float = 300.0,
+        batch_seconds: float = 600.0,
         offline: bool = False,
         options: TranscribeOptions | None = None,
         **more: Any,
