@@ -29,7 +29,7 @@ def step(number: int, what: str, expect: str, took: dict[str, float], key: str) 
 
 
 def run(command: str, *arguments: object) -> None:
-    """One of our commands, in a process of its own: after a training, a benchmark in the same one is slower."""
+    """One of our commands, in a process of its own: after a training a benchmark would be slower."""
     words = [sys.executable, "-m", f"speech_peft.{command}", *map(str, arguments)]
     code = subprocess.run(words, cwd=ROOT, check=False).returncode
     if code != 0:
