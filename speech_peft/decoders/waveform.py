@@ -101,6 +101,10 @@ class WaveformDecoder(nn.Module, ABC):
         made = self._estimates(states, degraded, generator, steps)
         return [waveform[..., :length] for waveform in made]
 
+    def own_losses(self, states: Float[Tensor, "b t d"], clean: Float[Tensor, "b n"]) -> dict[str, Tensor]:
+        """Losses of parts that must say something else than the waveform, to be added with weight 1."""
+        return {}
+
     @abstractmethod
     def _estimates(
         self,
