@@ -156,7 +156,8 @@ def _heard_as_long_as_it_is(tree: dict[str, Any]) -> dict[str, Any]:
 def bundled() -> dict[str, Path]:
     """The recipes in this package: `asr/whisper_parallel` and so on to their files."""
     root = Path(__file__).parent / "recipes"
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    files = [path for path in sorted(root.rglob("*.yaml")) if not path.name.endswith(".grid.yaml")]
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
 
 
 def find(recipe: str) -> Path:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,8 +84,11 @@ def command(
         print(f"adapter: {folder}")
 
 
-def train(recipe: Recipe, resume: bool = True) -> Trained:
-    """Run a recipe to its end; raises Interrupted when asked to stop, with the state saved."""
+def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> Trained:
+    """Run a recipe to its end; raises Interrupted when asked to stop, with the state saved.
+
+    `watchers` are Lightning callbacks that are called after our own.
+    """
     config.degrader_of(recipe)
     methods = config.methods_of(recipe)  # a wrong field fails here, before anything is loaded
     import lightning.pytorch as L
@@ -122,7 +126,10 @@ def train(recipe: Recipe, resume: bool = True) -> Trained:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[Unreadable(data.bad), metrics, progress.Show(metrics), adapters, callbacks.Stop(out)],
+        callbacks=[
+            *(Unreadable(data.bad), metrics, progress.Show(metrics), adapters, callbacks.Stop(out)),
+            *watchers,
+        ],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,0 +1,143 @@
+"""python -m speech_peft.sweep RECIPE grid.yaml -o OUT [key=value ...]: methods x seeds x folds of one recipe.
+
+Each cell is trained, saved, opened again and tested on rows that it has not heard. What is finished is a line
+of OUT/results.jsonl and is not run again: the same command goes on after whatever ended it, and several of
+them may work on one OUT. OUT/summary.md is the table so far; OUT/runs keeps the adapters.
+
+Exit codes: 0 done, 1 nothing worked, 2 wrong usage, 3 some cells failed (`error` in their line), 130 stopped.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli import guarded
+from .errors import Interrupted
+
+if TYPE_CHECKING:
+    from .sweeps.grid import Cell
+    from .sweeps.results import Results
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or a bundled name.")],
+    grid: Annotated[str, typer.Argument(help="A grid's file: methods, seeds, folds, vary, set.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for results, summary and adapters.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all cells")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the table so far and stop.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Validate and list every cell and stop.")] = False,
+) -> None:
+    """Train and test every cell of a grid over one recipe."""
+    from .sweeps import grid as grids
+
+    cells = grids.cells(recipe, grids.read(grid), out, overrides or ())
+    if check:
+        print("\n".join(f"{cell.key}  {cell.name}: {len(cell.rows)} test rows" for cell in cells))
+        return
+    from .sweeps.results import Results
+    from .sweeps.table import markdown, summary
+
+    results = Results(out)
+    if not table:
+        sweep(cells, results, out)
+    rows = results.rows()
+    print(markdown(summary(cells, rows)), end="")
+    failed = sum(rows[cell.key]["error"] is not None for cell in cells if cell.key in rows)
+    if failed and not table:
+        raise typer.Exit(1 if failed == len(cells) else 3)
+
+
+def sweep(cells: Sequence["Cell"], results: "Results", out: Path) -> None:
+    """Run what is not settled, a cell at a time; cells that other processes are at are left to them."""
+    from .sweeps import cell as one
+
+    show = _Show(cells, results)
+    again = True
+    while again:  # once more for what a process that was killed meanwhile had claimed
+        again = False
+        for cell in cells:
+            if results.settled(cell.key):
+                continue
+            with results.claim(cell.key) as mine:
+                if not mine or results.settled(cell.key):
+                    continue
+                row = one.run(cell)
+                results.add(row)
+            again = True
+            show(cell, row)
+            _write_summary(cells, results, out)
+    _write_summary(cells, results, out)
+
+
+def _write_summary(cells: Sequence["Cell"], results: "Results", out: Path) -> None:
+    from .audio.atomic import write_text
+    from .sweeps.table import markdown, summary
+
+    found = summary(cells, results.rows())
+    write_text(out / "summary.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / "summary.md", markdown(found))
+
+
+class _Show:
+    """A line for each cell, with what it says of the time that is left."""
+
+    def __init__(self, cells: Sequence["Cell"], results: "Results"):
+        self.cells, self.results = cells, results
+        self.before, self.started = set(results.rows()), time.monotonic()
+        left = sum(not results.settled(cell.key) for cell in cells)
+        done = len(cells) - left
+        print(f"{left} cells to do" + (f", {done} already done" if done else ""), file=sys.stderr, flush=True)
+
+    def __call__(self, cell: "Cell", row: Mapping[str, Any]) -> None:
+        rows = self.results.rows()
+        at = sum(cell.key in rows for cell in self.cells)
+        said = row["error"] or _scores(row)
+        line = f"[{at}/{len(self.cells)}] {cell.name}: {said}, {row['cell_seconds']:.0f} s"
+        print(f"{line}; {self._left(rows)} left", file=sys.stderr, flush=True)
+
+    def _left(self, rows: Mapping[str, Any]) -> str:
+        """What is to do, by the time that each method has taken, at the pace of all processes together."""
+        taken: dict[str, list[float]] = {}
+        for row in rows.values():
+            taken.setdefault(row["method"], []).append(row["cell_seconds"])
+        usual = fmean(fmean(seconds) for seconds in taken.values())
+        todo = sum(
+            fmean(taken[cell.method]) if cell.method in taken else usual
+            for cell in self.cells
+            if cell.key not in rows
+        )
+        new = sum(row["cell_seconds"] for key, row in rows.items() if key not in self.before)
+        seconds = todo * (time.monotonic() - self.started) / max(new, 1e-9)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _scores(row: Mapping[str, Any]) -> str:
+    metric = "wer" if "wer" in row else "accuracy"
+    valid = row["valid"]
+    known = f" ({valid['name']} {valid['value']:.4f} in validation)" if valid else ""
+    value = row[metric]
+    return f"{metric} {'-' if value is None else f'{value:.4f}'}{known}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    try:
+        return guarded(app, argv)
+    except Interrupted:
+        print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""One cell of a sweep: trained in this process, saved, opened again as a user would, tested and measured."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..audio.atomic import write_text
+from ..audio.row import Row
+from ..config import Recipe
+from ..errors import Interrupted, SpeechPeftError
+from ..infer import benchmark
+from ..infer.classifier import Classifier, evaluate
+from ..metrics import asr, class_predictions, classification, predictions
+from ..metrics.class_arrays import arrays
+from ..metrics.normalise import normaliser
+from ..metrics.wer import Counts
+from ..tasks.callbacks import LAST
+from ..tasks.meter import Meter
+from ..train import train
+from . import memory
+from .grid import Cell
+
+# What of an adapter folder is needed to run it.
+_NEEDED = ("adapter.json", "adapter.safetensors", "head.safetensors", "base.safetensors")
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """The cell's row for the results; whatever goes wrong in it is its `error`.
+
+    A run that was killed goes on from its last state.
+    """
+    out = Path(cell.recipe.out)
+    mark = out / "cell"
+    if out.exists() and (not mark.exists() or mark.read_text() != cell.key):
+        shutil.rmtree(out)  # of an older grid
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(mark, cell.key)
+    started = time.perf_counter()
+    with (out / "train.log").open("w", encoding="utf-8") as log, redirect_stderr(log):
+        try:
+            found = {**_measured(cell), "error": None}
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            known = isinstance(error, SpeechPeftError)
+            found = {"error": str(error) if known else f"{type(error).__name__}: {error}"}
+    (out / LAST).unlink(missing_ok=True)  # with a fine-tuned base it is three times as large as the weights
+    seconds = round(time.perf_counter() - started, 3)
+    return {**cell.place(), **found, "cell_seconds": seconds, "folder": str(out)}
+
+
+def _measured(cell: Cell) -> dict[str, Any]:
+    meter, before = Meter(), memory.start()
+    trained = train(cell.recipe, watchers=[meter])
+    peak = memory.peak() if before is not None else None
+    folder = Path(cell.recipe.out, cell.recipe.train[0])
+    valid = trained.scores
+    files = [folder / name for name in _NEEDED]
+    return {
+        **_tested(cell.recipe, folder, cell.rows),
+        "valid": None if valid is None else {"name": valid.name, "value": valid.value, "loss": valid.loss},
+        **{f"{part}_parameters": count for part, count in meter.parameters.items()},
+        "adapter_bytes": sum(file.stat().st_size for file in files if file.exists()),
+        "steps": trained.steps,
+        "epochs": round(meter.heard / max(1, meter.clips), 2),
+        "train_clips": meter.clips,
+        "train_seconds": round(trained.seconds, 3),
+        "epoch_seconds": _rounded(meter.epoch_seconds, 4),
+        "epoch_cpu_seconds": _rounded(meter.epoch_cpu_seconds, 4),
+        "run_memory_mb": None if before is None or peak is None else round(peak - before, 1),
+        "peak_memory_mb": _rounded(peak, 1),
+        "memory_before_mb": _rounded(before, 1),
+        "peak_gpu_mb": _rounded(meter.gpu_mb, 1),
+    }
+
+
+def _tested(recipe: Recipe, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """The figures of the saved adapter on the test rows; its answers are kept in `preds.jsonl`."""
+    on_gpu = recipe.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    weights = recipe.backbone.weights
+    if recipe.task.name == "classify":
+        answers = evaluate(Classifier([folder], weights, device=device), rows)
+        write_text(folder.parent / "preds.jsonl", class_predictions.dumps(answers))
+        found = arrays(answers)
+        accuracy = classification.accuracy(found.target, found.probabilities)
+        return {
+            "accuracy": accuracy,
+            "error_rate": 1 - accuracy,
+            "macro_f1": classification.macro_f1(found.target, found.probabilities),
+            "map": _finite(classification.mean_average_precision(found.target, found.probabilities)),
+            "ece": _finite(classification.ece(found.target, found.probabilities)),
+            "test_clips": len(answers),
+            "failed_clips": sum(answer.error is not None for answer in answers),
+        }
+    whole = benchmark.cut(benchmark.with_text(rows), folder.parent / "clips")
+    system = benchmark.System(folder.name, folder, weights=weights)
+    heard = benchmark.measure(system, whole, benchmark.Settings(device)).predictions
+    write_text(folder.parent / "preds.jsonl", predictions.dumps(heard))
+    scored = asr.score(heard, normaliser("auto"), getattr(recipe.task, "language", None) or "")
+    return {
+        "wer": sum((one.words for one in scored), Counts()).rate,
+        "cer": sum((one.characters for one in scored), Counts()).rate,
+        "test_clips": len(heard),
+        "failed_clips": sum(one.error is not None for one in heard),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,82 @@
+"""results.jsonl: a line for each finished cell, from one process or several, whole whatever is killed.
+
+Processes share a folder: a cell is claimed by a lock on a file of its own, which goes with the process that
+holds it. Where the system has no such locks, one process at a time may run.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+Row = dict[str, Any]
+
+
+class Results:
+    """The lines of a sweep's folder."""
+
+    def __init__(self, out: Path):
+        self.path, self._claims = out / "results.jsonl", out / ".claims"
+        self._claims.mkdir(parents=True, exist_ok=True)
+        self._before = Counter(row["key"] for row in self._lines())
+
+    def rows(self) -> dict[str, Row]:
+        """The last line of each cell, by its key."""
+        return {row["key"]: row for row in self._lines()}
+
+    def settled(self, key: str) -> bool:
+        """Whether a cell needs no run: it was measured, or it has failed since this process began."""
+        own = [row for row in self._lines() if row["key"] == key]
+        return bool(own) and (own[-1]["error"] is None or len(own) > self._before[key])
+
+    def add(self, row: Row) -> None:
+        """Append a line."""
+        with self.path.open("ab+") as file:
+            _lock(file, wait=True)
+            end = file.seek(0, os.SEEK_END)
+            torn = end > 0 and (file.seek(end - 1), file.read(1))[1] != b"\n"
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            file.write(b"\n" + line if torn else line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Whether the cell is this process's to run, for as long as the block lasts."""
+        path = self._claims / key
+        with path.open("ab") as file:
+            mine = _lock(file, wait=False)
+            try:
+                yield mine
+            finally:
+                if mine:
+                    path.unlink(missing_ok=True)
+
+    def _lines(self) -> Iterator[Row]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        for line in text.split("\n"):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # a line that a killed process left half written
+
+
+def _lock(file: IO[bytes], wait: bool) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
