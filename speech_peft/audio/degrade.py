@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError, did_you_mean
 from .io import Samples
-from .steps import Babble, Codec, Noise, OneOf, Pool, Scene, Step
+from .steps import Babble, BandLimit, Clip, Codec, Noise, OneOf, PacketLoss, Pool, Reverb, Scene, Step
 
 _STEPS = TypeAdapter(tuple[Step, ...])
 
@@ -35,7 +35,45 @@ TELEPHONE: tuple[Step, ...] = (
     Codec(codecs=("mulaw",)),
 )
 """A call from a noisy place: voices or coloured noise at -2 to 8 dB, then 8 kHz mu-law."""
-PRESETS: Mapping[str, tuple[Step, ...]] = {"telephone": TELEPHONE}
+
+
+def _restoration(reverb: Reverb) -> tuple[Step, ...]:
+    # A recording's own order: the room, what else sounds in it, the microphone, the line.
+    return (
+        reverb,
+        OneOf(
+            p=0.8,
+            steps=(
+                Noise(snr=(-5.0, 30.0), colors=("white", "pink", "brown", "hum")),
+                Noise(snr=(-5.0, 30.0), colors=("pink", "brown")),
+                Babble(snr=(-5.0, 30.0)),
+            ),
+        ),
+        BandLimit(p=0.25, low=(0.0, 300.0), high=(2000.0, 7000.0)),
+        Clip(p=0.2, level=(0.5, 0.83), soft=0.5),  # gains of 1.2 to 2
+        Codec(p=0.3, codecs=("mp3", "opus", "aac", "alaw", "mulaw", "gsm")),
+        OneOf(
+            p=0.15,
+            steps=(PacketLoss(rate=(0.01, 0.1)), PacketLoss(rate=(0.02, 0.1), packet_seconds=(0.1, 0.5))),
+        ),
+    )
+
+
+RESTORATION = _restoration(Reverb(p=0.35, rt60=(0.2, 0.9)))
+"""What restorers are trained on: the ranges of Miipher-2's open relatives (Open-Miipher-2, Sidon), joined.
+
+SNR -5 to 30 dB, RT60 0.2 to 0.9 s, band limits of 2 to 7 kHz, clipping by gains of 1.2 to 2 (half soft),
+codecs (no AMR-WB and no Vorbis: no encoder of them is here), lost packets of 20 ms and holes of 0.1 to 0.5 s.
+Noise is made, not recorded: add your own with `{kind: noise, files: [...]}`. Babble needs other utterances.
+The share of clips left clean is `data.clean`."""
+RESTORATION_ROOMS = _restoration(Reverb(p=0.35, rt60=(0.2, 0.9), rooms="simulated"))
+"""The same in simulated rooms; needs pyroomacoustics."""
+
+PRESETS: Mapping[str, tuple[Step, ...]] = {
+    "telephone": TELEPHONE,
+    "restoration": RESTORATION,
+    "restoration_rooms": RESTORATION_ROOMS,
+}
 
 
 def parse(steps: str | Sequence[str | Mapping[str, Any]]) -> tuple[Step, ...]:

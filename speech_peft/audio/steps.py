@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from scipy.signal import fftconvolve
 
 from ..errors import ConfigError
-from . import codec, io
+from . import codec, io, rooms
 from .io import Samples
 from .manifest import recordings
 
@@ -24,6 +24,12 @@ Pool = Callable[[Generator], Samples]
 def _ordered(span: tuple[float, float]) -> tuple[float, float]:
     if span[0] > span[1]:
         raise ValueError(f"the low end comes first, got {list(span)}")
+    return span
+
+
+def _positive(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] <= 0:
+        raise ValueError(f"must be above 0, got {list(span)}")
     return span
 
 
@@ -113,33 +119,43 @@ class BandLimit(_Step):
 
 
 class Clip(_Step):
-    """Flat tops: everything above a share of the peak is cut off."""
+    """Flat tops: everything above a share of the peak is cut off, or bent towards it."""
 
     kind: Literal["clip"] = "clip"
     level: Span = (0.1, 0.6)
+    soft: Share = 0.0
+    """How often it is bent (tanh) and not cut."""
 
     def apply(self, x: Samples, scene: Scene) -> Result:
         level = scene.uniform(self.level)
         top = level * float(np.abs(x).max())
+        if self.soft and top and scene.generator.random() < self.soft:
+            return (top * np.tanh(x / top)).astype(np.float32), {"level": level, "shape": "soft"}
         return np.clip(x, -top, top), {"level": level}
 
 
 class Reverb(_Step):
-    """A room: the direct sound, then noise that decays by 60 dB in `rt60` seconds; or measured responses."""
+    """A room (`audio/rooms.py`) whose sound decays by 60 dB in `rt60` seconds; or measured responses."""
 
     kind: Literal["reverb"] = "reverb"
     rt60: Span = (0.2, 0.8)
-    direct: Span = (0.0, 12.0)  # dB of the direct sound over all that follows
-    files: tuple[str, ...] = ()
+    rooms: Literal["synthetic", "simulated"] = "synthetic"
+    """Noise that decays; or one of 500 shoeboxes, for which pyroomacoustics must be installed."""
+    direct: Span = (0.0, 12.0)  # synthetic: dB of the direct sound over all that follows
+    files: tuple[str, ...] = ()  # measured responses, or folders of them; given, they replace the rooms
 
     def apply(self, x: Samples, scene: Scene) -> Result:
         if self.files:
             path = scene.choice(_files(self.files))
             response = io.load(path, scene.sample_rate).samples
             drawn: dict[str, Any] = {"file": str(path)}
+        elif self.rooms == "simulated":
+            number = int(scene.generator.integers(rooms.ROOMS))
+            response, about = rooms.simulated(number, self.rt60, scene.sample_rate)
+            drawn = {"room": number, **about}
         else:
             drawn = {"rt60": scene.uniform(self.rt60), "direct": scene.uniform(self.direct)}
-            response = _room(drawn["rt60"], drawn["direct"], scene)
+            response = rooms.synthetic(drawn["rt60"], drawn["direct"], scene.sample_rate, scene.generator)
         response = response[np.abs(response).argmax() :]  # what comes before the direct sound is travel time
         response = response / response[0]
         return fftconvolve(x, response)[: len(x)].astype(np.float32), drawn
@@ -182,12 +198,18 @@ class PacketLoss(_Step):
 
     kind: Literal["packet_loss"] = "packet_loss"
     rate: Span = (0.01, 0.1)
-    packet_seconds: Annotated[float, Field(gt=0)] = 0.02
+    packet_seconds: Annotated[Span, AfterValidator(_positive)] = (0.02, 0.02)
 
     def apply(self, x: Samples, scene: Scene) -> Result:
-        rate, size = scene.uniform(self.rate), max(1, round(self.packet_seconds * scene.sample_rate))
+        rate, (low, high) = scene.uniform(self.rate), self.packet_seconds
+        # One length draws nothing, so that what else this step draws stays as it was with older recipes.
+        seconds = low if low == high else scene.uniform(self.packet_seconds)
+        size = max(1, round(seconds * scene.sample_rate))
         arrived = scene.generator.random(-(-len(x) // size)) >= rate
-        return x * np.repeat(arrived, size)[: len(x)].astype(np.float32), {"rate": rate}
+        return x * np.repeat(arrived, size)[: len(x)].astype(np.float32), {
+            "rate": rate,
+            "packet_seconds": seconds,
+        }
 
 
 class OneOf(_Step):
@@ -257,16 +279,6 @@ def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples
     rise = np.clip((frequency - 0.8 * low) / max(0.4 * low, 1e-6), 0, 1)  # half way up at `low`
     fall = np.clip((1.05 * high - frequency) / (0.1 * high), 0, 1)  # half way down at `high`
     return np.fft.irfft(np.fft.rfft(x, size) * rise * fall, size)[: len(x)].astype(np.float32)
-
-
-def _room(rt60: float, direct: float, scene: Scene) -> Samples:
-    time = np.arange(max(2, round(rt60 * scene.sample_rate))) / scene.sample_rate
-    tail = scene.generator.standard_normal(len(time)) * 10 ** (-3 * time / max(rt60, 1e-3))
-    tail[time < 0.002] = 0.0  # the nearest wall
-    energy = float(np.square(tail).sum())
-    tail *= np.sqrt(10 ** (-direct / 10) / energy) if energy else 0.0
-    tail[0] = 1.0
-    return tail.astype(np.float32)
 
 
 @lru_cache(maxsize=64)

@@ -1,10 +1,12 @@
 """Degradations keep length and alignment, and depend on (seed, id, epoch) alone."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from speech_peft.audio import codec, io
-from speech_peft.audio.degrade import TELEPHONE, Degrader, parse
+from speech_peft.audio import codec, io, rooms
+from speech_peft.audio.degrade import PRESETS, TELEPHONE, Degrader, parse
 from speech_peft.audio.steps import (
     Babble,
     BandLimit,
@@ -147,3 +149,59 @@ def test_preset_stands_for_its_steps():
 def test_babble_without_a_pool_says_so():
     with pytest.raises(ConfigError, match="pool"):
         Degrader((Babble(),))(speechlike(0), RATE, id="a")
+
+
+def test_holes_are_as_long_as_asked_for():
+    tone = np.ones(20 * RATE, np.float32)
+    step = PacketLoss(rate=(0.3, 0.3), packet_seconds=(0.1, 0.5))
+    degraded = Degrader((step,))(tone, RATE, id="a")
+    size = round(degraded.applied[0]["packet_seconds"] * RATE)
+    edges = np.flatnonzero(np.diff(np.concatenate([[1.0], degraded.samples, [1.0]])))
+    lengths = edges[1::2] - edges[::2]
+    assert 0.1 * RATE <= size <= 0.5 * RATE
+    assert set(lengths[:-1] % size) == {0}
+
+
+def test_soft_clipping_bends_and_stays_below_the_same_top():
+    clean = speechlike(0)
+    hard, soft = (
+        Degrader((Clip(level=(0.5, 0.5), soft=share),))(clean, RATE, id="a").samples for share in (0.0, 1.0)
+    )
+    top = np.abs(hard).max()
+    assert (np.abs(hard) == top).sum() > 10 * (np.abs(soft) > 0.999 * top).sum()
+    assert np.abs(soft).max() <= top
+
+
+@pytest.mark.parametrize("name", ["telephone", "restoration"])
+def test_a_preset_keeps_length_and_does_something(name):
+    clean = speechlike(0, 1.0)
+    degrader = Degrader(PRESETS[name], seed=1)
+    clips = [degrader(clean, RATE, id="a", epoch=epoch, pool=pool) for epoch in range(6)]
+    assert all(len(clip.samples) == len(clean) and np.isfinite(clip.samples).all() for clip in clips)
+    assert len({clip.samples.tobytes() for clip in clips}) == 6
+
+
+def test_restoration_draws_from_the_published_ranges():
+    steps = {step.kind: step for step in PRESETS["restoration"]}
+    assert steps["reverb"].rt60 == (0.2, 0.9)
+    noises = [one for step in PRESETS["restoration"] if step.kind == "one_of" for one in step.steps]
+    assert {one.snr for one in noises if one.kind in ("noise", "babble")} == {(-5.0, 30.0)}
+    assert {"band_limit", "clip", "codec"} <= steps.keys()
+    assert "packet_loss" in {one.kind for one in noises}
+
+
+def test_simulated_rooms_without_their_package_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        rooms.simulated.__wrapped__(3, (0.3, 0.3), RATE)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_simulated_room_decays_as_asked_and_starts_at_once():
+    package = pytest.importorskip("pyroomacoustics", reason="the extra `restore` is not installed")
+    for number, rt60 in ((0, 0.3), (1, 0.7)):
+        response, about = rooms.simulated(number, (rt60, rt60), RATE)
+        assert about["rt60"] == rt60
+        assert response[0] == np.abs(response).max() == 1
+        measured = package.experimental.measure_rt60(response, fs=RATE, decay_db=30)
+        assert measured == pytest.approx(rt60, rel=0.4)
