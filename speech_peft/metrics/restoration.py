@@ -1,0 +1,300 @@
+"""How well speech was restored: figures of one recording, each from a metric that says what it needs.
+
+| metric | figures |
+| --- | --- |
+| `dnsmos` | DNSMOS P.835: how good speech, background and the whole sound, 1 to 5 |
+| `speaker` | cosine of speaker embeddings: with the clean reference, and with the input |
+| `estoi` | extended short-time objective intelligibility |
+| `si_sdr` | scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv:1811.02508) |
+| `lsd` | log-spectral distance |
+| `loudness` | ITU-R BS.1770, and how far it lies from the input's |
+| `clipping`, `length` | what a restorer must not do |
+| `pesq` | ITU-T P.862.2, only when asked for: its licence |
+| `wer`, `rtf` | of a whole run: `infer/restoration_benchmark.py` measures them |
+
+No figure without a reference is to be trusted alone: DNSMOS goes up where words go wrong. A metric whose
+package is missing, or which a recording does not suit, gives no figure but the reason.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import soxr
+
+from ..audio.io import Samples
+from ..errors import ConfigError, did_you_mean
+from .loudness import loudness
+
+INSTALL = "pip install 'speech_peft[restore]'"
+Better = Literal["higher", "lower", "near"]
+"""`near`: the nearer to 0 the better."""
+
+
+class NotMeasured(Exception):
+    """Why a metric has no figure for a recording."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Samples and their rate."""
+
+    samples: Samples
+    sample_rate: int
+
+    def at(self, sample_rate: int) -> Samples:
+        """The samples at another rate."""
+        if sample_rate == self.sample_rate:
+            return self.samples
+        return np.asarray(soxr.resample(self.samples, self.sample_rate, sample_rate), np.float32)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a system made of a recording, the recording, and what it should have been where that is known."""
+
+    output: Sound
+    input: Sound
+    reference: Sound | None = None
+
+    def against_reference(self, sample_rate: int | None = None) -> tuple[Samples, Samples, int]:
+        """Reference and output at one rate (None: the reference's), cut to the shorter; and the rate."""
+        if self.reference is None:
+            raise NotMeasured("there is no clean reference")
+        rate = sample_rate or self.reference.sample_rate
+        clean, output = self.reference.at(rate), self.output.at(rate)
+        samples = min(len(clean), len(output))
+        if not samples or not clean.any():
+            raise NotMeasured("the reference is silent or empty")
+        return clean[:samples], output[:samples], rate
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a metric."""
+
+    title: str
+    unit: str
+    better: Better | None
+    """None: neither way is better by itself."""
+
+
+class Metric(ABC):
+    """Figures of one recording, and what they rest on."""
+
+    name: ClassVar[str]
+    figures: ClassVar[Mapping[str, Figure]]
+    sample_rate: ClassVar[int | None] = None
+    """Hz that it listens at; None: the recording's own."""
+    needs: ClassVar[Literal["output", "input", "reference", "text"]] = "output"
+    """What it needs besides what the system made."""
+    package: ClassVar[str] = ""
+    """The module it is measured with; "" where that is our own code."""
+    licence: ClassVar[str] = "Apache-2.0 (this package)"
+    weights: ClassVar[str] = "none"
+    notice: ClassVar[str] = ""
+    """What whoever uses it must know."""
+    opt_in: ClassVar[bool] = False
+    """Only when it is named."""
+
+    def unavailable(self) -> str | None:
+        """Why it is not to be had here; None where it is."""
+        if self.package and find_spec(self.package) is None:
+            return f"the package {self.package} is not installed: {INSTALL}"
+        return None
+
+    @abstractmethod
+    def measure(self, heard: Heard) -> dict[str, float]:
+        """The figures, those that can be had; raises NotMeasured with the reason where none can."""
+
+    @classmethod
+    def declaration(cls) -> dict[str, Any]:
+        """All of the above as plain data, for `scores.json` and the report."""
+        return {
+            "figures": {name: vars(figure) for name, figure in cls.figures.items()},
+            "sample_rate": cls.sample_rate,
+            "needs": cls.needs,
+            "package": cls.package,
+            "licence": cls.licence,
+            "weights": cls.weights,
+            "notice": cls.notice,
+        }
+
+
+class SiSdr(Metric):
+    """How much of the output is the reference at some gain, over all that is not."""
+
+    name = "si_sdr"
+    figures: ClassVar = {"si_sdr": Figure("SI-SDR", "dB", "higher")}
+    sample_rate = 16_000
+    needs = "reference"
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        clean, output, _ = heard.against_reference(self.sample_rate)
+        clean, output = (np.asarray(x, np.float64) - x.mean(dtype=np.float64) for x in (clean, output))
+        target = clean * (output @ clean / max(float(clean @ clean), 1e-20))
+        rest = output - target
+        power, left = float(target @ target), float(rest @ rest)
+        if power <= 1e-20:
+            raise NotMeasured("the output holds nothing of the reference")
+        return {"si_sdr": 10 * math.log10(power / max(left, 1e-12 * power))}  # at most 120 dB
+
+
+class LogSpectralDistance(Metric):
+    """Mean over frames of the root mean squared difference of log10 power spectra; 43 ms windows."""
+
+    name = "lsd"
+    figures: ClassVar = {"lsd": Figure("LSD", "log10 power", "lower")}
+    needs = "reference"  # at whose rate: what a narrow band lacks counts
+    _WINDOW, _HOP = 2048 / 48_000, 512 / 48_000  # seconds: the usual 2048 and 512 at 48 kHz
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        clean, output, rate = heard.against_reference()
+        size, hop = round(self._WINDOW * rate), round(self._HOP * rate)
+        of_clean, of_output = (_log_power(x, size, hop) for x in (clean, output))
+        return {"lsd": float(np.sqrt(np.square(of_clean - of_output).mean(axis=1)).mean())}
+
+
+class Loudness(Metric):
+    """A restorer keeps the level that it was given."""
+
+    name = "loudness"
+    figures: ClassVar = {
+        "loudness": Figure("loudness", "LUFS", None),
+        "loudness_change": Figure("level change", "LU", "near"),
+    }
+    needs = "input"
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        after, before = (loudness(one.samples, one.sample_rate) for one in (heard.output, heard.input))
+        if after is None:
+            raise NotMeasured("the output is silent" + ("" if before is None else ", the input is not"))
+        return {"loudness": after} | ({} if before is None else {"loudness_change": after - before})
+
+
+class Clipping(Metric):
+    """Samples at full scale, or three and more in a row flat at the peak."""
+
+    name = "clipping"
+    figures: ClassVar = {"clipped": Figure("clipped samples", "%", "lower")}
+    _FULL, _FLAT, _RUN = 0.999, 1e-5, 3
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        level = np.abs(heard.output.samples)
+        if not level.any():
+            return {"clipped": 0.0}
+        top = level >= float(level.max()) * (1 - self._FLAT)
+        # A run is found by its middle: of `_RUN` neighbours all are at the top, and each of them counts.
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], top.astype(np.int8), [0]])))
+        runs = edges.reshape(-1, 2)
+        flat = int(sum(end - start for start, end in runs if end - start >= self._RUN))
+        return {"clipped": 100 * max(flat, int((level >= self._FULL).sum())) / len(level)}
+
+
+class LengthError(Metric):
+    """Samples that came out too many, or (negative) are missing, counted at the output's rate."""
+
+    name = "length"
+    figures: ClassVar = {"length_error": Figure("length error", "samples", "near")}
+    needs = "input"
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        wanted = heard.input.seconds * heard.output.sample_rate
+        # Half a sample of rounding belongs to the change of rate, not to the restorer.
+        error = len(heard.output.samples) - wanted
+        return {"length_error": float(math.trunc(error) if abs(error) < 1 else round(error))}
+
+
+class OfRun(Metric):
+    """A figure of a whole run, measured where the run is made; declared here with the others."""
+
+    def measure(self, heard: Heard) -> dict[str, float]:
+        raise NotMeasured("measured over a whole run")
+
+
+class WordErrors(OfRun):
+    """Words that an unadapted Whisper hears, of the output over those of the input: 1 is no harm done."""
+
+    name = "wer"
+    figures: ClassVar = {
+        "wer": Figure("WER", "%", "lower"),
+        "wer_ratio": Figure("WER ratio", "output / input", "lower"),
+    }
+    sample_rate = 16_000
+    needs = "text"
+    licence = "the judge's (Whisper: MIT)"
+    weights = "the judge's, named in the run's config"
+
+
+class RealTimeFactor(OfRun):
+    """Seconds of work per second of audio; loading the model does not count."""
+
+    name = "rtf"
+    figures: ClassVar = {"rtf": Figure("RTF", "s/s", "lower")}
+
+
+@cache
+def known() -> dict[str, Metric]:
+    """Every metric by its name, in the order of a report."""
+    from .restoration_packages import Dnsmos, Estoi, Pesq, SpeakerSimilarity
+
+    classes: tuple[type[Metric], ...] = (
+        *(Dnsmos, SpeakerSimilarity, Estoi, SiSdr, LogSpectralDistance, WordErrors),
+        *(Loudness, Clipping, LengthError, RealTimeFactor, Pesq),
+    )
+    return {metric.name: metric() for metric in classes}
+
+
+def chosen(names: str | Iterable[str] = "default") -> list[Metric]:
+    """Metrics by name; `default` stands for all that need not be asked for.
+
+    >>> [metric.name for metric in chosen("si_sdr,lsd")]
+    ['si_sdr', 'lsd']
+    """
+    wanted: list[str] = []
+    for name in names.split(",") if isinstance(names, str) else names:
+        if name == "default":
+            wanted += [metric.name for metric in known().values() if not metric.opt_in]
+        elif name in known():
+            wanted.append(name)
+        else:
+            raise ConfigError(f"no metric is called {name!r}. {did_you_mean(name, [*known(), 'default'])}")
+    return [known()[name] for name in dict.fromkeys(wanted)]
+
+
+def measure(metrics: Sequence[Metric], heard: Heard) -> tuple[dict[str, float], dict[str, str]]:
+    """All figures that can be had of a recording, and by metric why others cannot."""
+    figures: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for metric in metrics:
+        if isinstance(metric, OfRun):
+            continue
+        if (why := metric.unavailable()) is not None:
+            reasons[metric.name] = why
+            continue
+        try:
+            found = metric.measure(heard)
+        except NotMeasured as error:
+            reasons[metric.name] = str(error)
+        except Exception as error:  # another's package on a sound it did not expect: a row, not the run's end
+            reasons[metric.name] = f"{type(error).__name__}: {error}"
+        else:
+            figures |= {name: value for name, value in found.items() if math.isfinite(value)}
+    return figures, reasons
+
+
+def _log_power(samples: Samples, size: int, hop: int) -> np.ndarray:
+    """`(frames, bins)` of log10 power."""
+    samples = np.pad(samples, (0, max(0, size - len(samples))))
+    starts = np.arange(0, len(samples) - size + 1, hop)
+    frames = samples[starts[:, None] + np.arange(size)] * np.hanning(size)
+    return np.log10(np.maximum(np.square(np.abs(np.fft.rfft(frames))), 1e-8))
