@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("transcribe", "audio files and folders to text, subtitles or JSON"),
     "classify": ("classify", "audio files and folders to labels, with times in long recordings"),
     "prepare": ("prepare", "a corpus on disk to manifests"),
+    "data": ("data_cli", "look at what a recipe trains on"),
     "sweep": ("sweep", "methods x seeds x folds of one recipe, in one table"),
     "bench": ("bench", "measure a system and write a report"),
     "adapter": ("adapters_cli", "show, compare, merge and convert adapter folders"),

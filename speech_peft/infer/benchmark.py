@@ -163,7 +163,7 @@ def degraded(rows: Sequence[Row], steps: Sequence[Any], seed: int, folder: Path)
     from ..audio.degrade import Degrader
 
     degrader = Degrader(steps, seed)
-    return [_degraded(row, degrader, _Others(rows, at), folder) for at, row in enumerate(rows)]
+    return [_degraded(row, degrader, Others(rows, at), folder) for at, row in enumerate(rows)]
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
-class _Others:
+class Others:
     """The other utterances of the manifest, as voices of babble: `others(generator)` draws one."""
 
     def __init__(self, rows: Sequence[Row], own: int):
@@ -234,23 +234,23 @@ def _cut(row: Row, folder: Path) -> Row:
         clip = io.load(row.audio, None, row.start, row.duration)
     except AudioError:
         return row  # the transcriber meets the same file and says so in its own row
-    target = _own_file(row, folder)
+    target = own_file(row, folder)
     io.save(target, clip.samples, clip.sample_rate)
     return replace(row, audio=target, start=0.0)
 
 
-def _degraded(row: Row, degrader: "Degrader", others: _Others, folder: Path) -> Row:
+def _degraded(row: Row, degrader: "Degrader", others: Others, folder: Path) -> Row:
     try:
         clip = io.load(row.audio, SAMPLE_RATE, row.start, row.duration)
     except AudioError:
         return row  # as above
     result = degrader(clip.samples, SAMPLE_RATE, id=row.id, pool=others)
-    target = _own_file(row, folder)
+    target = own_file(row, folder)
     io.save(target, result.samples, SAMPLE_RATE, "FLOAT")  # louder than full scale is not cut off
     return replace(row, audio=target, start=0.0, duration=clip.seconds)
 
 
-def _own_file(row: Row, folder: Path) -> Path:
+def own_file(row: Row, folder: Path) -> Path:
     """A name that a person recognises and no other row has."""
     readable = re.sub(r"[^\w.-]+", "_", row.id)[-60:]
     return folder / f"{readable}-{hashlib.sha256(row.id.encode()).hexdigest()[:8]}.wav"
