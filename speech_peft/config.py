@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import yaml
 from pydantic import Field, model_validator
 
-from .dotted import leaves, override, validate
+from . import stages
+from .dotted import leaves, validate
 from .errors import ConfigError, did_you_mean
 from .parts import AsrConfig as AsrConfig
 from .parts import BackboneConfig as BackboneConfig
 from .parts import CacheConfig as CacheConfig
 from .parts import ClassifyConfig as ClassifyConfig
 from .parts import DataConfig as DataConfig
+from .parts import FeatureLosses as FeatureLosses
 from .parts import OptimConfig as OptimConfig
 from .parts import Part as Part
+from .parts import RestoreConfig as RestoreConfig
 from .parts import SpecAugmentConfig as SpecAugmentConfig
 from .parts import TrainerConfig as TrainerConfig
+from .parts import WaveformLosses as WaveformLosses
 
 if TYPE_CHECKING:
     from .audio.degrade import Degrader
@@ -45,7 +49,7 @@ class Recipe(Part):
     """Adapters applied, in order; by default all."""
     train: tuple[str, ...] = ()
     """Adapters trained; by default those that are not `from` somewhere."""
-    task: Annotated[AsrConfig | ClassifyConfig, Field(discriminator="name")]
+    task: Annotated[AsrConfig | ClassifyConfig | RestoreConfig, Field(discriminator="name")]
     data: DataConfig
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
@@ -60,7 +64,7 @@ class Recipe(Part):
         adapters: dict[str, Any] = tree["adapters"]
         new = [name for name, fields in adapters.items() if "from" not in (fields or ())]
         tree = {**tree, "active": tree.get("active") or list(adapters), "train": tree.get("train") or new}
-        return _heard_as_long_as_it_is(_split_by_column(tree))
+        return _heard_as_long_as_it_is(_layer_in_both_places(_split_by_column(tree)))
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -75,13 +79,15 @@ class Recipe(Part):
                     raise ValueError(
                         f"{key}: no adapter is called {name!r}. {did_you_mean(name, self.adapters)}"
                     )
-        if not self.train:
+        if not self.train and not self._trains_a_decoder:
             raise ValueError("train: nothing to train; name at least one adapter")
         if idle := set(self.train) - set(self.active):
             raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
         if self.data.cache and (why := self._uncacheable()):
             raise ValueError(f"data.cache: {why}, or drop data.cache")
         self._of_one_task_only()
+        if isinstance(self.task, RestoreConfig):
+            _restores(self, self.task)
         if self.backbone.train and self.trainer.precision == "bf16-true":
             raise ValueError(
                 "trainer.precision: in bf16-true the encoder's weights lose the small steps of fine-tuning; "
@@ -97,6 +103,8 @@ class Recipe(Part):
     def _uncacheable(self) -> str | None:
         """Why no prefix cache would be exact, and what to change."""
         data, task = self.data, self.task
+        if isinstance(task, RestoreConfig):
+            return "task.name=restore hears each clip twice, clean and degraded: set it to null"
         if data.degrade and not data.variants:
             return (
                 "on-the-fly degradation gives every epoch new audio, which no cache can hold. "
@@ -112,6 +120,11 @@ class Recipe(Part):
         if isinstance(task, ClassifyConfig) and task.layer == "mix":
             return "task.layer=mix reads every block, and the cache keeps one: name one layer"
         return None
+
+    @property
+    def _trains_a_decoder(self) -> bool:
+        """Whether there is something to learn without any adapter."""
+        return isinstance(self.task, RestoreConfig) and self.task.stage == "finetune"
 
     def _of_one_task_only(self) -> None:
         data = self.data
@@ -131,6 +144,44 @@ class Recipe(Part):
                     )
 
 
+def _restores(recipe: Recipe, task: RestoreConfig) -> None:
+    """Raises ValueError where the stages of restoration are mixed up."""
+    if recipe.backbone.train:
+        raise ValueError(
+            "backbone.train: restoration is measured against the frozen encoder; set it to false"
+        )
+    if task.stage == "features":
+        if task.decoder or task.discriminators:
+            raise ValueError(
+                "task.decoder: stage=features makes no waveform; leave it and discriminators out"
+            )
+        return
+    if not task.decoder or ("name" in task.decoder) == ("from" in task.decoder):
+        raise ValueError(
+            f"task.decoder: stage={task.stage} needs either {{name: mask, ...}} or {{from: FOLDER}}"
+        )
+    if "from" in task.decoder and len(task.decoder) > 1:
+        raise ValueError("task.decoder: a saved decoder has its own settings; give `from` alone")
+    silent = [name for name, fields in recipe.adapters.items() if fields.get("method") != "none"]
+    if task.stage == "decoder" and silent:
+        raise ValueError(
+            f"adapters.{silent[0]}: stage=decoder hears clean speech through the bare encoder, so that no "
+            "adapter would run; give adapters: {decoder: {method: none}}"
+        )
+
+
+def _layer_in_both_places(tree: dict[str, Any]) -> dict[str, Any]:
+    """`task.layer` of a restorer is `backbone.layer`; either may be given."""
+    backbone, task = tree.get("backbone"), tree.get("task")
+    if not isinstance(backbone, dict) or not isinstance(task, dict) or task.get("name") != "restore":
+        return tree
+    run, read = backbone.get("layer"), task.get("layer")
+    if run and read and run != read:
+        raise ValueError(f"task.layer: the states of block {read} are wanted, and backbone.layer is {run}")
+    layer = {"layer": run or read} if run or read else {}
+    return {**tree, "backbone": {**backbone, **layer}, "task": {**task, **layer}}
+
+
 def _split_by_column(tree: dict[str, Any]) -> dict[str, Any]:
     """With `valid_where` and no manifest of its own, validation takes its rows from the training manifest."""
     data = tree.get("data")
@@ -143,9 +194,9 @@ def _split_by_column(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _heard_as_long_as_it_is(tree: dict[str, Any]) -> dict[str, Any]:
-    """Classification hears clips at their own length, unless the recipe says otherwise."""
+    """All but recognition hears clips at their own length, unless the recipe says otherwise."""
     backbone, task = tree.get("backbone"), tree.get("task")
-    if not isinstance(backbone, dict) or not isinstance(task, dict) or task.get("name") != "classify":
+    if not isinstance(backbone, dict) or not isinstance(task, dict) or task.get("name") == "asr":
         return tree
     fields = cast("dict[str, Any]", backbone)
     if fields.get("name") not in ("whisper", "ast") or fields.get("context"):
@@ -172,17 +223,37 @@ def find(recipe: str) -> Path:
 
 
 def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The validated recipe; every problem of one kind is reported at once, each by its dotted key."""
-    path = find(recipe)
+    """The validated recipe; every problem of one kind is reported at once, each by its dotted key.
+
+    Of a recipe with stages it is one of them: `restore/whisper_mask:features`.
+    """
+    every = read_stages(recipe, overrides)
+    if len(every) > 1:
+        raise ConfigError(
+            f"{recipe} has the stages {', '.join(every)}; name one of them: {recipe}:{next(iter(every))}"
+        )
+    return next(iter(every.values()))
+
+
+def read_stages(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
+    """The validated recipes of all stages, in the order in which they run; '' names the only one."""
+    whole = Path(recipe).is_file() or ":" not in recipe
+    name, _, wanted = (recipe, "", "") if whole else recipe.rpartition(":")
+    path = find(name)
     try:
         loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(loaded).__name__}")
-    tree = cast("dict[str, Any]", loaded)
-    for given in overrides:
-        override(tree, given)
+    trees = stages.split(cast("dict[str, Any]", loaded), overrides)
+    if wanted and wanted not in trees:
+        raise ConfigError(f"{name} has no stage {wanted!r}. {did_you_mean(wanted, filter(None, trees))}")
+    return {stage: _checked(tree) for stage, tree in trees.items() if wanted in ("", stage)}
+
+
+def _checked(tree: dict[str, Any]) -> Recipe:
+    """A recipe with nothing left to be given, whose manifests are there."""
     if unset := [key for key, value in leaves(tree) if value == REQUIRED]:
         raise ConfigError("\n".join(f"{key}: required; give it as {key}=VALUE" for key in unset))
     result = validate(Recipe, tree)
@@ -207,6 +278,20 @@ def methods_of(recipe: Recipe) -> dict[str, Method]:
             rest = {key: value for key, value in fields.items() if key != "method"}
             methods[name] = validate(method, rest, f"adapters.{name}")
     return methods
+
+
+def check_decoder(recipe: Recipe) -> None:
+    """Validates the fields of a waveform decoder that starts from scratch."""
+    from .registry import DECODERS
+
+    task = recipe.task
+    if not isinstance(task, RestoreConfig) or not task.decoder or "name" not in task.decoder:
+        return
+    try:
+        settings = DECODERS[task.decoder["name"]]
+    except ConfigError as error:
+        raise ConfigError(f"task.decoder.name: {error}") from None
+    validate(settings, {key: value for key, value in task.decoder.items() if key != "name"}, "task.decoder")
 
 
 def degrader_of(recipe: Recipe) -> Degrader | None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -70,6 +71,67 @@ class ClassifyConfig(Part):
     """The classes in their order; by default the sorted labels of the training clips."""
     score: Literal["accuracy", "macro_f1"] = "accuracy"
     """What the best checkpoint is best at; with `multi_label` always macro-F1."""
+
+
+class FeatureLosses(Part):
+    """How far cleaned states are from the clean ones; the weights of Miipher-2 are 1 each."""
+
+    l1: NotNegative = 1.0
+    l2: NotNegative = 1.0
+    """Squared."""
+    convergence: NotNegative = 1.0
+    """|made - clean| / |clean| of each clip."""
+
+
+class WaveformLosses(Part):
+    """How far a waveform is from the clean one: the weights of its losses."""
+
+    convergence: NotNegative = 2.5
+    log_magnitude: NotNegative = 2.5
+    """Both of spectra at several resolutions."""
+    mel: NotNegative = 0.0
+    compressed: NotNegative = 0.0
+    """The compressed complex spectrum, which minds phase."""
+    sdr: NotNegative = 0.0
+    """Noise over speech, in tens of dB; nothing is gained below -30 dB."""
+    adversarial: NotNegative = 1.0
+    """With `discriminators`, like the next one."""
+    matching: NotNegative = 10.0
+
+
+class DiscriminatorConfig(Part):
+    """Judges that learn to tell what is made from what was recorded; they are not saved."""
+
+    scales: PositiveInt = 3
+    periods: tuple[PositiveInt, ...] = (2, 3, 5, 7, 11, 13, 17, 19)
+    scale_channels: PositiveInt = 16
+    period_channels: PositiveInt = 64
+    lr_times: Positive = 2.0
+    """Their learning rate, by that of the recipe."""
+    start: Annotated[int, Field(ge=0)] = 0
+    """Steps in which they only watch."""
+
+
+class RestoreConfig(Part):
+    """Degraded speech to clean speech, in the three stages of Miipher-2."""
+
+    name: Literal["restore"]
+    stage: Literal["features", "decoder", "finetune"]
+    """Adapters that clean states; a decoder of clean states; that decoder on cleaned states."""
+    layer: PositiveInt | None = None
+    """The block whose states are cleaned and decoded; the same as `backbone.layer`."""
+    decoder: dict[str, Any] | None = None
+    """`{name: mask, **fields}`, or `{from: FOLDER}` to go on with the decoder of a saved adapter."""
+    features: FeatureLosses = FeatureLosses()
+    feature_weight: NotNegative = 1.0
+    """Of the states' loss beside the waveform's, where `finetune` trains adapters too."""
+    waveform: WaveformLosses = WaveformLosses()
+    crop_seconds: Positive | None = None
+    """Decode only so much of each training clip; the encoder hears it whole."""
+    discriminators: DiscriminatorConfig | None = None
+    peak_db: tuple[float, float] | None = (-30.0, -10.0)
+    """Clean clips get a peak drawn from here before they are degraded: noise then never clips, and what is
+    wanted is as loud as the speech in what is heard. Null keeps them as recorded."""
 
 
 class SpecAugmentConfig(Part):

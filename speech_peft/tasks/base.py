@@ -89,6 +89,11 @@ class Task(L.LightningModule, ABC):
         """What rebuilds the heads at inference; written into adapter.json."""
         return {}
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The adapters that are saved, each with the heads."""
+        return self.recipe.train
+
     def encode(self, batch: Batch) -> Encoded:
         """Encoder states of a batch, through the prefix cache when there is one."""
         if self.cache is not None:

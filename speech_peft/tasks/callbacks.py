@@ -117,10 +117,10 @@ class SaveAdapter(Callback):
             self.write(trainer, task)
 
     def write(self, trainer: L.Trainer, task: Task) -> None:
-        self.folders = [self.out / name for name in task.recipe.train]
+        self.folders = [self.out / name for name in task.written]
         if not trainer.is_global_zero:
             return
-        for name, folder in zip(task.recipe.train, self.folders, strict=True):
+        for name, folder in zip(task.written, self.folders, strict=True):
             save.write(
                 folder,
                 task.model,

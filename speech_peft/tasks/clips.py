@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ..audio import manifest
@@ -19,6 +20,7 @@ from ..audio.batch import Example, collate
 from ..audio.degrade import Degrader
 from ..errors import AudioError, ConfigError
 from .decoded import DECODED, decode
+from .targets import Targets
 
 GRID_SAMPLES = 8000
 """Half a second at 16 kHz, the step of Whisper's `fit` context."""
@@ -42,6 +44,8 @@ class Heard:
     source: str
     """Recording, place in it and variant of its degradation: the same words mean the same samples."""
     example: Example
+    reference: np.ndarray | None = None
+    """The clean clip at the rate of a decoder's output."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,23 @@ class Batch:
     labels: list[str] = field(default_factory=list)
     """As the manifest has them: "dog", or "dog;rain" where a clip may be several things."""
     bad: tuple[Bad, ...] = ()
+    targets: Float[Tensor, "b s"] | None = None
+    """The clean clips, sample by sample beside `audio`; None where nothing is restored."""
+    references: Float[Tensor, "b n"] | None = None
+    """The clean clips at the rate of a decoder's output."""
 
     def to(self, device: torch.device, **options: Any) -> Batch:
         """The same batch on a device."""
-        return replace(
-            self, audio=self.audio.to(device, **options), lengths=self.lengths.to(device, **options)
-        )
+        held = {name: getattr(self, name) for name in ("audio", "lengths", "targets", "references")}
+        moved = {name: x.to(device, **options) for name, x in held.items() if x is not None}
+        return replace(self, **moved)
 
     def first(self, clips: int) -> Batch:
         """Only so many clips."""
         part = slice(clips)
         lists = (self.texts[part], self.sources[part], self.labels[part])
-        return Batch(self.audio[part], self.lengths[part], *lists, self.bad)
+        clean = (None if x is None else x[part] for x in (self.targets, self.references))
+        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean)
 
     @property
     def grid_samples(self) -> int:
@@ -83,6 +92,7 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
     """One batch; unreadable clips leave it and are listed."""
     heard = [clip for clip in clips if isinstance(clip, Heard)]
     whole = collate([clip.example for clip in heard])
+    references = [torch.from_numpy(clip.reference) for clip in heard if clip.reference is not None]
     return Batch(
         whole.audio,
         whole.lengths,
@@ -90,6 +100,8 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
         [clip.source for clip in heard],
         [label or "" for label in whole.labels],
         tuple(clip for clip in clips if isinstance(clip, Bad)),
+        whole.targets,
+        pad_sequence(references, batch_first=True) if references else None,
     )
 
 
@@ -100,6 +112,8 @@ class Clips(Dataset[Heard | Bad]):
         self.rows, self.sample_rate, self.degrader = rows, sample_rate, degrader
         self.cached: Callable[[str, int], bool] | None = None
         """Whether the prefix cache knows a source of this many samples: such a clip is not loaded again."""
+        self.targets: Targets | None = None
+        """What makes the clean side of each clip, for a task that restores."""
         self._kept: dict[int, np.ndarray] = {}
         self._lengths: dict[int, int] = {}
 
@@ -131,7 +145,10 @@ class Clips(Dataset[Heard | Bad]):
             silence = np.zeros(self._lengths[index], np.float32)
             return Heard(source, Example(row.id, silence, row.text, row.label))
         try:
-            samples = self.samples(index)
+            samples, clean, reference = self.samples(index), None, None
+            if self.targets is not None:
+                variant = self.degrader.variant(epoch) if self.degrader else 0
+                samples, clean, reference = self.targets.of(row, samples, variant)
             if self.degrader is not None:
                 samples = self.degrader(
                     samples, self.sample_rate, id=row.id, epoch=epoch, pool=partial(self._other, index)
@@ -139,7 +156,7 @@ class Clips(Dataset[Heard | Bad]):
         except AudioError as error:
             return Bad(row.id, error.path, error.reason)
         self._lengths[index] = len(samples)
-        return Heard(source, Example(row.id, samples, row.text, row.label))
+        return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
 
     def _source(self, place: Place) -> str:
         epoch, index = place

@@ -26,6 +26,7 @@ from . import labels
 from .bad import BadList
 from .base import Task
 from .clips import Bad, Clips, Place, gather, on_grid
+from .targets import Targets
 
 
 class Stream:
@@ -108,6 +109,12 @@ class SpeechData(L.LightningDataModule):
             self.valid_clips, self.valid_seconds = self._screen("valid", rows, heard)
         self.bad.write()
 
+    def restore(self, targets: Targets) -> None:
+        """Let every clip come with its clean side."""
+        for clips in (self.train_clips, self.valid_clips):
+            if clips is not None:
+                clips.targets = targets
+
     @property
     def texts(self) -> list[str]:
         """What is said in the training clips."""
@@ -170,7 +177,7 @@ class SpeechData(L.LightningDataModule):
         longest = min(data.max_seconds, self.backbone.max_seconds or math.inf)
         try:
             seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
-            if not row.text and not self.classify:
+            if not row.text and self.recipe.task.name == "asr":
                 raise AudioError(row.audio, "has no text")
             if not data.min_seconds <= seconds <= longest:
                 raise AudioError(
