@@ -2,6 +2,7 @@
 
     asr       transcribe a manifest with the base, with adapters, or with both, and score what they heard
     classify  classify labelled clips with adapters, or each fold of them with an adapter of its own
+    restore   restore recordings or take what was made of them, and measure it against input and clean ones
     score     score predictions that are already there, of any number of runs
     diff      what changed between two runs, what broke first
     check     exit 1 when a score is worse than a limit or than an earlier score
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bench_restore import restore
 from .cli import guarded
 from .errors import ConfigError
 
@@ -165,6 +167,9 @@ def classify(
     options = _options(slice_by, group_by, min_n, seed, ("duration",))
     publish.publish_classes(runs, out, options, _limits(rows, embed_mb))
     raise typer.Exit(_outcome(item.error for run in runs for item in run.predictions))
+
+
+app.command()(restore)
 
 
 @app.command()

@@ -1,0 +1,134 @@
+"""`python -m speech_peft.bench restore`: pairs of recordings measured, judged and made to be heard."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .infer.restoration_benchmark import Made, Settings
+
+NO_JUDGE = "none"
+
+
+def restore(
+    data: Annotated[
+        Path, typer.Option(help="Manifest or folder: degraded with target_audio, or clean for --degrade.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for scores.json, report.html and the runs.")
+    ],
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id) to run; may be repeated.")
+    ] = None,
+    restored: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of files that something made of the input; may be repeated."),
+    ] = None,
+    degrade: Annotated[
+        str | None, typer.Option(help="A preset such as restoration, or a YAML list of steps.")
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(help="Names with commas, `default` for all that need not be asked for: default,pesq"),
+    ] = "default",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of the unadapted Whisper that hears words; the embedded if not given; none."
+        ),
+    ] = None,
+    guard: Annotated[str, typer.Option(help="full, sound (without words) or off.")] = "full",
+    strength: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    steps: Annotated[int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    normalizer: Annotated[str, typer.Option(help="none, basic, whisper-en or auto.")] = "auto",
+    language: Annotated[str, typer.Option(help="Language of rows that name none, such as en.")] = "",
+    slice_by: Annotated[list[str] | None, typer.Option(help="Manifest column; may be repeated.")] = None,
+    group_by: Annotated[str, typer.Option(help="What the bootstrap draws: auto, speaker, id, ...")] = "auto",
+    min_n: Annotated[int, typer.Option(min=1, help="Slices of fewer recordings get no figure.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, --degrade and the decoder.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Recordings shown in the report.")] = 200,
+    embed_mb: Annotated[float, typer.Option(min=0, help="Megabytes of audio inside the report.")] = 14.0,
+) -> None:
+    """Measure restorers, or files that others made, against their input and the clean recordings."""
+    from .audio import manifest
+    from .bench import degradation
+    from .infer import restoration_benchmark as benchmark
+    from .metrics import restoration
+    from .metrics.normalise import normaliser
+    from .metrics.slices import Options, known_columns
+
+    normaliser(normalizer)
+    wanted = restoration.chosen(metrics)
+    for metric in wanted:
+        if metric.opt_in and metric.notice:
+            print(f"{metric.name}: {metric.notice}", file=sys.stderr)
+    if guard not in ("full", "sound", "off"):
+        raise ConfigError(f"--guard: expected full, sound or off, got {guard!r}")
+    listed = manifest.read(data)[:limit]
+    columns = tuple(dict.fromkeys(("lang", "duration", *(slice_by or ()))))
+    known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
+    steps_of = None if degrade is None else degradation(degrade)
+    settings = benchmark.Settings(device, guard, strength, steps, seed, normalizer, language)
+    recordings = benchmark.pairs(listed, steps_of, seed, out)
+    made = benchmark.untouched(recordings)
+    for name, folder in named(adapter or [], {one.name for one in made}):
+        print(f"{name}: {len(recordings)} recordings", file=sys.stderr, flush=True)
+        made.append(benchmark.restored(name, folder, recordings, out / name / "audio", settings))
+    for name, folder in named(restored or [], {one.name for one in made}):
+        made.append(benchmark.from_folder(name, Path(folder), recordings))
+    heard = None
+    if judge != NO_JUDGE and any(metric.name == "wer" for metric in wanted):
+        print("judge: hears all of it", file=sys.stderr, flush=True)
+        heard = benchmark.judge(judge, settings)([file for one in made for file in one.files.values()])
+    options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
+    raise typer.Exit(publish(made, recordings, wanted, heard, settings, options, out, (rows, embed_mb)))
+
+
+def publish(
+    made: "Sequence[Made]",
+    recordings: Sequence[Any],
+    wanted: Sequence[Any],
+    heard: Mapping[Path, str] | None,
+    settings: "Settings",
+    options: Any,
+    out: Path,
+    shown: tuple[int, float],
+) -> int:
+    """Measure, write `scores.json`, `report.html` and each run's `preds.jsonl`; the exit code."""
+    from .audio.atomic import write_text
+    from .infer import restoration_benchmark as benchmark
+    from .metrics import restoration_report, restoration_scores
+    from .metrics.page import Limits
+
+    runs = []
+    for one in made:
+        print(f"{one.name}: measured", file=sys.stderr, flush=True)
+        runs.append(benchmark.measure(one, recordings, wanted, heard, settings))
+        benchmark.save(out / one.name, runs[-1])
+    found = restoration_scores.scores(runs, wanted, options)
+    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n")
+    limits = Limits(rows=shown[0], media_bytes=int(shown[1] * 1e6))
+    write_text(out / "report.html", restoration_report.render(found, runs, out, limits=limits))
+    print(restoration_report.table(found))
+    print(out / "report.html")
+    failed = [item.error is not None for run in runs for item in run.predictions]
+    return 0 if not any(failed) else 1 if all(failed) else 3
+
+
+def named(given: Sequence[str], taken: set[str]) -> list[tuple[str, str]]:
+    """`NAME=FOLDER` or `FOLDER` as pairs; names that are taken get a number, the reserved ones too."""
+    from .infer.benchmark import free_name
+
+    found = []
+    for one in given:
+        name, equals, folder = one.partition("=")
+        found.append((free_name(name, taken), folder) if equals else (free_name(one, taken), one))
+    return found

@@ -1,0 +1,208 @@
+"""Restorers run over pairs, or what others made of them taken from folders; measured, judged, kept.
+
+    row of a manifest: audio is what is degraded, target_audio the clean one (or none)
+    with --degrade:    audio is the clean one, and what is degraded is made of it
+
+Systems: `degraded` (the input as it is), `clean` where there is one, adapters that are run, folders of files.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..audio import io
+from ..audio.atomic import write_text
+from ..audio.manifest import Row, recordings
+from ..errors import AudioError, ConfigError
+from ..metrics import restoration
+from ..metrics.normalise import normaliser
+from ..metrics.restoration import Heard, Metric, Sound
+from ..metrics.restoration_scores import CLEAN, INPUT, Restoration, Run, dumps
+from ..metrics.wer import align_words, count
+from . import benchmark
+
+Judge = Callable[[Sequence[Path]], Mapping[Path, str]]
+"""What an unadapted recogniser hears in files; those that it cannot hear are left out."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all systems of one benchmark share."""
+
+    device: str = "cpu"
+    guard: str = "full"
+    """full, sound (without words) or off."""
+    strength: float = 1.0
+    steps: int | None = None
+    seed: int = 0
+    normalizer: str = "auto"
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A system's files by id, what was said of each, and how long it took."""
+
+    name: str
+    files: Mapping[str, Path]
+    errors: Mapping[str, str]
+    reports: Mapping[str, Mapping[str, Any]]
+    times: Mapping[str, float]
+    seconds: float | None
+    config: Mapping[str, Any]
+
+
+def pairs(rows: Sequence[Row], steps: Sequence[Any] | None, seed: int, folder: Path) -> list[Row]:
+    """Rows of whole files, degraded ones as `audio` and clean ones (where known) as `target_audio`."""
+    if steps is None:
+        return benchmark.cut(rows, folder / "clips")
+    clean = benchmark.cut(rows, folder / "clips")
+    worse = benchmark.degraded(clean, steps, seed, folder / "degraded")
+    return [replace(made, target_audio=row.audio) for made, row in zip(worse, clean, strict=True)]
+
+
+def untouched(rows: Sequence[Row]) -> list[Made]:
+    """The input as it is, and the clean recordings where every row has one."""
+    found = [Made(INPUT, {row.id: row.audio for row in rows}, {}, {}, {}, None, {})]
+    clean = {row.id: row.target_audio for row in rows if row.target_audio is not None}
+    return [*found, Made(CLEAN, clean, {}, {}, {}, None, {})] if len(clean) == len(rows) else found
+
+
+def from_folder(name: str, folder: Path, rows: Sequence[Row]) -> Made:
+    """What somebody's program made: files named like the inputs, or like the ids of rows."""
+    if not folder.is_dir():
+        raise ConfigError(f"--restored {name}={folder}: there is no such folder")
+    by_stem: dict[str, list[Path]] = {}
+    for file in recordings(folder):
+        own = file.relative_to(folder).with_suffix("").as_posix()
+        for key in {own, Path(own).name}:
+            by_stem.setdefault(key, []).append(file)
+    files, errors = {}, {}
+    for row in rows:
+        found = [by_stem[key] for key in (row.id, row.audio.stem) if key in by_stem]
+        if not found:
+            errors[row.id] = f"{folder} has no file called {row.id} or {row.audio.stem}"
+        elif len(found[0]) > 1:
+            errors[row.id] = f"{folder} has several: {', '.join(map(str, found[0][:3]))}"
+        else:
+            files[row.id] = found[0][0]
+    if not files:
+        raise ConfigError(f"--restored {name}={folder}: {next(iter(errors.values()))}")
+    return Made(name, files, errors, {}, {}, None, {"folder": str(folder)})
+
+
+def open_restorer(adapter: str, settings: Settings) -> Any:
+    """The one place that knows how a restorer is made."""
+    from .guard import GuardOptions
+    from .restorer import Restorer
+
+    guard = None if settings.guard == "off" else GuardOptions("full" if settings.guard == "full" else "sound")
+    more = {"strength": settings.strength, "steps": settings.steps, "seed": settings.seed}
+    return Restorer(adapter, guard=guard, device=settings.device, subtype="FLOAT", **more)
+
+
+def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, settings: Settings) -> Made:
+    """Every row restored into `folder`; the first once before, so that nothing is loaded in the time."""
+    restorer = open_restorer(adapter, settings)
+    for _ in restorer.restore([rows[0].audio]):
+        pass
+    files: dict[str, Path] = {}
+    errors: dict[str, str] = {}
+    reports: dict[str, Mapping[str, Any]] = {}
+    times: dict[str, float] = {}
+    start = time.perf_counter()
+    for row, result in zip(rows, restorer.restore([row.audio for row in rows]), strict=True):
+        times[row.id] = result.seconds
+        if result.error is not None or result.samples is None:
+            errors[row.id] = result.error or "the restorer gave no samples"
+            continue
+        files[row.id] = benchmark.own_file(row, folder)
+        io.save(files[row.id], result.samples, result.sample_rate, "FLOAT")
+        reports[row.id] = result.report()
+    seconds = time.perf_counter() - start
+    about = getattr(restorer, "about", {})
+    config = {"adapter": adapter, "settings": asdict(settings), "guarded_seconds": seconds, "about": about}
+    # Without the guard's work, which is a choice of its own; `guarded_seconds` has all of it.
+    return Made(name, files, errors, reports, times, sum(times.values()), config)
+
+
+def measure(
+    made: Made,
+    rows: Sequence[Row],
+    metrics: Sequence[Metric],
+    heard: Mapping[Path, str] | None,
+    settings: Settings,
+) -> Run:
+    """All figures of a system; a recording that cannot be measured is a row with the reason."""
+    device = settings.device
+    found = [_measured(made, row, metrics) for row in rows]
+    if heard is not None:
+        found = [_judged(item, row, heard, settings) for item, row in zip(found, rows, strict=True)]
+    return Run(made.name, tuple(found), made.seconds, made.config, benchmark.hardware(device))
+
+
+def save(folder: Path, run: Run) -> None:
+    """`preds.jsonl` and `run.json`."""
+    write_text(folder / "preds.jsonl", dumps(run.predictions))
+    about = {"seconds": run.seconds, "config": dict(run.config), "hardware": dict(run.hardware)}
+    write_text(folder / "run.json", json.dumps(about, indent=2, default=str) + "\n")
+
+
+def judge(weights: str | None, settings: Settings) -> Judge:
+    """An unadapted Whisper, by which the words of input and output are compared."""
+
+    def hear(files: Sequence[Path]) -> dict[Path, str]:
+        system = benchmark.System("judge", None, "full", weights)
+        transcriber = benchmark.open_transcriber(system, benchmark.Settings(settings.device))
+        results = transcriber.transcribe(list(dict.fromkeys(files)))
+        return {Path(result.path): result.text for result in results if result.error is None}
+
+    return hear
+
+
+def _measured(made: Made, row: Row, metrics: Sequence[Metric]) -> Restoration:
+    file = made.files.get(row.id)
+    item = Restoration(
+        id=row.id,
+        audio_filepath="" if file is None else str(file),
+        input_filepath=str(row.audio),
+        reference_filepath=str(row.target_audio or ""),
+        duration=row.duration or 0.0,
+        time=made.times.get(row.id, 0.0),
+        lang=row.lang or "",
+        speaker=row.speaker or "",
+        restored=made.reports.get(row.id),
+        error=made.errors.get(row.id),
+        columns=dict(row.extra) | ({"label": row.label} if row.label else {}),
+    )
+    if file is None:
+        return replace(item, error=item.error or "nothing was made of it")
+    try:
+        heard = Heard(_sound(file), _sound(row.audio), _sound(row.target_audio) if row.target_audio else None)
+    except AudioError as error:
+        return replace(item, error=str(error))
+    figures, reasons = restoration.measure(metrics, heard)
+    return replace(item, duration=heard.input.seconds, figures=figures, reasons=reasons)
+
+
+def _judged(item: Restoration, row: Row, heard: Mapping[Path, str], settings: Settings) -> Restoration:
+    """With the judge's words, against the manifest's text or, without one, against its own of the clean."""
+    if row.text is not None:
+        text, source = row.text, "manifest"
+    elif row.target_audio is not None and row.target_audio in heard:
+        text, source = heard[row.target_audio], "clean"
+    else:
+        why = "no text in the manifest, and no clean recording whose words could stand for it"
+        return replace(item, reasons={**item.reasons, "wer": why})
+    said = heard.get(Path(item.audio_filepath), "") if item.audio_filepath else ""
+    rule, language = normaliser(settings.normalizer), row.lang or settings.language
+    (aligned,) = align_words([rule(text, language)], [rule(said, language)])
+    return replace(item, text=text, text_of=source, pred_text=said, words=asdict(count(aligned)))
+
+
+def _sound(path: Path) -> Sound:
+    clip = io.load(path, None)
+    return Sound(clip.samples, clip.sample_rate)

@@ -1,0 +1,178 @@
+"""`report.html` of restoration: what changed by how much, heard at one loudness, seen side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..audio import io
+from ..errors import AudioError
+from .page import Limits, Media, fill, pretty
+from .players_matched import links, side_by_side, size
+from .restoration import Sound
+from .restoration_scores import CLEAN, INPUT, Restoration, Run
+
+LEAD = (
+    "dnsmos_ovrl",
+    "estoi",
+    "si_sdr",
+    "speaker_similarity",
+    "lsd",
+    "loudness_change",
+    "clipped",
+    "length_error",
+)
+"""Columns of the first table, as far as anybody has them."""
+_SORTED_BY = ("si_sdr", "estoi", "dnsmos_ovrl", "speaker_to_input")
+
+
+def render(
+    scores: Mapping[str, Any],
+    runs: Sequence[Run],
+    folder: str | Path,
+    title: str = "Speech restoration benchmark",
+    limits: Limits | None = None,
+) -> str:
+    """The page. `folder` is where it will lie, for relative links."""
+    limits = limits or Limits()
+    rows = worst_first(runs)
+    shown = rows[: limits.rows]
+    figures = {
+        name: about for metric in scores["metrics"].values() for name, about in metric["figures"].items()
+    }
+    had = {name for run in scores["runs"].values() for name, one in run["figures"].items() if one["n"]}
+    return fill(
+        "restoration_report.html",
+        title=title,
+        scores=scores,
+        names=[run.name for run in runs],
+        figures=figures,
+        lead=[name for name in LEAD if name in had],
+        all=[name for name in figures if name in had],
+        slices=_slices(scores, [name for name in LEAD[:4] if name in had]),
+        rows=[
+            _row(row, media) for row, media in zip(shown, _players(shown, Path(folder), limits), strict=True)
+        ],
+        hidden=len(rows) - len(shown),
+        configs=[(run.name, pretty(run.config), pretty(run.hardware)) for run in runs],
+    )
+
+
+def worst_first(runs: Sequence[Run]) -> list[dict[str, Restoration]]:
+    """Recordings as `{run: restoration}`: what the last run made worse first, or could not do."""
+    table: dict[str, dict[str, Restoration]] = {}
+    for run in runs:
+        for item in run.predictions:
+            table.setdefault(item.id, {})[run.name] = item
+    return sorted(table.values(), key=gain)
+
+
+def gain(row: Mapping[str, Restoration]) -> float:
+    """How much better the last system's is than its input, by the first figure that both have."""
+    tested = [item for name, item in row.items() if name not in (INPUT, CLEAN)]
+    if not tested or INPUT not in row:
+        return 0.0
+    if tested[-1].error is not None:
+        return float("-inf")
+    before, after = row[INPUT].figures, tested[-1].figures
+    name = next((name for name in _SORTED_BY if name in before and name in after), None)
+    return after[name] - before[name] if name else 0.0
+
+
+def _players(
+    rows: Sequence[Mapping[str, Restoration]], folder: Path, limits: Limits
+) -> list[dict[str, Media]]:
+    """Side by side until the budget is spent, links afterwards."""
+    spent, shown = 0, []
+    for row in rows:
+        files = {name: item.audio_filepath for name, item in row.items() if item.audio_filepath}
+        media = links(files, folder)
+        longest = max((item.duration for item in row.values()), default=0.0)
+        if spent < limits.media_bytes and longest <= limits.clip_seconds:
+            try:
+                media = side_by_side({name: _sound(file) for name, file in files.items()})
+            except AudioError as error:
+                media = links(files, folder, f"no player: {error}")
+            if spent + size(media) > limits.media_bytes:
+                media = links(files, folder)
+        spent += size(media)
+        shown.append(media)
+    return shown
+
+
+def _sound(file: str) -> Sound:
+    clip = io.load(file, None)
+    return Sound(clip.samples, clip.sample_rate)
+
+
+def _row(row: Mapping[str, Restoration], media: Mapping[str, Media]) -> dict[str, Any]:
+    first = next(iter(row.values()))
+    change = gain(row)
+    return {
+        "id": first.id,
+        "speaker": first.speaker,
+        "duration": first.duration,
+        "key": max(change, -1e9),
+        "text": first.text,
+        "runs": {name: _cell(item) for name, item in row.items()},
+        "media": media,
+    }
+
+
+def _cell(item: Restoration) -> dict[str, Any]:
+    guard = (item.restored or {}).get("guard") or {}
+    return {
+        "figures": item.figures,
+        "error": item.error,
+        "said": item.pred_text,
+        "guard": guard.get("taken", ""),
+        "strength": (item.restored or {}).get("strength"),
+    }
+
+
+def _slices(scores: Mapping[str, Any], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """By column and figure: its values down, the runs across."""
+    tables = []
+    runs = scores["runs"]
+    for column in dict.fromkeys(column for run in runs.values() for column in run["slices"]):
+        cells = {name: run["slices"].get(column, {}) for name, run in runs.items()}
+        values = sorted({value for cell in cells.values() for value in cell})
+        if len(values) < 2:
+            continue
+        for figure in figures:
+            rows = [
+                (value, max(cells[name].get(value, {"n": 0})["n"] for name in runs),
+                 [((cells[name].get(value) or {}).get("figures") or {}).get(figure) for name in runs])
+                for value in values
+            ]  # fmt: skip
+            tables.append({"column": column, "figure": figure, "rows": rows})
+    return tables
+
+
+def table(scores: Mapping[str, Any]) -> str:
+    """Lines for a terminal: a system each."""
+    figures = {
+        name: about for metric in scores["metrics"].values() for name, about in metric["figures"].items()
+    }
+    runs = scores["runs"]
+    lead = [name for name in LEAD if any(run["figures"].get(name, {}).get("n") for run in runs.values())]
+    head = f"{'run':<20} {'n':>5}" + "".join(f" {figures[name]['title'][:14]:>14}" for name in lead)
+    lines = [head + f" {'WER %':>8} {'ratio':>6} {'RTF':>7}"]
+    for name, run in runs.items():
+        cells = "".join(f" {_number(run['figures'][one]['mean']):>14}" for one in lead)
+        rate = run["wer"]["rate"] if run["wer"] else None
+        wer = "–" if rate is None else f"{100 * rate:.2f}"
+        line = f"{name:<20.20} {run['n']:>5}{cells} {wer:>8} {_number(run['wer_ratio']):>6}"
+        line += f" {_number(run['rtf']):>7}"
+        line += f"  {run['failed']} failed" if run["failed"] else ""
+        lines.append(line + (f"  {run['fell_back']} fell back" if run["fell_back"] else ""))
+    missing: dict[str, str] = {}
+    for run in runs.values():
+        for metric, reasons in run["missing"].items():
+            why, n = max(reasons.items(), key=lambda one: one[1])
+            if n == run["n"]:
+                missing.setdefault(metric, why)
+    return "\n".join([*lines, *(f"{metric}: n/a: {why}" for metric, why in missing.items())])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

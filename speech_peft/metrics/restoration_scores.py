@@ -1,0 +1,276 @@
+"""The scores of restoration: figures of every system beside those of its input, and what they mean together.
+
+A prediction is a recording as one system left it: `degraded` is the system that does nothing, `clean` the one
+that knows. The result is plain data (`scores.json`), and what the report reads.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from . import bootstrap, restoration
+from .slices import Options, grouping, known_columns, sliced, value_of
+from .wer import Counts
+
+FORMAT = 1
+INPUT = "degraded"
+CLEAN = "clean"
+_OWN = (
+    *("id", "audio_filepath", "input_filepath", "reference_filepath", "duration", "time", "lang", "speaker"),
+    *("text", "text_of", "pred_text", "words", "figures", "reasons", "restored", "error"),
+)
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """One recording as a system left it."""
+
+    id: str
+    audio_filepath: str
+    """What came out."""
+    input_filepath: str
+    reference_filepath: str = ""
+    duration: float = 0.0
+    time: float = 0.0
+    """Seconds of work."""
+    lang: str = ""
+    speaker: str = ""
+    text: str = ""
+    text_of: str = ""
+    """Where the reference text is from: `manifest`, `clean` (the judge's own of the clean) or "" for none."""
+    pred_text: str = ""
+    """What the judge heard."""
+    words: Mapping[str, int] | None = None
+    """Hits, substitutions, deletions and insertions of the judge's words."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By metric why a figure is n/a."""
+    restored: Mapping[str, Any] | None = None
+    """What the restorer says of it: strength, guard, level."""
+    error: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        extra = {name: value for name, value in self.columns.items() if name not in _OWN}
+        return {"task": "restore", **{name: getattr(self, name) for name in _OWN}, **extra}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system on one test set."""
+
+    name: str
+    predictions: tuple[Restoration, ...]
+    seconds: float | None = None
+    """Wall time of the restoring alone; None where nothing was run."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+
+
+def dumps(predictions: Iterable[Restoration]) -> str:
+    """The content of a `preds.jsonl`."""
+    return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
+
+
+def read(path: str | Path) -> list[Restoration]:
+    """The predictions of a `preds.jsonl` that `bench restore` wrote."""
+    found = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
+    for at, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            own = {name: row[name] for name in _OWN}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}:{at}: no restoration as `bench restore` writes it: {error!r}"
+            ) from error
+        columns = {name: value for name, value in row.items() if name not in (*_OWN, "task")}
+        found.append(Restoration(**own, columns=columns))
+    if not found:
+        raise ConfigError(f"{path}: holds no prediction")
+    return found
+
+
+def scores(
+    runs: Sequence[Run], metrics: Sequence[restoration.Metric], options: Options | None = None
+) -> dict[str, Any]:
+    """Everything `scores.json` holds."""
+    options = options or Options(slice_by=("lang", "duration"))
+    everything = [item for run in runs for item in run.predictions]
+    known_columns(
+        {name for item in everything for name in item.columns}, (*options.slice_by, options.group_by)
+    )
+    unit = grouping(everything, options.group_by)
+    inputs = next((run for run in runs if run.name == INPUT), None)
+    found = {run.name: _summary(run, inputs, metrics, unit, options) for run in runs}
+    return {
+        "format": FORMAT,
+        "task": "restore",
+        "metric": "dnsmos_ovrl",
+        "metrics": {metric.name: metric.declaration() for metric in metrics},
+        "bootstrap": {
+            "unit": unit,
+            "resamples": options.resamples,
+            "level": options.level,
+            "seed": options.seed,
+        },
+        "min_n": options.min_n,
+        "runs": found,
+        "comparisons": [
+            pair
+            for run in runs
+            if inputs is not None and run.name not in (INPUT, CLEAN)
+            for pair in compare(inputs, run, metrics, unit, options)
+        ],
+    }
+
+
+def compare(
+    a: Run, b: Run, metrics: Sequence[restoration.Metric], unit: str, options: Options
+) -> list[dict[str, Any]]:
+    """By figure, how b differs from a on the recordings where both have it: paired bootstrap."""
+    first = {item.id: item for item in a.predictions}
+    found = []
+    for name, figure in _figures(metrics).items():
+        pairs = [
+            (was, item)
+            for item in b.predictions
+            if (was := first.get(item.id)) and name in item.figures and name in was.figures
+        ]
+        if not pairs:
+            continue
+        old, new = (np.array([item.figures[name] for item in side]) for side in zip(*pairs, strict=True))
+        groups = [value_of(item, unit) for _, item in pairs]
+        change = bootstrap.difference(
+            old,
+            new,
+            np.ones(len(pairs)),
+            groups,
+            resamples=options.resamples,
+            level=options.level,
+            seed=options.seed,
+        )
+        gained, sign = new - old, -1 if figure.better == "lower" else 1
+        if figure.better == "near":
+            gained = np.abs(old) - np.abs(new)
+        row = {"a": a.name, "b": b.name, "figure": name, "n": len(pairs), "better": None, "worse": None}
+        if figure.better is not None:
+            row |= {"better": int((sign * gained > 0).sum()), "worse": int((sign * gained < 0).sum())}
+        row["delta"] = float((new - old).mean())
+        found.append(
+            row | {key: value for key, value in (asdict(change) if change else {}).items() if key != "delta"}
+        )
+    return found
+
+
+def _figures(metrics: Sequence[restoration.Metric]) -> dict[str, restoration.Figure]:
+    """Those of a recording; those of a run are apart."""
+    return {
+        name: figure
+        for metric in metrics
+        if not isinstance(metric, restoration.OfRun)
+        for name, figure in metric.figures.items()
+    }
+
+
+def _summary(
+    run: Run, inputs: Run | None, metrics: Sequence[restoration.Metric], unit: str, options: Options
+) -> dict[str, Any]:
+    items = run.predictions
+    audio = sum(item.duration for item in items)
+    words, base = wer(items), None if inputs is None else wer(inputs.predictions)
+    guards = [item.restored.get("guard") for item in items if item.restored]
+    return {
+        "n": len(items),
+        "failed": sum(item.error is not None for item in items),
+        "audio_seconds": audio,
+        "rtf": run.seconds / audio if run.seconds and audio else None,
+        "figures": {name: _mean(items, name, unit, options) for name in _figures(metrics)},
+        "missing": _missing(items, metrics),
+        "wer": words,
+        "wer_ratio": ratio(words, base),
+        "fell_back": sum(bool(guard) and guard.get("taken") != "asked" for guard in guards)
+        if guards
+        else None,
+        "slices": {
+            column: {
+                value: {
+                    "n": len(part),
+                    "figures": {name: _plain_mean(part, name) for name in _figures(metrics)}
+                    if len(part) >= options.min_n
+                    else None,
+                }
+                for value, part in sliced(items, column).items()
+            }
+            for column in options.slice_by
+        },
+        "config": dict(run.config),
+        "hardware": dict(run.hardware),
+    }
+
+
+def wer(items: Sequence[Restoration]) -> dict[str, Any] | None:
+    """The judge's errors over the corpus, insertions apart: they are words that nobody said."""
+    counted = [Counts(**item.words) for item in items if item.words is not None]
+    if not counted:
+        return None
+    whole = sum(counted, Counts())
+    return {"n": len(counted), "rate": whole.rate, "reference": whole.reference, **asdict(whole)}
+
+
+def ratio(words: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> float | None:
+    """Errors of the output over errors of the input; None where the input has none or texts are lacking."""
+    if not words or not base or words["n"] != base["n"] or not base["rate"]:
+        return None
+    return words["rate"] / base["rate"]
+
+
+def _mean(items: Sequence[Restoration], name: str, unit: str, options: Options) -> dict[str, Any]:
+    have = [item for item in items if name in item.figures]
+    if not have:
+        return {"n": 0, "mean": None, "low": None, "high": None, "min": None, "max": None}
+    values = np.array([item.figures[name] for item in have])
+    found = bootstrap.interval(
+        values,
+        np.ones(len(have)),
+        [value_of(item, unit) for item in have],
+        resamples=options.resamples,
+        level=options.level,
+        seed=options.seed,
+    )
+    ends = asdict(found) if found else {"low": None, "high": None}
+    return {
+        "n": len(have),
+        "mean": float(values.mean()),
+        **ends,
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+
+
+def _plain_mean(items: Sequence[Restoration], name: str) -> float | None:
+    values = [item.figures[name] for item in items if name in item.figures]
+    return float(np.mean(values)) if values else None
+
+
+def _missing(
+    items: Sequence[Restoration], metrics: Sequence[restoration.Metric]
+) -> dict[str, dict[str, int]]:
+    """By metric the reasons for n/a, and of how many recordings."""
+    found: dict[str, dict[str, int]] = {}
+    for metric in metrics:
+        for item in items:
+            if (why := item.reasons.get(metric.name)) is not None:
+                found.setdefault(metric.name, {})
+                found[metric.name][why] = found[metric.name].get(why, 0) + 1
+    return found
