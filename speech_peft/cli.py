@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "train adapters from a recipe"),
     "transcribe": ("transcribe", "audio files and folders to text, subtitles or JSON"),
     "classify": ("classify", "audio files and folders to labels, with times in long recordings"),
+    "restore": ("restore", "audio files and folders to audio without noise, gaps and echoes"),
     "prepare": ("prepare", "a corpus on disk to manifests"),
     "data": ("data_cli", "look at what a recipe trains on"),
     "sweep": ("sweep", "methods x seeds x folds of one recipe, in one table"),

@@ -1,0 +1,319 @@
+"""Is it still the same voice saying the same words? What a restored recording must pass to be believed.
+
+Restorers make recordings sound better and recognition worse, as they change voices and words where they
+cannot hear. So what was made is compared with what came, and where it fails a weaker mix is tried, at last
+the input.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+
+from ..errors import ConfigError, SpeechPeftError
+from ..metrics.normalise import normaliser
+from ..metrics.wer import Counts, align_words, count
+from .loading import DEFAULT_WEIGHTS, Opened
+from .restored import Check, GuardReport, Trial
+
+RATE = 16_000
+CLIP_SECONDS = 28.0
+"""The longest clip that is compared at once; Whisper hears 30 s."""
+Samples = Float32[ndarray, " s"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a recogniser heard in a clip."""
+
+    text: str
+    confidence: float
+    """Mean log-probability of a token."""
+    loop: bool = False
+    """Whether it said the same over and over."""
+
+
+class Speaker(Protocol):
+    """Something that tells voices apart."""
+
+    name: str
+    limit: float
+    """The cosine that two clips of one voice reach."""
+
+    def __call__(self, clips: Sequence[Samples]) -> Float32[ndarray, " d"]: ...
+
+
+class Recogniser(Protocol):
+    """Something that hears words."""
+
+    name: str
+
+    def __call__(self, clips: Sequence[Samples]) -> list[Words]: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may change; rates are over the words heard in the input."""
+
+    level_db: float = 0.5
+    insertions: float = 0.1
+    deletions: float = 0.2
+    disagreement: float = 0.3
+    """Of insertions, deletions and substitutions together."""
+    confidence: float = 0.1
+    """How much less sure of itself the recogniser may be, where it hears other words."""
+    similarity: float | None = None
+    """Of the voices; None: what the measure itself names."""
+
+
+@dataclass(frozen=True)
+class GuardOptions:
+    """How much is looked at; part of what decides the result."""
+
+    level: Literal["full", "sound"] = "full"
+    """sound: level, length and voice; full: also the words, which costs the recogniser's time twice."""
+    seconds: float = 60.0
+    """Of speech to compare in each recording, spread over it; longer ones are judged by such samples."""
+    limits: Limits = Limits()
+    weaker: tuple[float, ...] = (0.5, 0.25)
+    """What the strength is multiplied with after a failure, one after the other."""
+
+
+class Guard:
+    """Judges what was made of recordings; the input's side is measured once, however many mixes are tried.
+
+    `speaker` and `recogniser` replace those that are found by themselves: resemblyzer where it is installed,
+    else the mean states of the frozen encoder; and the embedded Whisper.
+    """
+
+    def __init__(
+        self,
+        options: GuardOptions | None = None,
+        speaker: Speaker | None = None,
+        recogniser: Recogniser | None = None,
+        *,
+        weights: str = DEFAULT_WEIGHTS,
+        device: str = "cpu",
+        offline: bool = False,
+    ):
+        self.options = options or GuardOptions()
+        self._speaker, self._recogniser = speaker, recogniser
+        self._weights, self._device, self._offline = weights, device, offline
+        self._no_words = ""
+        """Why there is no recogniser."""
+
+    def bind(self, opened: Opened) -> None:
+        """Take the encoder of the restorer where nothing better tells voices apart."""
+        if self._speaker is None:
+            self._speaker = Resemblyzer(self._device) if find_spec("resemblyzer") else States(opened)
+
+    def judge(
+        self,
+        strength: float,
+        make: Callable[[float], tuple[Sequence[Samples], float | None, int]],
+        before: Sequence[Samples],
+    ) -> tuple[float, GuardReport]:
+        """The strength to use and why: the first mix that passes, and 0 (the input) if none does.
+
+        `make` gives, for a strength, the clips at 16 kHz, the change of level in dB (None: silence) and the
+        error of length in samples. `before` are the clips of the input; none where there is no speech.
+        """
+        started = time.perf_counter()
+        heard = _Before(self, before)
+        trials: list[Trial] = []
+        for factor in (1.0, *self.options.weaker) if strength else ():
+            trials.append(heard.trial(strength * factor, *make(strength * factor)))
+            if trials[-1].ok:
+                break
+        passed = not trials or trials[-1].ok
+        taken = "input" if not passed else "asked" if len(trials) < 2 else "weaker"
+        report = GuardReport(
+            tuple(trials),
+            taken,
+            time.perf_counter() - started,
+            sum(map(len, before)) / RATE,
+        )
+        return (trials[-1].strength if trials and passed else 0.0), report
+
+    def words(self, clips: Sequence[Samples]) -> list[Words] | None:
+        """What is said in the clips; None where there is no recogniser, and `_no_words` says why."""
+        if self._recogniser is None and not self._no_words:
+            try:
+                self._recogniser = Whisper(self._weights, self._device, self._offline)
+            except (SpeechPeftError, OSError, ImportError) as error:
+                self._no_words = f"no recogniser: {error}"
+        return None if self._recogniser is None else self._recogniser(clips)
+
+
+class _Before:
+    """The input's side of the comparison."""
+
+    def __init__(self, guard: Guard, clips: Sequence[Samples]):
+        self.guard, self.limits, self.clips = guard, guard.options.limits, clips
+        self._voice: Any = None
+        self._words: Any = None
+
+    def trial(self, strength: float, clips: Sequence[Samples], level: float | None, length: int) -> Trial:
+        """All checks of one mix; once one has failed, the dearer ones are left out."""
+        limits = self.limits
+        checks = [
+            Check("length", abs(length) <= 1, float(length), 1.0, "samples"),
+            Check("level", None, note="the recording is silent")
+            if level is None
+            else Check("level", abs(level) <= limits.level_db, round(level, 3), limits.level_db, "dB"),
+        ]
+        for more in (self._same_voice, self._same_words):
+            if all(check.ok is not False for check in checks):
+                checks += more(clips)
+        return Trial(strength, tuple(checks))
+
+    def _same_voice(self, clips: Sequence[Samples]) -> list[Check]:
+        name, speaker = "similarity", self.guard._speaker
+        if not self.clips or speaker is None:
+            return [
+                Check(name, None, note="no speech was found" if not self.clips else "nothing to measure it")
+            ]
+        try:
+            self._voice = speaker(self.clips) if self._voice is None else self._voice
+            value = _cosine(self._voice, speaker(clips))
+        except (RuntimeError, ValueError, SpeechPeftError) as error:
+            return [Check(name, None, note=f"{speaker.name} failed: {error}")]
+        limit = speaker.limit if self.limits.similarity is None else self.limits.similarity
+        return [Check(name, value >= limit, round(value, 4), limit, speaker.name)]
+
+    def _same_words(self, clips: Sequence[Samples]) -> list[Check]:
+        if self.guard.options.level != "full":
+            return [Check("words", None, note="not asked for")]
+        if not self.clips:
+            return [Check("words", None, note="no speech was found")]
+        try:
+            before = self.guard.words(self.clips) if self._words is None else self._words
+            self._words = before
+            after = None if before is None else self.guard.words(clips)
+        except (RuntimeError, ValueError, SpeechPeftError) as error:
+            return [Check("words", None, note=f"the recogniser failed: {error}")]
+        if before is None or after is None:
+            return [Check("words", None, note=self.guard._no_words)]
+        name = cast(Recogniser, self.guard._recogniser).name
+        return compare(before, after, self.limits, name)
+
+
+def compare(before: Sequence[Words], after: Sequence[Words], limits: Limits, name: str = "") -> list[Check]:
+    """Checks of the words: added and lost ones apart, as a loop and a gap are two ways of being wrong.
+
+    What was hard to hear and is now clear changes words as well. So many changes are accepted where the
+    recogniser is surer of what it hears now, up to half of the words added or lost.
+    """
+    plain = normaliser("basic")
+    counts = Counts()
+    for pairs in align_words([plain(w.text) for w in before], [plain(w.text) for w in after]):
+        counts = counts + count(pairs)
+    words = max(1, counts.reference)
+    sure = _mean(after) - _mean(before) if any(w.text.split() for w in after) else -1.0
+    loops = sum(w.loop for w in after) - sum(w.loop for w in before)
+    note = f"{name}, {counts.reference} words"
+    added, lost, wrong = counts.insertions, counts.deletions, counts.errors
+
+    def rate(check: str, errors: int, limit: float, excused: bool) -> Check:
+        # One word of a short clip is no rate yet.
+        few = errors <= max(1, limit * words) if counts.reference else not errors
+        why = f"{note}; more, but it is surer of them" if excused and not few else note
+        return Check(check, few or excused, round(errors / words, 4), limit, why)
+
+    clearer, half = sure > 0, 0.5 * counts.reference
+    checks = [
+        rate("insertions", added, limits.insertions, clearer and added <= half),
+        rate("deletions", lost, limits.deletions, clearer and lost <= half),
+        rate("disagreement", wrong, limits.disagreement, clearer),
+        Check(
+            "confidence", not wrong or sure >= -limits.confidence, round(sure, 4), -limits.confidence, note
+        ),
+    ]
+    if loops > 0:
+        checks.append(Check("loop", False, float(loops), 0.0, f"{name} repeats itself"))
+    return checks
+
+
+def _mean(words: Sequence[Words]) -> float:
+    """Mean confidence, by the length of the texts; 0 where there is no word."""
+    weights = [len(w.text.split()) for w in words]
+    return float(np.average([w.confidence for w in words], weights=weights)) if sum(weights) else 0.0
+
+
+def _cosine(a: ndarray, b: ndarray) -> float:
+    return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
+
+
+class Resemblyzer:
+    """The speaker encoder of the `resemblyzer` package (GE2E, Apache-2.0, weights in its wheel)."""
+
+    name, limit = "resemblyzer", 0.65
+
+    def __init__(self, device: str = "cpu"):
+        from resemblyzer import VoiceEncoder  # type: ignore[import-not-found]
+
+        self._encoder = VoiceEncoder(device, verbose=False)
+
+    def __call__(self, clips: Sequence[Samples]) -> Float32[ndarray, " d"]:
+        joined = np.concatenate(clips)
+        level = np.sqrt(np.mean(np.square(joined)) + 1e-12)
+        return self._encoder.embed_utterance(joined * np.float32(0.03 / level))  # the level it was trained at
+
+
+class States:
+    """The frozen encoder's mean states, without its adapter: coarser than a speaker encoder, always there."""
+
+    name, limit = "mean states of the frozen encoder", 0.8
+
+    def __init__(self, opened: Opened):
+        self.opened = opened
+
+    @torch.inference_mode()
+    def __call__(self, clips: Sequence[Samples]) -> Float32[ndarray, " d"]:
+        backbone = self.opened.backbone
+        device = next(self.opened.model.parameters()).device
+        total, frames = torch.zeros(backbone.dim), 0
+        with self.opened.model.using():
+            for clip in clips:
+                audio = torch.from_numpy(np.ascontiguousarray(clip))[None].to(device)
+                encoded = backbone.encode(backbone.prepare(audio, torch.tensor([len(clip)], device=device)))
+                states = encoded.states.float()[encoded.mask]
+                total, frames = total + states.sum(0).cpu(), frames + len(states)
+        return (total / max(1, frames)).numpy()
+
+
+class Whisper:
+    """The embedded Whisper, or another, as the witness of words."""
+
+    def __init__(self, weights: str = DEFAULT_WEIGHTS, device: str = "cpu", offline: bool = False):
+        from .transcriber import Transcriber
+
+        self.name = weights
+        self._transcriber = Transcriber(weights, device=device, offline=offline, vad="none")
+
+    def __call__(self, clips: Sequence[Samples]) -> list[Words]:
+        heard = []
+        for result in self._transcriber.transcribe(list(clips)):
+            if result.error is not None:
+                raise RuntimeError(result.error)
+            segments = result.segments
+            sure = float(np.mean([s.avg_logprob for s in segments])) if segments else 0.0
+            loop = any("loop" in segment.flags for segment in segments)
+            heard.append(Words(result.text, sure, loop))
+        return heard
+
+
+def guard_of(level: str, **more: Any) -> Guard | None:
+    """The guard of an option: full, sound or off. `more` are fields of GuardOptions or arguments of Guard."""
+    if level == "off":
+        return None
+    if level not in ("full", "sound"):
+        raise ConfigError(f"guard: {level!r} is none of full, sound, off")
+    fields = {name: more.pop(name) for name in ("seconds", "limits", "weaker") if name in more}
+    return Guard(GuardOptions(cast(Any, level), **fields), **more)

@@ -1,0 +1,302 @@
+"""Recordings in, restored recordings out: any rate, any number of channels, in memory that does not grow.
+
+    channels -> 16 kHz -> windows -> encoder with adapter -> decoder -> joined -> output's rate -> tape
+    tape and input -> mixed at a strength that the guard accepts -> file
+
+Files are worked on one after the other; the windows and channels of one share batches. The model hears 16
+kHz. What lies above is not heard, so a decoder that filters its input leaves it alone but for the gain that
+the rest got; a decoder that makes its waveform anew makes that band as well, or not at all.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from ..audio.atomic import finish, temporary_beside
+from ..core.hub import locate
+from ..core.save import read
+from ..decoders.waveform import WaveformDecoder, build_decoder
+from ..errors import AudioError, ConfigError, SpeechPeftError
+from .blend import Blend, Mixture
+from .guard import Guard, GuardOptions, Samples
+from .inputs import Job
+from .ledger import FOLDER, settings_hash
+from .loading import Opened, load
+from .playback import clips_of, spread
+from .reader import Source
+from .restored import FORMATS, GuardReport, Restored, RestoreOptions
+from .runner import Outcome
+from .seams import Layout
+from .wet import Rewriter, Taped
+
+_WAV_BYTES = 4_000_000_000  # a plain WAV cannot say that it is longer
+
+
+@dataclass(eq=False)
+class _Done:
+    """An input at the end of its way, before its samples are asked for."""
+
+    mixture: Mixture
+    blend: Blend
+    taped: Taped
+    report: GuardReport | None
+    seconds: float
+
+
+class Restorer:
+    """A backbone with an adapter that cleans its states, and the decoder that makes sound of them.
+
+    >>> for result in Restorer("runs/restore").restore(["a.wav", "b.mp3"], out="restored"):   # doctest: +SKIP
+    ...     print(result.file, result.strength, result.guard)
+    """
+
+    def __init__(
+        self,
+        adapter: str | Path,
+        weights: str | Path | None = None,
+        *,
+        decoder: str | Path | None = None,
+        guard: Guard | GuardOptions | None = None,
+        context: str | None = None,
+        device: str = "cpu",
+        batch_seconds: float = 60.0,
+        offline: bool = False,
+        options: RestoreOptions | None = None,
+        **more: Any,
+    ):
+        """`more` are fields of RestoreOptions: strength, sample_rate, steps, seed, channels, ...
+
+        `decoder` is another adapter folder whose decoder is used. `guard`: None restores unguarded.
+        """
+        if batch_seconds <= 0:
+            raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
+        self.options = replace(options or RestoreOptions(), **more)
+        chosen = {} if context is None else {"context": context}
+        self.opened = load(adapter, weights, device, offline, **chosen)
+        self.decoder = _decoder(self.opened, adapter, decoder, device, offline)
+        if self.options.steps is not None and not self.decoder.iterative:
+            raise ConfigError(
+                f"steps: the decoder {self.decoder.name} makes its waveform at once; leave it out"
+            )
+        backbone = self.opened.backbone
+        limit = backbone.max_seconds
+        seconds = min(self.options.window_seconds, limit or self.options.window_seconds)
+        layout = Layout.of(seconds, self.options.context_seconds)
+        self.notes: list[str] = []
+        self.rewriter = Rewriter(self.opened, self.decoder, layout, self.options, batch_seconds, self.notes)
+        self.guard = (
+            Guard(guard, device=device, offline=offline) if isinstance(guard, GuardOptions) else guard
+        )
+        if self.guard is not None:
+            self.guard.bind(self.opened)
+        self.about = self._about(adapter, decoder)
+
+    def restore(
+        self, inputs: Source | Iterable[Source], out: str | Path | None = None, rate: int = 16_000
+    ) -> Iterator[Restored]:
+        """A result for each input when it is done: with samples, or with a file below the folder `out`.
+
+        Samples that are given are float32, `(s,)` or `(s, c)`, at `rate`. Names of files come from the
+        inputs; two of one name are better left to the command, which keeps their folders.
+        """
+        if isinstance(inputs, (str, Path, np.ndarray, Job)):
+            inputs = [inputs]
+        for index, source in enumerate(inputs):
+            final = None if out is None else Path(out) / f"{_name(source, index)}.{self.options.format}"
+            if final is not None:
+                final.parent.mkdir(parents=True, exist_ok=True)
+            yield self._restore(source, final, None if final is None else temporary_beside(final), rate)
+
+    def work(self, jobs: Iterable[Job], out: Path) -> Iterator[Outcome]:
+        """The same for `runner.run`: outcomes with the audio, under a temporary name, and its report."""
+        import json
+
+        for job in jobs:
+            temporary = temporary_beside(out / FOLDER / f"restored.{self.options.format}")
+            result = self._restore(job, None, temporary)
+            if result.error is not None:
+                temporary.unlink(missing_ok=True)
+                yield Outcome(job, error=result.error, stage=result.stage, audio_seconds=result.duration)
+                continue
+            if result.guard is not None and result.guard.fell_back:
+                last = result.guard.trials[0]
+                kept = "the input is kept" if not result.strength else f"strength {result.strength:g} is used"
+                self.notes.append(f"guard: {job.audio}: {', '.join(last.failed)} changed too much, {kept}")
+            report = json.dumps({**result.report(), "about": self.about}, indent=2) + "\n"
+            try:
+                files: dict[str, str | bytes | Path] = {self.options.format: temporary, "json": report}
+                yield Outcome(job, files, result.duration, result.seconds, result.truncated)
+            finally:
+                temporary.unlink(missing_ok=True)  # where the run did not take it
+
+    def _restore(
+        self, source: Source, final: Path | None, temporary: Path | None, rate: int = 16_000
+    ) -> Restored:
+        """One input, whatever happens to it."""
+        job = source if isinstance(source, Job) else None
+        given = "" if isinstance(source, np.ndarray) else str(job.audio if job else source)
+        names: dict[str, Any] = {"path": given, "id": job.relpath if job else ""}
+        stage = "decode"
+        duration = 0.0
+        with ExitStack() as stack:
+            try:
+                taped = stack.enter_context(
+                    self.rewriter.rewrite(source, rate, None if temporary is None else temporary.parent)
+                )
+                duration, stage = taped.duration, "restore"
+                done = self._judged(taped)
+                stage = "write"
+                samples, clipped, level = self._written(done, temporary)
+                if temporary is not None and final is not None:
+                    finish(temporary, final)
+            except (AudioError, SpeechPeftError, RuntimeError, ValueError, IndexError, MemoryError) as error:
+                return self._failed(names, error, _stage(error, stage), duration, temporary)
+            except OSError as error:
+                reason = AudioError(given, f"cannot be written: {error.strerror or error}")
+                return self._failed(names, reason, "write", duration, temporary)
+            except BaseException:
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
+                raise
+        return Restored(
+            **names,
+            samples=samples,
+            file=final,
+            sample_rate=taped.rate,
+            source_rate=taped.source_rate,
+            channels=taped.dry.channels,
+            length=taped.length,
+            duration=duration,
+            seconds=done.seconds,
+            strength=done.blend.strength,
+            level_db=None if level is None else round(level, 4),
+            clipped=clipped,
+            guard=done.report,
+            truncated=taped.truncated,
+        )
+
+    @staticmethod
+    def _failed(
+        names: dict[str, Any], error: BaseException, stage: str, duration: float, temporary: Path | None
+    ) -> Restored:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        ours = isinstance(error, SpeechPeftError)
+        text = error.reason if isinstance(error, AudioError) else str(error)
+        return Restored(
+            **names,
+            duration=duration,
+            error=text if ours else f"{type(error).__name__}: {text}",
+            stage=stage,
+        )
+
+    def _judged(self, taped: Taped) -> _Done:
+        """The mix at the strength asked for, or at the one that the guard lets pass."""
+        started = time.perf_counter()
+        mixture = Mixture(taped.dry, taped.wet, taped.length, taped.rate, taped.scores)
+        strength = self.options.share if mixture.came.any() else 0.0  # silence stays silence
+        report = None
+        if self.guard is not None:
+            spans = spread(mixture, self.guard.options.seconds)
+
+            def make(strength: float) -> tuple[list[Samples], float | None, int]:
+                blend = mixture.at(strength)
+                return clips_of(mixture, blend, spans), blend.level_db, taped.missing
+
+            before = clips_of(mixture, mixture.at(0.0), spans)
+            strength, report = self.guard.judge(strength, make, before)
+        spent = time.perf_counter() - started - (report.seconds if report else 0.0)
+        return _Done(mixture, mixture.at(strength), taped, report, taped.seconds + spent)
+
+    def _written(self, done: _Done, path: Path | None) -> tuple[np.ndarray | None, int, float | None]:
+        """Samples or a file, how many samples full scale cut off, and the change of level in dB."""
+        started = time.perf_counter()
+        taped, mixture = done.taped, done.mixture
+        made, clipped, kept = np.zeros(taped.dry.channels), 0, []
+        with ExitStack() as stack:
+            file = None if path is None else stack.enter_context(self._file(path, taped))
+            for start in range(0, taped.length, mixture.block):
+                block = mixture.read(done.blend, start, min(mixture.block, taped.length - start))
+                if not np.isfinite(block).all():
+                    raise RuntimeError("the model made samples that are no numbers")
+                if file is None:
+                    kept.append(block)
+                else:
+                    if "PCM" in self.options.subtype:
+                        clipped += int((np.abs(block) > 1.0).sum())
+                        block = np.clip(block, -1.0, 1.0)
+                    file.write(block)
+                made += np.square(block, dtype=np.float64).sum(0)
+        done.seconds += time.perf_counter() - started
+        heard = mixture.came > 0
+        change = 10 * np.log10(np.maximum(made[heard], 1e-30) / mixture.came[heard])
+        level = float(change[np.argmax(np.abs(change))]) if heard.any() else None
+        if file is not None:
+            return None, clipped, level
+        samples = np.concatenate(kept)
+        return (samples[:, 0] if taped.mono else samples), clipped, level
+
+    def _file(self, path: Path, taped: Taped) -> soundfile.SoundFile:
+        name, _ = FORMATS[self.options.format]
+        if name == "FLAC" and taped.dry.channels > 8:
+            raise ConfigError(f"flac holds at most 8 channels, and this has {taped.dry.channels}; write wav")
+        if name == "WAV" and taped.length * taped.dry.channels * 4 > _WAV_BYTES:
+            name = "RF64"
+        try:
+            return soundfile.SoundFile(
+                path, "w", taped.rate, taped.dry.channels, self.options.subtype, format=name
+            )
+        except (soundfile.SoundFileError, ValueError, TypeError) as error:
+            raise AudioError(path, f"cannot be written as {name} {self.options.subtype}: {error}") from error
+
+    def _about(self, adapter: str | Path, decoder: str | Path | None) -> dict[str, Any]:
+        saved = self.opened.saved
+        about = {
+            "model": self.opened.backbone.card().id,
+            "adapter": str(adapter),
+            "adapter_sha256": None if saved is None else saved.digest,
+            "decoder": self.decoder.name if decoder is None else str(decoder),
+            "decoder_rate": self.decoder.sample_rate,
+            "options": asdict(self.options),
+            "guard": None if self.guard is None else asdict(self.guard.options),
+        }
+        return about | {"settings_hash": settings_hash(about)}
+
+
+def _stage(error: BaseException, stage: str) -> str:
+    """Where it failed: what is taped is decoded and rewritten at once."""
+    return "restore" if stage == "decode" and not isinstance(error, AudioError) else stage
+
+
+def _decoder(
+    opened: Opened, adapter: str | Path, other: str | Path | None, device: str, offline: bool
+) -> WaveformDecoder:
+    """The decoder that the adapter brought, or that of another folder for the same encoder."""
+    if other is None:
+        if opened.decoder is None:
+            has = ", ".join(opened.heads) or "no head"
+            raise ConfigError(
+                f"adapter {adapter}: it has {has}, and to restore it needs a decoder: train one with "
+                "task.name=restore, or name the folder that has it with --decoder"
+            )
+        return opened.decoder
+    saved = read(locate(other, offline=offline))
+    saved.check_backbone(opened.backbone.card())
+    fields = saved.head_config.get("decoder")
+    if fields is None:
+        raise ConfigError(f"decoder {other}: it holds an adapter without a decoder")
+    decoder = build_decoder(opened.backbone.dim, opened.backbone.frame_rate, **fields)
+    saved.load_head("decoder", decoder)
+    return decoder.to(device).eval()
+
+
+def _name(source: Source, index: int) -> str:
+    if isinstance(source, np.ndarray):
+        return f"{index:04}"
+    return source.relpath if isinstance(source, Job) else Path(source).stem

@@ -1,0 +1,331 @@
+"""What a model makes of a recording, on a tape beside the recording, both at the rate of the output."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+
+from ..audio import chunks, io
+from ..audio.decode import PathLike
+from ..decoders.waveform import WaveformDecoder
+from ..errors import AudioError
+from .blend import FRAME_SECONDS, energies
+from .inputs import Job
+from .loading import Opened
+from .reader import Source
+from .restored import RestoreOptions
+from .seams import RATE, Joiner, Layout, Stretch, stretches
+from .tape import Frames, Tape
+
+_BLOCK_SECONDS = 10.0
+_ANCHOR_DB = 30.0  # the most that a window of a decoder that knows no level is moved
+Rows = Float32[ndarray, "r s"]
+
+
+@dataclass(eq=False)
+class Taped:
+    """A recording and what was made of it, aligned to the sample."""
+
+    dry: Tape
+    wet: Tape
+    rate: int
+    source_rate: int
+    mono: bool
+    """Whether samples of shape (s,) were given, or one channel."""
+    length: int = 0
+    """Samples of the output; the tapes are read to here, with silence behind their ends."""
+    scores: Float32[ndarray, " v"] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Speech probabilities, one for each 32 ms."""
+    duration: float = 0.0
+    truncated: bool = False
+    seconds: float = 0.0
+    """Seconds of work."""
+
+    missing: int = 0
+    """Samples that the model made too few (below 0) or too many, beyond what rounding rates explains."""
+
+
+class Resampler:
+    """Blocks of several channels from one rate to another, in step whatever the blocks are."""
+
+    def __init__(self, source: int, target: int, channels: int):
+        self._stream = None
+        if source != target:
+            self._stream = soxr.ResampleStream(source, target, channels, dtype="float32")
+
+    def __call__(self, block: Frames, last: bool = False) -> Frames:
+        if self._stream is None:
+            return block
+        return self._stream.resample_chunk(block, last=last).reshape(-1, block.shape[1])
+
+
+class Rewriter:
+    """Runs encoder and decoder over recordings, window by window."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        decoder: WaveformDecoder,
+        layout: Layout,
+        options: RestoreOptions,
+        batch_seconds: float,
+        notes: list[str],
+    ):
+        self.opened, self.decoder, self.layout, self.options = opened, decoder, layout, options
+        self.batch_seconds, self.notes = batch_seconds, notes
+        self.device = next(decoder.parameters(), torch.zeros(0)).device
+
+    @contextmanager
+    def rewrite(self, source: Source, rate: int, folder: Path | None) -> Iterator[Taped]:
+        """The tapes of one recording, gone when the block ends; they lie in `folder`.
+
+        Raises AudioError for what cannot be decoded.
+        """
+        started = time.perf_counter()
+        reading = _Reading(source, rate)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        made: list[Tape] = []
+
+        def tape(channels: int) -> Tape:
+            made.append(Tape(channels, folder))
+            return made[-1]
+
+        try:
+            taped = self._tape(reading, tape)
+            taped.seconds = time.perf_counter() - started
+            yield taped
+        finally:
+            reading.close()
+            for one in made:
+                one.close()
+
+    def _tape(self, reading: "_Reading", tape: Callable[[int], Tape]) -> Taped:
+        mix = self.options.channels == "mix"
+        channels = 1 if mix else reading.channels
+        rows = 1 if self.options.channels in ("mix", "mid") else channels
+        rate = self.options.sample_rate or reading.rate
+        taped = Taped(tape(channels), tape(channels), rate, reading.rate, reading.mono or mix)
+        heard = tape(rows) if self._above(reading.rate, rate) or rows < channels else None
+        to_rate, to_heard = Resampler(reading.rate, rate, channels), Resampler(reading.rate, RATE, channels)
+        scores: list[Float32[ndarray, " v"]] = []
+        count = 0
+
+        def listen() -> Iterator[Frames]:
+            """The recording at 16 kHz, block by block; on its way it is taped and searched for speech."""
+            nonlocal count
+            for block, last in _last_known(reading.blocks()):
+                block = block.mean(1, keepdims=True) if mix else block
+                count += len(block)
+                taped.dry.add(to_rate(block, last))
+                low = to_heard(block, last)
+                yield low.mean(1, keepdims=True) if rows < channels else low
+
+        joined = self._joined(_watched(listen(), scores))
+        to_wet = Resampler(self.decoder.sample_rate, rate, rows)
+        to_low = Resampler(RATE, rate, rows)
+        wet = taped.wet if heard is None else tape(rows)
+        with torch.inference_mode():
+            for low, block, last in joined:
+                wet.add(to_wet(block, last))
+                if heard is not None:
+                    heard.add(to_low(low, last))
+        if not count:
+            raise AudioError(reading.name, "holds no samples")
+        taped.length = max(1, round(count * rate / reading.rate))
+        taped.duration, taped.truncated = count / reading.rate, reading.truncated
+        taped.scores = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+        error = wet.length - taped.length
+        slack = 4 * rate // min(rate, reading.rate, RATE)  # each rate on the way rounds to its own samples
+        taped.missing = 0 if abs(error) <= slack else error
+        if heard is not None:
+            self._above_and_beside(taped, wet, heard)
+        return taped
+
+    def _above(self, source_rate: int, rate: int) -> bool:
+        """Whether the output has a band that the model did not hear and did not make."""
+        return self.decoder.needs_waveform and min(source_rate, rate) > RATE
+
+    def _above_and_beside(self, taped: Taped, made: Tape, heard: Tape) -> None:
+        """Put back what the model was not given: the band above 16 kHz, and what differs between channels.
+
+        The band gets the gain that the model gave to the rest at that moment, never more than 1.
+        """
+        frame = max(1, round(FRAME_SECONDS * taped.rate))
+        came, left, _ = energies(heard, made, taped.length, frame)
+        gain = np.sqrt(np.minimum(1.0, left.sum(1) / np.maximum(came.sum(1), 1e-30))).astype(np.float32)
+        centres = (np.arange(len(gain)) + 0.5) * frame
+        band = self._above(taped.source_rate, taped.rate)
+        side = heard.channels < taped.dry.channels
+        for start, dry in taped.dry.blocks(frame * 1000, taped.length):
+            size = len(dry)
+            wet, low = made.read(start, size), heard.read(start, size)
+            share = np.interp(start + np.arange(size), centres, gain).astype(np.float32)[:, None]
+            middle = dry.mean(1, keepdims=True) if side else dry
+            # The middle without the band that was not heard is `low`; band and side come from the recording.
+            new = wet + (share * (middle - low) if band else 0.0)
+            taped.wet.add(new + (dry - middle if side else 0.0))
+
+    def _joined(self, blocks: Iterator[Frames]) -> Iterator[tuple[Frames, Frames, bool]]:
+        """What is finished: samples at 16 kHz, what was made of them, at the decoder's rate; is it all?"""
+        joiner = Joiner(self.decoder.sample_rate)
+        given = 0  # samples at 16 kHz that were handed on
+        for batch in self._batches(stretches(blocks, self.layout)):
+            for stretch, made in zip(batch, self._rewritten(batch), strict=True):
+                fresh = stretch.samples[given - stretch.start : stretch.last - stretch.start]
+                given = stretch.last
+                yield fresh, joiner.add(stretch, made), False
+        rest = joiner.rest()
+        if rest is not None:
+            yield np.zeros((0, rest.shape[1]), np.float32), rest, True
+
+    def _batches(self, found: Iterator[Stretch]) -> Iterator[list[Stretch]]:
+        """Windows of one length, not too many: encoders without a mask would hear the padding."""
+        for _, alike in groupby(found, key=lambda stretch: len(stretch.samples)):
+            batch: list[Stretch] = []
+            for stretch in alike:
+                batch.append(stretch)
+                if (len(batch) + 1) * stretch.samples.size > self.batch_seconds * RATE:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+    def _rewritten(self, batch: list[Stretch]) -> list[Frames]:
+        """What the model makes of windows of one length, each `(samples at the decoder's rate, c)`."""
+        rows = np.concatenate([np.ascontiguousarray(stretch.samples.T) for stretch in batch])
+        size = max(1, int(self.batch_seconds * RATE / rows.shape[1]))
+        made = np.concatenate(
+            [
+                self._made(rows[i : i + size], (self.options.seed, batch[0].index, i))
+                for i in range(0, len(rows), size)
+            ]
+        )
+        return [part.T for part in np.split(made, len(batch))]
+
+    def _made(self, rows: Rows, seed: tuple[int, ...]) -> Rows:
+        """What the model makes of rows; silent ones stay silent. Halves what does not fit into memory."""
+        made = np.zeros((len(rows), -(-rows.shape[1] * self.decoder.sample_rate // RATE)), np.float32)
+        sounding = np.flatnonzero(rows.any(1))
+        if not len(sounding):
+            return made
+        try:
+            made[sounding] = self._decoded(rows[sounding], seed, made.shape[1])
+        except (RuntimeError, MemoryError) as error:
+            lack = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in str(error)
+            if not lack or len(rows) == 1:
+                raise
+            self.batch_seconds /= 2
+            self.notes.append(f"out of memory: batches are now {self.batch_seconds:g} s of audio")
+            half = len(rows) // 2
+            return np.concatenate([self._made(rows[:half], seed), self._made(rows[half:], (*seed, 1))])
+        return made
+
+    def _decoded(self, rows: Rows, seed: tuple[int, ...], length: int) -> Rows:
+        backbone, decoder = self.opened.backbone, self.decoder
+        audio = torch.from_numpy(rows).to(self.device)
+        lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
+        features = backbone.prepare(audio, lengths)
+        states = backbone.encode(features).states[:, : int(features.lengths.max())].float()
+        degraded = None
+        if decoder.needs_waveform:
+            same = decoder.sample_rate == RATE
+            at_rate = rows if same else np.stack([soxr.resample(r, RATE, decoder.sample_rate) for r in rows])
+            degraded = torch.from_numpy(_fitted(at_rate, length)).to(self.device)
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        waveform = decoder(states, degraded, generator=generator, steps=self.options.steps)
+        found = _fitted(waveform.float().cpu().numpy(), length)
+        if not np.isfinite(found).all():
+            raise RuntimeError(f"the decoder {decoder.name} makes samples that are no numbers")
+        return found if decoder.needs_waveform else _anchored(rows, found)
+
+
+def _anchored(heard: Rows, made: Rows) -> Rows:
+    """Each row at the level of what was heard: states tell a decoder little of how loud it was."""
+    level = [np.sqrt(np.square(x, dtype=np.float64).mean(1)) for x in (heard, made)]
+    limit = 10 ** (_ANCHOR_DB / 20)
+    gain = np.clip(level[0] / np.maximum(level[1], 1e-12), 1 / limit, limit)
+    return made * gain[:, None].astype(np.float32)
+
+
+def _fitted(rows: Rows, length: int) -> Rows:
+    """Cut or filled with silence to a length."""
+    if rows.shape[1] < length:
+        rows = np.pad(rows, ((0, 0), (0, length - rows.shape[1])))
+    return np.ascontiguousarray(rows[:, :length], np.float32)
+
+
+def _watched(blocks: Iterator[Frames], scores: list[Float32[ndarray, " v"]]) -> Iterator[Frames]:
+    """The same blocks; what a detector of speech makes of their mean is added to `scores`."""
+    detect = chunks.detector("silero")
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        stream = np.concatenate([rest, block.mean(1, dtype=np.float32)])
+        whole = len(stream) // chunks.FRAME * chunks.FRAME
+        if whole:
+            scores.append(detect(stream[:whole]))
+        rest = stream[whole:]
+        yield block
+    if len(rest):
+        scores.append(detect(rest))
+
+
+def _last_known(blocks: Iterator[Frames]) -> Iterator[tuple[Frames, bool]]:
+    """Each block, and whether it is the last."""
+    held: Frames | None = None
+    for block in blocks:
+        if held is not None:
+            yield held, False
+        held = block
+    if held is not None:
+        yield held, True
+
+
+class _Reading:
+    """An input at its own rate, with all its channels."""
+
+    def __init__(self, source: Source, rate: int):
+        self._stream: io.Stream | None = None
+        self._samples: ndarray | None = None
+        if isinstance(source, np.ndarray):
+            if source.ndim not in (1, 2) or not np.isfinite(source).all():
+                raise AudioError("samples", f"expected finite samples (s,) or (s, c), got {source.shape}")
+            self.name: PathLike = "samples"
+            self.mono, self.rate = source.ndim == 1, rate
+            self._samples = source.reshape(len(source), -1).astype(np.float32, copy=False)
+            self.channels = self._samples.shape[1]
+            return
+        job = source if isinstance(source, Job) else Job(Path(source), "")
+        self.name = job.audio
+        self._stream = io.Stream(job.audio, None, None, job.start, job.duration, "mix")
+        self.rate, self.channels = self._stream.source_rate, self._stream.source_channels
+        self.mono = self.channels == 1
+
+    def blocks(self) -> Iterator[Frames]:
+        """Blocks of no more than a few seconds."""
+        size = max(1, round(_BLOCK_SECONDS * self.rate))
+        whole: Iterable[Frames]
+        if self._stream is None:
+            whole = [] if self._samples is None else [self._samples]
+        else:
+            whole = self._stream.frames()
+        for found in whole:
+            for i in range(0, len(found), size):
+                yield np.ascontiguousarray(found[i : i + size], np.float32)
+
+    @property
+    def truncated(self) -> bool:
+        return self._stream is not None and self._stream.truncated
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()

@@ -1,0 +1,156 @@
+"""python -m speech_peft.restore IN... -o OUT --adapter FOLDER: recordings without noise, gaps and echoes."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import folders_cli as cli
+from .errors import ConfigError
+from .folders_cli import content_of, one_of
+
+app = cli.new_app()
+
+RATES = ("keep", "16000", "24000", "48000")
+
+
+@app.command(no_args_is_help=True)
+def restore(
+    inputs: cli.Inputs,
+    adapter: Annotated[str | None, typer.Option(help="Adapter folder or hub id, with its decoder.")] = None,
+    out: cli.Out = Path("."),
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapter's own."),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Another adapter folder of this encoder, whose decoder is used.")
+    ] = None,
+    sr: Annotated[
+        str, typer.Option("--sr", help="Rate of the output: keep, 16000, 24000 or 48000.")
+    ] = "keep",
+    channels: Annotated[
+        str, typer.Option(help="each by itself; mid: their mean, sides kept; mix: one channel.")
+    ] = "each",
+    strength: Annotated[
+        float, typer.Option("--strength", "--wet", min=0.0, max=1.0, help="1 all restored, 0 as it came.")
+    ] = 1.0,
+    atten_limit: Annotated[
+        float | None, typer.Option("--atten-limit", min=0.0, help="Reduce nothing by more dB than this.")
+    ] = None,
+    guard: Annotated[
+        str, typer.Option(help="full: voice, words, level, length; sound: without words; off.")
+    ] = "full",
+    guard_seconds: Annotated[
+        float, typer.Option(min=1.0, help="Of each recording that voice and words are compared in.")
+    ] = 60.0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder that refines (WaveFit).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a decoder's noise.")] = 0,
+    format: Annotated[str, typer.Option("-f", "--format", help="wav or flac.")] = "wav",
+    subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, and for wav PCM_32 or FLOAT.")] = "PCM_16",
+    window: Annotated[float, typer.Option(help="Seconds given to the model at once.")] = 12.0,
+    window_context: Annotated[
+        float, typer.Option(help="Seconds at both ends of a window that are thrown away afterwards.")
+    ] = 1.0,
+    context: cli.Context = None,
+    device: cli.Device = "cpu",
+    batch_seconds: cli.BatchSeconds = 60.0,
+    name_template: cli.NameTemplate = "{relpath}.{ext}",
+    overwrite: cli.Overwrite = False,
+    retry_failed: cli.RetryFailed = False,
+    fail_fast: cli.FailFast = False,
+    dry_run: cli.DryRun = False,
+    offline: cli.Offline = False,
+    progress: cli.Progress = "auto",
+    quiet: cli.Quiet = False,
+) -> None:
+    """Restore recordings, with a report beside each; what is complete is skipped when it is run again."""
+    from .infer.restored import RestoreOptions
+
+    if not adapter:
+        raise ConfigError("--adapter: give the folder of a trained restorer: its adapter and its decoder")
+    one_of("sr", sr, RATES)
+    one_of("guard", guard, ("full", "sound", "off"))
+    one_of("context", context, (None, "full", "fit"))
+    one_of("progress", progress, ("auto", "plain", "json"))
+    asked: dict[str, Any] = {"channels": channels}  # checked by the options
+    options = RestoreOptions(
+        strength=strength,
+        sample_rate=None if sr == "keep" else int(sr),
+        attenuation_db=atten_limit,
+        steps=steps,
+        seed=seed,
+        window_seconds=window,
+        context_seconds=window_context,
+        format=format.lower(),
+        subtype=subtype.upper(),
+        **asked,
+    )
+    from .audio.io import AUDIO_SUFFIXES
+    from .infer import runner
+    from .infer.progress import reporter
+
+    policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
+    settings = _settings(weights, adapter, decoder, context, options, (guard, guard_seconds))
+    plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy)
+    if dry_run:
+        print(plan)
+        return
+    report = reporter(progress, quiet)
+
+    def work(jobs: Iterable[Any]) -> Iterator[Any]:  # the model is opened when there is something to do
+        from .infer.guard import guard_of
+        from .infer.restorer import Restorer
+
+        report.note("opening the model")
+        restorer = Restorer(
+            adapter,
+            weights,
+            decoder=decoder,
+            guard=guard_of(guard, seconds=guard_seconds, device=device, offline=offline),
+            context=context,
+            device=device,
+            batch_seconds=batch_seconds,
+            offline=offline,
+            options=options,
+        )
+        for outcome in restorer.work(jobs, out):
+            while restorer.notes:
+                report.note(restorer.notes.pop(0))
+            yield outcome
+
+    raise typer.Exit(runner.run(plan, work, report, policy))
+
+
+def _settings(
+    weights: str | None,
+    adapter: str,
+    decoder: str | None,
+    context: str | None,
+    options: Any,
+    guard: tuple[str, float],
+) -> dict[str, Any]:
+    """All that decides the result. Adapters count by their content: trained anew, results are made anew."""
+    from dataclasses import asdict
+
+    return {
+        "task": "restore",  # an output folder may hold texts of the same recordings
+        "weights": weights,
+        "adapter": content_of(adapter),
+        "decoder": None if decoder is None else content_of(decoder),
+        "context": context,
+        "options": asdict(options),
+        "guard": guard,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
+    return cli.run(app, argv, "restore")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
