@@ -143,7 +143,7 @@ def installed(name: str) -> restoration.Metric:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["dnsmos", "estoi", "pesq"])
+@pytest.mark.parametrize("name", [pytest.param("dnsmos", marks=pytest.mark.slow), "estoi", "pesq"])
 def test_noise_lowers_the_figure(name):
     metric = installed(name)
     clean = speechlike(seconds=3.0)
