@@ -95,7 +95,8 @@ def test_every_cell_is_trained_tested_and_measured_once(tmp_path, capsys, monkey
     assert (tmp_path / "out" / "summary.md").read_text() == table
     assert "12 of 12 cells" in table
     found = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [one["bytes_of_full"] < 1 for one in found["methods"]] == [True, True, False]
+    of_full = {one["method"]: one["bytes_of_full"] for one in found["methods"]}
+    assert of_full["probe"] < of_full["own"] < of_full["full"] == 1
 
     monkeypatch.setattr(cells, "train", None)  # nothing trains the second time
     assert go(tmp_path, methods, seeds=[0, 1]) == 0
@@ -211,11 +212,11 @@ def test_runs_share_one_prefix_cache_and_babble_of_other_clips_has_its_own(tmp_p
     assert go(tmp_path, methods) == 0
     (store,) = Memory.named.values()
     assert len(store) == 10  # of folds 1 to 5, each clip once, whatever asked for it
-    noisy = {"data.degrade": [{"babble": {"snr": [0, 5]}}], "data.variants": 1}
+    noisy = {"data.degrade": [{"kind": "babble"}], "data.variants": 1}
     found = planned(
         tmp_path,
         {"a": {**methods["a"], **noisy}},
-        folds={**FOLDS, 3: {**FOLDS[1], "data.train_where": {"fold": [3]}}},
+        folds={**FOLDS, 3: {**FOLDS[1], "data.train_where": {"fold": [3, 4]}}},
     )
     folders = [cell.recipe.data.cache.folder for cell in found if cell.recipe.data.cache]
     assert len(set(folders)) == len(found) == 3
