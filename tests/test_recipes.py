@@ -34,7 +34,7 @@ def shrunk(name: str) -> list[str]:
 def test_a_bundled_recipe_takes_a_step_on_a_tiny_backbone(name, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "open_backbone", base.open_backbone)
     tiny.use_tiny_backbones()
-    manifest = tiny.corpus(tmp_path, clips=12)  # a clip of every fold
+    manifest = tiny.corpus(tmp_path, clips=30)  # a clip of every class in every fold
     over = [f"data.train={manifest}", f"data.valid={manifest}", "data.workers=0", f"out={tmp_path}/run"]
     limits = ["trainer.max_minutes=null", "trainer.max_steps=1", "trainer.max_trainable_pct=99"]
     trained = train_stages.run(config.read_stages(name, [*over, *limits, *shrunk(name)]), resume=False)

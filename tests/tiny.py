@@ -66,7 +66,7 @@ def use_tiny_backbones() -> None:
     def open_tiny(
         name: str, weights: str, revision: str | None = None, offline: bool = False, **options: Any
     ) -> base.Backbone:
-        if weights.startswith("tiny:"):
+        if name == "conformer" and weights.startswith("tiny:"):
             options["family"] = weights.removeprefix("tiny:")
         backbone = base.tiny(name, **options)
         if (
