@@ -60,6 +60,11 @@ class Stop(Callback):
         if task.fraction() >= 1:
             trainer.should_stop = True
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come, perhaps too late for another step."""
+        return self._signals > 0
+
     def _due(self, trainer: L.Trainer, task: Task) -> bool:
         every = task.recipe.trainer
         steps = every.save_every_steps is not None and task.global_step % every.save_every_steps == 0

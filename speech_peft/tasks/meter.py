@@ -9,7 +9,9 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ..errors import Interrupted
 from .base import Task
+from .callbacks import Stop
 
 
 class Meter(Callback):
@@ -54,6 +56,11 @@ class Meter(Callback):
     def on_train_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         if task.device.type == "cuda":
             self.gpu_mb = torch.cuda.max_memory_allocated(task.device) / 2**20
+
+    def teardown(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
+        """A run that was asked to stop at its very end is over; what comes after it must hear of that too."""
+        if any(isinstance(other, Stop) and other.asked for other in trainer.callbacks):  # type: ignore[attr-defined]
+            raise Interrupted
 
     @property
     def epoch_seconds(self) -> float | None:

@@ -20,6 +20,7 @@ from speech_peft.sweeps import cell as cells
 from speech_peft.sweeps import grid, memory
 from speech_peft.sweeps.results import Results
 from speech_peft.sweeps.table import markdown, summary
+from speech_peft.tasks import callbacks
 from speech_peft.tasks.prefix_cache import Memory
 from tests import tiny
 
@@ -146,6 +147,22 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path):
     found = Results(tmp_path / "out").rows()
     assert len(found) == 4
     assert found[first[0]["key"]] == first[0]
+
+
+def test_a_signal_in_the_last_moment_of_a_run_ends_the_sweep(tmp_path, capsys, monkeypatch):
+    ended = callbacks.Stop.on_train_end
+
+    def asked(self, trainer, task):
+        signal.raise_signal(signal.SIGTERM)
+        ended(self, trainer, task)
+
+    monkeypatch.setattr(callbacks.Stop, "on_train_end", asked)
+    assert go(tmp_path, {"probe": PROBE}) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+    monkeypatch.setattr(callbacks.Stop, "on_train_end", ended)
+    assert go(tmp_path, {"probe": PROBE}) == 0
+    assert [row["steps"] for row in lines(tmp_path)] == [2, 2]
 
 
 def test_a_cell_is_one_process_at_a_time(tmp_path):
