@@ -157,9 +157,14 @@ def texts(folder: Path) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_folder_run_with_130_and_the_next_run_does_the_rest(tmp_path, number):
-    recordings(tmp_path / "in", 100)
+    recordings(tmp_path / "in", 40)
     process = subprocess.Popen(
-        arguments(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        arguments(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell starts its background jobs with SIGINT ignored, and a suite may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until(lambda: len(texts(tmp_path)) >= 2, process)
     process.send_signal(number)
@@ -168,11 +173,11 @@ def test_a_signal_ends_a_folder_run_with_130_and_the_next_run_does_the_rest(tmp_
     assert "Traceback" not in output
     assert "not done" in output
     first = {path: path.stat().st_mtime_ns for path in texts(tmp_path)}
-    assert 2 <= len(first) < 100
+    assert 2 <= len(first) < 40
     assert json.loads((tmp_path / "out/.speech_peft/summary.json").read_text())["exit_code"] == 130
     again = subprocess.run(arguments(tmp_path), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert len(texts(tmp_path)) == 100
+    assert len(texts(tmp_path)) == 40
     assert {path: path.stat().st_mtime_ns for path in first} == first
 
 
