@@ -1,6 +1,5 @@
 """python -m speech_peft.classify IN... -o OUT --adapter FOLDER: which sounds are in recordings, and when."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +52,6 @@ def classify(
     from .audio.io import AUDIO_SUFFIXES
     from .infer import label_writers, runner, writers
     from .infer.classified import ClassifyOptions
-    from .infer.progress import reporter
 
     if not adapter:
         raise ConfigError("--adapter: give the folder of a trained adapter; it names the classes")
@@ -66,15 +64,10 @@ def classify(
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
     settings = _settings(weights, adapter, context, options)
     plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy)
-    if dry_run:
-        print(plan)
-        return
-    report = reporter(progress, quiet)
 
-    def work(jobs: Iterable[Any]) -> Iterator[Any]:  # the model is opened when there is something to do
+    def open_work() -> tuple[Any, Any]:
         from .infer.classifier import Classifier
 
-        report.note("opening the model")
         classifier = Classifier(
             adapter,
             weights,
@@ -84,12 +77,9 @@ def classify(
             offline=offline,
             options=options,
         )
-        for outcome in classifier.work(jobs, kinds):
-            while classifier.notes:
-                report.note(classifier.notes.pop(0))
-            yield outcome
+        return classifier, lambda jobs: classifier.work(jobs, kinds)
 
-    raise typer.Exit(runner.run(plan, work, report, policy))
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
 
 
 def _settings(weights: str | None, adapters: list[str], context: str | None, options: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Nothing here imports torch: `--help` and a wrong argument are answered at once.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +53,38 @@ def content_of(adapter: str | Path) -> str:
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def carry_out(
+    plan: Any,
+    policy: Any,
+    open_work: Callable[[], tuple[Any, Callable[[Iterable[Any]], Iterator[Any]]]],
+    *,
+    progress: str,
+    quiet: bool,
+    dry_run: bool,
+) -> int:
+    """The exit code of a planned run, reported as it goes; of a dry run, only the plan.
+
+    `open_work` opens the model, once there is something to do, and gives it and what turns jobs into outcomes.
+    """
+    from .infer import runner
+    from .infer.progress import reporter
+
+    if dry_run:
+        print(plan)
+        return 0
+    report = reporter(progress, quiet)
+
+    def work(jobs: Iterable[Any]) -> Iterator[Any]:
+        report.note("opening the model")
+        model, outcomes = open_work()
+        for outcome in outcomes(jobs):
+            while model.notes:
+                report.note(model.notes.pop(0))
+            yield outcome
+
+    return runner.run(plan, work, report, policy)
 
 
 def run(app: typer.Typer, argv: list[str] | None, program: str) -> int:

@@ -1,6 +1,5 @@
 """python -m speech_peft.restore IN... -o OUT --adapter FOLDER: recordings without noise, gaps and echoes."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,21 +90,15 @@ def restore(
     )
     from .audio.io import AUDIO_SUFFIXES
     from .infer import runner
-    from .infer.progress import reporter
 
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
     settings = _settings(weights, adapter, decoder, context, options, (guard, guard_seconds))
     plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy)
-    if dry_run:
-        print(plan)
-        return
-    report = reporter(progress, quiet)
 
-    def work(jobs: Iterable[Any]) -> Iterator[Any]:  # the model is opened when there is something to do
+    def open_work() -> tuple[Any, Any]:
         from .infer.guard import guard_of
         from .infer.restorer import Restorer
 
-        report.note("opening the model")
         restorer = Restorer(
             adapter,
             weights,
@@ -117,12 +110,9 @@ def restore(
             offline=offline,
             options=options,
         )
-        for outcome in restorer.work(jobs, out):
-            while restorer.notes:
-                report.note(restorer.notes.pop(0))
-            yield outcome
+        return restorer, lambda jobs: restorer.work(jobs, out)
 
-    raise typer.Exit(runner.run(plan, work, report, policy))
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
 
 
 def _settings(

@@ -1,6 +1,5 @@
 """python -m speech_peft.transcribe IN... -o OUT: recordings to text, as many as there are."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +56,6 @@ def transcribe(
     """Transcribe recordings; what is complete is skipped, so run it again after any interruption."""
     from .audio.io import AUDIO_SUFFIXES
     from .infer import runner, writers
-    from .infer.progress import reporter
     from .infer.result import TranscribeOptions
 
     one_of("vad", vad, ("silero", "energy", "none"))
@@ -71,15 +69,10 @@ def transcribe(
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
     settings = _settings(weights, adapter, context, options)
     plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy)
-    if dry_run:
-        print(plan)
-        return
-    report = reporter(progress, quiet)
 
-    def work(jobs: Iterable[Any]) -> Iterator[Any]:  # the model is opened when there is something to do
+    def open_work() -> tuple[Any, Any]:
         from .infer.transcriber import Transcriber
 
-        report.note("opening the model")
         transcriber = Transcriber(
             weights,
             adapter,
@@ -89,12 +82,9 @@ def transcribe(
             offline=offline,
             options=options,
         )
-        for outcome in transcriber.work(jobs, kinds):
-            while transcriber.notes:
-                report.note(transcriber.notes.pop(0))
-            yield outcome
+        return transcriber, lambda jobs: transcriber.work(jobs, kinds)
 
-    raise typer.Exit(runner.run(plan, work, report, policy))
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
 
 
 def _settings(weights: str | None, adapter: str | None, context: str | None, options: Any) -> dict[str, Any]:

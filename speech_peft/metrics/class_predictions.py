@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .predictions import read_each
 
 _TOP = 5
 _OWN = (
@@ -102,21 +103,7 @@ def is_classification(path: Path) -> bool:
 
 def read(path: str | Path) -> list[ClassPrediction]:
     """The predictions of a `preds.jsonl`, ours or any other that has `label` and `probabilities`."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
-    found = [_parse(line, f"{path}:{at}", at) for at, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise ConfigError(f"{path}: holds no prediction; expected one JSON object a line")
-    seen: set[str] = set()
-    for item in found:
-        if item.id in seen:
-            raise ConfigError(
-                f"{path}: two predictions have the id {item.id!r}; ids pair the runs, make them unique"
-            )
-        seen.add(item.id)
-    return found
+    return read_each(path, _parse)
 
 
 def _parse(line: str, where: str, number: int) -> ClassPrediction:

@@ -5,10 +5,10 @@ One JSON object a line: `audio_filepath, duration, time, text, pred_text`, and o
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..errors import ConfigError
 
@@ -38,6 +38,16 @@ class Prediction:
         return {name: getattr(self, name) for name in _OWN} | extra
 
 
+class Identified(Protocol):
+    """A prediction of any task."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
 def dumps(predictions: Iterable[Prediction]) -> str:
     """The content of a `preds.jsonl`."""
     return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
@@ -45,11 +55,16 @@ def dumps(predictions: Iterable[Prediction]) -> str:
 
 def read(path: str | Path) -> list[Prediction]:
     """The predictions of a `preds.jsonl`, ours or any other that has `text` and `pred_text`."""
+    return read_each(path, _parse)
+
+
+def read_each(path: str | Path, parse: Callable[[str, str, int], Item]) -> list[Item]:
+    """What `parse(line, where, number)` makes of each line; raises ConfigError for no line or an id twice."""
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
-    found = [_parse(line, f"{path}:{at}", at) for at, line in enumerate(lines, 1) if line.strip()]
+    found = [parse(line, f"{path}:{at}", at) for at, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ConfigError(f"{path}: holds no prediction; expected one JSON object a line")
     seen: set[str] = set()
