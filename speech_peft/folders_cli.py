@@ -66,7 +66,7 @@ def carry_out(
 ) -> int:
     """The exit code of a planned run, reported as it goes; of a dry run, only the plan.
 
-    `open_work` opens the model, once there is something to do, and gives it and what turns jobs into outcomes.
+    `open_work` opens the model when there is something to do; gives it and what makes outcomes.
     """
     from .infer import runner
     from .infer.progress import reporter
