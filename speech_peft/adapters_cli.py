@@ -78,7 +78,7 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
 
 @app.command("export-peft")
 def to_peft(adapter: Adapter, out: Out, weights: Weights = None) -> None:
-    """Write a LoRA as PEFT's own two files."""
+    """Write a LoRA, or an adapter that amounts to one, as PEFT's own two files."""
     from .core.peft_lora import export_peft
 
     _absent(out)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import SpeechPeftError
 from .context import Context
+from .low_rank import LowRank
 
 
 class NotMergeable(SpeechPeftError):
@@ -30,12 +31,20 @@ class Adapter(nn.Module):
     ) -> Float[Tensor, "... o"]:
         raise NotImplementedError
 
+    def to_lora(self, weight: Tensor, bias: Tensor | None) -> LowRank:
+        """The LoRA that does exactly what the adapter does at the frozen layer of this weight and bias.
+
+        Whoever says so merges by it, and can be written into PEFT's files. Raises NotMergeable where no such
+        LoRA exists.
+        """
+        raise NotMergeable(f"{type(self).__name__.strip('_')} is no low-rank change of one weight")
+
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The weight and bias of the frozen layer that would alone do what layer and adapter do together.
 
         Raises NotMergeable where no such weight exists.
         """
-        raise NotMergeable(f"{type(self).__name__.strip('_')} is no linear change of one weight")
+        return self.to_lora(weight, bias).onto(weight, bias)
 
     @property
     def changes_input(self) -> bool:

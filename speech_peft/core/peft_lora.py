@@ -1,7 +1,9 @@
 """LoRA in PEFT's own two files, written and read with a difference of exactly nothing.
 
     adapter_config.json         r, lora_alpha, target_modules as a regular expression of full paths
-    adapter_model.safetensors   base_model.model.<path>.lora_A.weight, ….lora_B.weight
+    adapter_model.safetensors   base_model.model.<path>.lora_A.weight, ….lora_B.weight, ….lora_B.bias
+
+Any adapter that can say what LoRA it amounts to (`Adapter.to_lora`) can be written; what is read is a `lora`.
 
 The file names differ from ours, so the two formats cannot be mistaken for each other.
 """
@@ -9,6 +11,7 @@ The file names differ from ours, so the two formats cannot be mistaken for each 
 import json
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..registry import METHODS
+from .adapter import Adapter, NotMergeable
+from .low_rank import LowRank
 from .model import AdaptedModel
-from .site import Site
+from .site import Site, resolve
 
 PREFIX = "base_model.model."
 
@@ -32,7 +37,6 @@ _UNSUPPORTED = {
     "alpha_pattern": {},
     "rank_pattern": {},
     "fan_in_fan_out": False,
-    "lora_bias": False,
     "bias": "none",
     "layer_replication": None,
     "trainable_token_indices": None,
@@ -41,34 +45,64 @@ _UNSUPPORTED = {
 
 
 def export_peft(model: AdaptedModel, name: str, folder: str | Path, base_id: str) -> Path:
-    """Write adapter `name`, a LoRA, as a folder that stock PEFT loads; ConfigError for other methods."""
-    method = model.methods[name]
-    if method.name != "lora":
-        raise ConfigError(f"adapter {name!r} is a {method.name}; PEFT's files can hold only a lora")
-    settings: Any = method
+    """Write adapter `name`, a LoRA or what amounts to one, as a folder that stock PEFT loads.
+
+    Raises ConfigError, naming the site, for an adapter that is no low-rank change of single layers.
+    """
+    changes = _alike([_stated(model, name, site) for site in model.sites[name]])
+    with_bias = any(change.bias is not None for change in changes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    for site in model.sites[name]:
-        part: Any = model.at(name, site)
-        tensors[f"{PREFIX}{site.exit}.lora_A.weight"] = part.a.detach().contiguous().clone()
-        tensors[f"{PREFIX}{site.exit}.lora_B.weight"] = part.b.detach().contiguous().clone()
+    for site, change in zip(model.sites[name], changes, strict=True):
+        tensors[f"{PREFIX}{site.exit}.lora_A.weight"] = change.a
+        tensors[f"{PREFIX}{site.exit}.lora_B.weight"] = change.b
+        if with_bias:  # one setting for all layers, so a layer without one gets zeros
+            bias = change.b.new_zeros(len(change.b)) if change.bias is None else change.bias
+            tensors[f"{PREFIX}{site.exit}.lora_B.bias"] = bias
     paths = "|".join(re.escape(site.exit) for site in model.sites[name])
     config = {
         "peft_type": "LORA",
         # No task type: PEFT would call the model with input_ids, which no speech model takes.
         "task_type": None,
         "base_model_name_or_path": base_id,
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
+        "r": changes[0].rank,
+        "lora_alpha": changes[0].alpha,
+        "lora_dropout": changes[0].dropout,
+        "lora_bias": with_bias,
         "target_modules": f"({paths})",
         "bias": "none",
         "inference_mode": True,
     }
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    # A clone each, as safetensors refuses tensors that share memory.
+    own = {key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
+    save_file(own, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def _stated(model: AdaptedModel, name: str, site: Site) -> LowRank:
+    """What adapter `name` amounts to at one site, computed in fp64 and rounded once."""
+    part, layer = model.at(name, site), resolve(model.base, site.exit)
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    try:
+        if not isinstance(part, Adapter) or not isinstance(weight, Tensor) or site.entry != site.exit:
+            raise NotMergeable(f"{type(part).__name__.strip('_')} is no low-rank change of one weight")
+        stated = deepcopy(part).double().to_lora(weight.double(), None if bias is None else bias.double())
+    except NotMergeable as refused:
+        raise ConfigError(
+            f"adapter {name!r} is a {model.methods[name].name}, and at {site.name} {refused}; "
+            "PEFT's files can hold only what amounts to a lora"
+        ) from None
+    return stated.to(part.dtype or weight.dtype)
+
+
+def _alike(changes: Sequence[LowRank]) -> list[LowRank]:
+    """All with one rank and one scale, as PEFT's configuration has one of each; as they are if they agree."""
+    if len({(change.rank, change.alpha) for change in changes}) == 1:
+        return list(changes)
+    rank = max(change.rank for change in changes)
+    return [change.padded(rank) for change in changes]
 
 
 def import_peft(folder: str | Path, base: torch.nn.Module, sites: Sequence[Site], name: str) -> AdaptedModel:
@@ -95,6 +129,7 @@ def import_peft(folder: str | Path, base: torch.nn.Module, sites: Sequence[Site]
         rank=config["r"],
         alpha=config["lora_alpha"],
         dropout=config.get("lora_dropout", 0.0),
+        bias=bool(config.get("lora_bias")),
         sites=tuple(site.name for site in used.values()),
     )
     model = AdaptedModel(base, sites, {name: lora})
@@ -103,4 +138,6 @@ def import_peft(folder: str | Path, base: torch.nn.Module, sites: Sequence[Site]
             part: Any = model.at(name, site)
             part.a.copy_(stored[f"{PREFIX}{path}.lora_A.weight"])
             part.b.copy_(stored[f"{PREFIX}{path}.lora_B.weight"])
+            if part.bias is not None:
+                part.bias.copy_(stored[f"{PREFIX}{path}.lora_B.bias"])
     return model
