@@ -305,7 +305,18 @@ def degrader_of(recipe: Recipe) -> Degrader | None:
         steps = parse(data.degrade)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"data.{error}") from None
-    return Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
+    degrader = Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
+    if degrader.stretch != (1.0, 1.0):
+        if recipe.task.name == "restore":
+            raise ConfigError(
+                "data.degrade: speed moves sounds away from where they are in the clean recording, and "
+                "restoration learns from the two side by side. Leave it out"
+            )
+        if data.cache:
+            raise ConfigError(
+                "data.cache: keeps batches of clips of one length, which speed changes. Leave one of them out"
+            )
+    return degrader
 
 
 def dump(recipe: Recipe) -> str:

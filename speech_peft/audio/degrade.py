@@ -11,6 +11,7 @@ clean clip stays aligned with it. Levels are mean powers over the whole clip.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,11 +131,18 @@ class Degrader:
             if scene.generator.random() < step.p:
                 x, drawn = step.apply(x, scene)
                 applied.append({"kind": step.kind, **drawn})
-        if len(x) != len(samples):
+        shortest, longest = self.stretch
+        if not shortest * len(samples) - 1 <= len(x) <= longest * len(samples) + 1:
             raise AssertionError(
                 f"{[step.kind for step in self.steps]}: {len(samples)} samples became {len(x)}"
             )
         return Degraded(x, tuple(applied))
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """How many times as long a clip comes out of all steps, at least and at most."""
+        each = [(min(1.0, s.stretch[0]), max(1.0, s.stretch[1])) for s in self.steps]
+        return math.prod(low for low, _ in each), math.prod(high for _, high in each)
 
     def variant(self, epoch: int) -> int:
         """Which of a clip's degradations an epoch hears."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import soxr
 from numpy.random import Generator
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from scipy.signal import fftconvolve
@@ -62,6 +63,11 @@ class _Step(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     p: Share = 1.0
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """How many times as long a recording comes out, at least and at most."""
+        return 1.0, 1.0
 
     @abstractmethod
     def apply(self, x: Samples, scene: Scene) -> Result: ...
@@ -193,6 +199,24 @@ class Gain(_Step):
         return (x * 10 ** (db / 20)).astype(np.float32), {"db": db}
 
 
+class Speed(_Step):
+    """Played faster or slower, pitch and formants with it: another speaker's, more or less (Ko et al. 2015).
+
+    No alignment with the recording is left, so restoration cannot have it.
+    """
+
+    kind: Literal["speed"] = "speed"
+    rate: Annotated[Span, AfterValidator(_positive)] = (0.9, 1.1)
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        return 1 / self.rate[1], 1 / self.rate[0]
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        rate = scene.uniform(self.rate)
+        return soxr.resample(x, rate * scene.sample_rate, scene.sample_rate, "MQ"), {"rate": rate}
+
+
 class PacketLoss(_Step):
     """Packets that never came, heard as silence."""
 
@@ -218,6 +242,11 @@ class OneOf(_Step):
     kind: Literal["one_of"] = "one_of"
     steps: "Annotated[tuple[Step, ...], Field(min_length=1)]"
 
+    @property
+    def stretch(self) -> tuple[float, float]:
+        each = [step.stretch for step in self.steps]
+        return min(low for low, _ in each), max(high for _, high in each)
+
     def apply(self, x: Samples, scene: Scene) -> Result:
         step = scene.choice(self.steps)
         x, drawn = step.apply(x, scene)
@@ -225,7 +254,7 @@ class OneOf(_Step):
 
 
 Step = Annotated[
-    Noise | Babble | BandLimit | Clip | Reverb | Codec | Gain | PacketLoss | OneOf,
+    Noise | Babble | BandLimit | Clip | Reverb | Codec | Gain | Speed | PacketLoss | OneOf,
     Field(discriminator="kind"),
 ]
 OneOf.model_rebuild()

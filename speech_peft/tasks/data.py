@@ -174,7 +174,9 @@ class SpeechData(L.LightningDataModule):
     def _usable(self, part: str, row: manifest.Row) -> float | None:
         """The clip's length; None, with the reason listed, when it cannot be used."""
         data = self.recipe.data
-        longest = min(data.max_seconds, self.backbone.max_seconds or math.inf)
+        degrader = degrader_of(self.recipe)
+        stretch = degrader.stretch[1] if degrader and part == "train" else 1.0
+        longest = min(data.max_seconds, (self.backbone.max_seconds or math.inf) / stretch)
         try:
             seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
             if not row.text and self.recipe.task.name == "asr":

@@ -155,3 +155,20 @@ def test_reading_a_recipe_does_not_import_torch(recipe):
     subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; assert 'torch' not in sys.modules"], check=True
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task={name: restore, stage: features}"], r"speed moves sounds"),
+        (
+            ["data.cache={where: memory}", "data.variants=2"],
+            r"data\.cache: keeps batches of clips of one length",
+        ),
+    ],
+)
+def test_speed_is_refused_where_it_would_be_untrue(recipe, overrides, message):
+    read = config.read(recipe(), ["data.degrade=[{kind: speed}]", *overrides])
+    with pytest.raises(ConfigError, match=message):
+        config.degrader_of(read)
+    assert config.degrader_of(config.read(recipe(), ["data.degrade=[{kind: speed}]"])) is not None

@@ -17,6 +17,7 @@ from speech_peft.audio.steps import (
     OneOf,
     PacketLoss,
     Reverb,
+    Speed,
 )
 from speech_peft.errors import ConfigError
 
@@ -205,3 +206,22 @@ def test_a_simulated_room_decays_as_asked_and_starts_at_once():
         assert response[0] == np.abs(response).max() == 1
         measured = package.experimental.measure_rt60(response, fs=RATE, decay_db=30)
         assert measured == pytest.approx(rt60, rel=0.4)
+
+
+def test_speed_changes_length_and_pitch_and_nothing_else():
+    time = np.arange(RATE) / RATE
+    tone = np.sin(2 * np.pi * 500 * time).astype(np.float32)
+    fast = Degrader([Speed(rate=1.25)])(tone, RATE, id="a").samples
+    assert abs(len(fast) - RATE / 1.25) <= 1
+    spectrum = np.abs(np.fft.rfft(fast * np.hanning(len(fast))))
+    assert abs(np.argmax(spectrum) * RATE / len(fast) - 625) < 2
+    assert abs(np.abs(fast[1000:-1000]).max() - 1) < 0.01
+
+
+def test_how_much_longer_a_clip_may_become_is_known():
+    steps = [Speed(rate=(0.8, 1.25)), OneOf(steps=(Speed(rate=(0.5, 1.0)), Gain()))]
+    shortest, longest = Degrader(steps).stretch
+    assert (shortest, longest) == (pytest.approx(0.8), pytest.approx(2.5))
+    heard = [Degrader(steps)(speechlike(1), RATE, id=str(i)).samples for i in range(12)]
+    assert len({len(one) for one in heard}) > 6
+    assert Degrader(PRESETS["restoration"]).stretch == (1.0, 1.0)
