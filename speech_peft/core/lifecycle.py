@@ -5,9 +5,31 @@ and step counts belong here, not in modules.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a task predicts of one batch, in a form in which two passes can be compared."""
+
+    values: Float[Tensor, "n c"]
+    """A row for each clip, token or frame that counts: padding is left out."""
+    kind: Literal["class", "labels", "values"]
+    """Logits of one class of c, logits of c labels that exclude nothing, or numbers to come close to."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training forward came to."""
+
+    loss: Tensor
+    """The task's, over the targets of all processes."""
+    predicted: Predicted | None = None
+    """None where a task predicts nothing that two passes could agree on."""
 
 
 class Lifecycle:
@@ -19,8 +41,8 @@ class Lifecycle:
     def before_forward(self, step: int) -> None:
         """Before each training forward: draw an expert, set a temperature."""
 
-    def extra_losses(self, step: int, forward: Callable[[], Any]) -> dict[str, Tensor]:
-        """Terms added to the task's loss; `forward` runs the batch once more."""
+    def extra_losses(self, step: int, first: Outcome, again: Callable[[], Outcome]) -> dict[str, Tensor]:
+        """Terms added to the task's loss: `first` is what the batch came to, `again` runs it once more."""
         return {}
 
     def after_backward(self) -> None:

@@ -58,16 +58,23 @@ class CtcHead(nn.Module):
     def loss(
         self, states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], texts: list[str]
     ) -> tuple[Tensor, int]:
-        """The summed negative log-likelihood, and the number of characters it is over.
+        """The summed negative log-likelihood, and the number of characters it is over."""
+        return self.score(self(states), mask, texts)
+
+    def score(
+        self, log_probs: Float[Tensor, "b t v"], mask: Bool[Tensor, "b t"], texts: list[str]
+    ) -> tuple[Tensor, int]:
+        """The same from what `forward` gives.
 
         A text longer than its audio has frames has no alignment and counts as zero.
         """
         targets = [torch.tensor(self.vocabulary.encode(text)) for text in texts]
         sizes = torch.tensor([len(target) for target in targets])
-        log_probs = self(states).transpose(0, 1)
         flat = torch.cat(targets).long().to(log_probs.device)
         frames = mask.sum(1)
-        loss = F.ctc_loss(log_probs, flat, frames, sizes, blank=BLANK, reduction="sum", zero_infinity=True)
+        loss = F.ctc_loss(
+            log_probs.transpose(0, 1), flat, frames, sizes, blank=BLANK, reduction="sum", zero_infinity=True
+        )
         return loss, int(sizes.sum())
 
     @torch.no_grad()

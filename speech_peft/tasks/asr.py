@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone, Encoded
 from ..backbones.whisper import Whisper
 from ..config import AsrConfig, Recipe
+from ..core.lifecycle import Predicted
 from ..decoders.ctc import Characters, CtcHead
 from ..decoders.whisper_text import greedy
 from ..errors import ConfigError
@@ -72,7 +73,7 @@ class TeacherForcing:
         wanted = labels != IGNORED  # the projection to 50,000 tokens is the costly part: only where it counts
         logits = whisper.proj_out(hidden[wanted]).float()
         total = F.cross_entropy(logits, labels[wanted], reduction="sum", label_smoothing=self.smoothing)
-        return Loss(total, int(wanted.sum()))
+        return Loss(total, int(wanted.sum()), Predicted(logits, "class"))
 
     def tokens(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Decoder inputs and, one token on, labels: prompt, " text", end; only text and end are labelled."""
@@ -102,7 +103,9 @@ class CtcLayer:
         self.head = head
 
     def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
-        return Loss(*self.head.loss(encoded.states, encoded.mask, texts))
+        log_probs = self.head(encoded.states)
+        total, targets = self.head.score(log_probs, encoded.mask, texts)
+        return Loss(total, targets, Predicted(log_probs[encoded.mask], "class"))
 
     def decode(self, encoded: Encoded) -> list[str]:
         return self.head.decode(encoded.states, encoded.mask)

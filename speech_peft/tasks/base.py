@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import OptimConfig, Recipe
+from ..core.lifecycle import Outcome, Predicted
 from ..errors import ConfigError, SpeechPeftError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Loss:
 
     total: Tensor
     targets: int
+    predicted: Predicted | None = None
+    """For methods that let two passes agree."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ class Task(L.LightningModule, ABC):
         self._started = time.monotonic()
         if self.lifecycles and self.global_step == 0:
             for life in self.lifecycles:
-                life.on_fit_start(self._mean_loss, self._first_batches())
+                # In the precision of the steps that follow.
+                with self.trainer.precision_plugin.train_step_context():
+                    life.on_fit_start(self._mean_loss, self._first_batches())
 
     def _first_batches(self) -> Iterator[Batch]:
         loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
@@ -166,10 +171,10 @@ class Task(L.LightningModule, ABC):
         torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
         for life in self.lifecycles:
             life.before_forward(self.global_step)
-        loss, targets = self._weighed_loss(batch)
-        total = loss
+        outcome, targets = self._outcome(batch)
+        total = loss = outcome.loss
         for life in self.lifecycles:
-            extra = life.extra_losses(self.global_step, lambda: self._mean_loss(batch))
+            extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
         self._targets.append(targets)
@@ -180,22 +185,23 @@ class Task(L.LightningModule, ABC):
         return torch.Generator().manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
 
     def _mean_loss(self, batch: Batch) -> Tensor:
-        return self._weighed_loss(batch)[0]
+        return self._outcome(batch)[0].loss
 
-    def _weighed_loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The mean over the targets of all processes, and their number per process.
+    def _outcome(self, batch: Batch) -> tuple[Outcome, float]:
+        """The mean over the targets of all processes with what was predicted, and their number per process.
 
         Each target weighs the same however they are spread.
         """
         if len(batch.lengths):
             loss = self.loss(batch)
         else:  # every clip of the batch was unreadable; the other processes have theirs
-            loss = Loss(torch.stack([p.sum() for p in self.trained()]).sum() * 0.0, 0)
+            nothing = torch.stack([p.sum() for p in self.trained()]).sum() * 0.0
+            loss = Loss(nothing, 0, Predicted(nothing.new_zeros(0, 1), "values"))
         targets: float = loss.targets
         if self.trainer.world_size > 1:
             count = torch.tensor(float(loss.targets), device=self.device)
             targets = self.trainer.strategy.reduce(count, reduce_op="mean").item()
-        return loss.total / max(targets, 1.0), targets
+        return Outcome(loss.total / max(targets, 1.0), loss.predicted), targets
 
     def _weight(self) -> float:
         """How much the newest accumulated batch counts beside the first."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone, Features
 from ..config import ClassifyConfig, Recipe
+from ..core.lifecycle import Predicted
 from ..decoders.classifier import ClassifierHead
 from ..errors import ConfigError
 from ..metrics.classification import accuracy, macro_f1
@@ -87,7 +88,8 @@ class Classify(Task):
         if self.training and self._augments:
             batch, target, features = self._augmented(batch, target)
         logits = self.head.logits_of(self.pooled(batch, features))
-        return Loss(self._criterion(logits, target), len(batch.labels))
+        predicted = Predicted(logits, "labels" if self.config.multi_label else "class")
+        return Loss(self._criterion(logits, target), len(batch.labels), predicted)
 
     @property
     def _augments(self) -> bool:

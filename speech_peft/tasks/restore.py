@@ -21,6 +21,7 @@ from ..backbones.base import Backbone, Encoded, below
 from ..compat import guard_torchaudio
 from ..config import Recipe, RestoreConfig
 from ..core import hub, save
+from ..core.lifecycle import Predicted
 from ..decoders.discriminators import Discriminators, feature_matching, judge_loss, maker_loss
 from ..decoders.spectral import MultiResolutionStft, averaged
 from ..decoders.waveform import WaveformDecoder, build_decoder
@@ -150,7 +151,8 @@ class Restore(Task):
         # Adapters that add frames to a stack put them first.
         states = encoded.states[:, -clean.states.shape[1] :]
         each, relative = feature_distance(states, clean.states, clean.mask, self.config.features)
-        return Loss((each * frames).sum(), int(frames.sum())), float((relative.detach() * frames).sum())
+        loss = Loss((each * frames).sum(), int(frames.sum()), Predicted(states[clean.mask], "values"))
+        return loss, float((relative.detach() * frames).sum())
 
     def _made(self, pieces: Pieces) -> list[Float[Tensor, "b n"]]:
         """The decoder's waveforms, silent where the clips have ended, as long as the clean ones."""
