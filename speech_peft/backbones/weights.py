@@ -41,10 +41,16 @@ def resolve_weights(address: str | Path, revision: str | None = None, offline: b
     """The Hugging Face folder behind an address; a CTranslate2 folder is converted once, into the cache.
 
     Addresses: an existing folder, a hub id ("openai/whisper-tiny.en"), or "pkg:PACKAGE/path" for weights that
-    an installed package ships. Raises ConfigError that says what came, what exists and what to do.
+    an installed package ships, "pkg:PACKAGE/path+PACKAGE/path" for those that several ship in parts. Raises
+    ConfigError that says what came, what exists and what to do.
     """
     text = str(address)
-    if text.startswith("pkg:"):
+    if text.startswith("pkg:") and "+" in text:
+        from .joined import join
+
+        parts = [package_path(f"pkg:{part}") for part in text.removeprefix("pkg:").split("+")]
+        folder = join(parts, cache_dir() / "joined", text)
+    elif text.startswith("pkg:"):
         folder = package_path(text)
     elif Path(text).expanduser().exists():
         folder = Path(text).expanduser()
@@ -57,7 +63,7 @@ def resolve_weights(address: str | Path, revision: str | None = None, offline: b
 
 _HOW = (
     "An address is a folder (config.json with model.safetensors), a hub id such as openai/whisper-small, "
-    "or pkg:PACKAGE/path for weights inside an installed package."
+    "or pkg:PACKAGE/path for weights inside an installed package (pkg:ONE/path+OTHER/path: in parts)."
 )
 
 

