@@ -107,6 +107,7 @@ def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> 
     from .tasks import callbacks, progress
     from .tasks.bad import Unreadable
     from .tasks.base import check_frozen, fingerprint
+    from .tasks.strategy import strategy_of
 
     _quiet()
     precision = _precision(recipe)
@@ -125,7 +126,7 @@ def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> 
         accelerator=recipe.trainer.accelerator,
         devices=recipe.trainer.devices,
         num_nodes=recipe.trainer.nodes,
-        strategy=recipe.trainer.strategy,
+        strategy=strategy_of(task),
         precision=precision,
         accumulate_grad_batches=recipe.trainer.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..config import OptimConfig, Recipe
 from ..core.lifecycle import Outcome, Predicted
@@ -71,7 +72,18 @@ class Task(L.LightningModule, ABC):
             for parameter in self.base_parameters.values():
                 parameter.requires_grad_(True)
         lives = {name: model.methods[name].lifecycle(model, name) for name in recipe.train}
-        self.lifecycles = [life for life in lives.values() if life is not None]
+        self.lifecycles = {name: life for name, life in lives.items() if life is not None}
+        self.apart = [list(group) for life in self.lifecycles.values() for group in life.own()]
+        """Groups of parameters that differ between processes."""
+        self._hide_from_ddp()
+
+    def _hide_from_ddp(self) -> None:
+        """Of the adapters with such parameters also no buffer is sent: they see to that themselves."""
+        names = {id(p): name for name, p in self.named_parameters()}
+        whose = [f"model.adapters.{name}." for name, life in self.lifecycles.items() if life.own()]
+        buffers = [name for name, _ in self.named_buffers() if name.startswith(tuple(whose))]
+        own = [names[id(p)] for group in self.apart for p in group]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, own + buffers)
 
     # ---- what a task says ---------------------------------------------------------------------------------
 
@@ -150,8 +162,13 @@ class Task(L.LightningModule, ABC):
 
     def on_train_start(self) -> None:
         self._started = time.monotonic()
+        if self.apart and self.trainer.world_size > 1 and self.trainer.precision == "16-mixed":
+            raise ConfigError(
+                "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "
+                "each has some of its own here: what they share would part. Use bf16-mixed or 32-true"
+            )
         if self.lifecycles and self.global_step == 0:
-            for life in self.lifecycles:
+            for life in self.lifecycles.values():
                 # In the precision of the steps that follow.
                 with self.trainer.precision_plugin.train_step_context():
                     life.on_fit_start(self._mean_loss, self._first_batches())
@@ -169,11 +186,11 @@ class Task(L.LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
         torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
-        for life in self.lifecycles:
+        for life in self.lifecycles.values():
             life.before_forward(self.global_step)
         outcome, targets = self._outcome(batch)
         total = loss = outcome.loss
-        for life in self.lifecycles:
+        for life in self.lifecycles.values():
             extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
@@ -220,20 +237,42 @@ class Task(L.LightningModule, ABC):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._even_out()
-        for life in self.lifecycles:
+        for life in self.lifecycles.values():
             life.after_backward()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """One norm for what all processes share, and one for each group that they do not.
+
+        A norm over both would differ between processes, and so would what they share after the step.
+        """
+        if not self.apart or gradient_clip_val is None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        apart = {id(p) for group in self.apart for p in group}
+        every = [p for group in optimizer.param_groups for p in group["params"]]
+        for group in ([p for p in every if id(p) not in apart], *self.apart):
+            nn.utils.clip_grad_norm_(group, gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        for life in self.lifecycles:
+        for life in self.lifecycles.values():
             life.after_step(self.global_step)
+
+    def settle(self) -> None:
+        """Bring the adapters to the form in which they are validated and saved."""
+        for life in self.lifecycles.values():
+            life.before_eval()
 
     # ---- validation ---------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         self._validated: list[Any] = []
-        for life in self.lifecycles:
-            life.before_eval()
+        self.settle()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.lengths):
@@ -275,12 +314,15 @@ class Task(L.LightningModule, ABC):
             "recipe": self.recipe.model_dump(mode="json"),
             "base": self.backbone.card().sha256,
             "scores": vars(self.scores) if self.scores else None,
+            "lifecycles": {name: life.state_dict() for name, life in self.lifecycles.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         run = checkpoint["run"]
         self.batches_seen, self._seconds_before = run["batches_seen"], run["seconds"]
         self.scores = Scores(**run["scores"]) if run["scores"] else None
+        for name, life in self.lifecycles.items():
+            life.load_state_dict(run["lifecycles"][name])
 
 
 def _seed(*parts: int) -> int:

@@ -54,7 +54,7 @@ class Stop(Callback):
             return
         stop = trainer.strategy.reduce_boolean_decision(bool(self._signals), all=False)
         if stop or self._due(trainer, task):
-            self._save(trainer)
+            self._save(trainer, task)
         if stop:
             raise Interrupted
         if task.fraction() >= 1:
@@ -77,8 +77,10 @@ class Stop(Callback):
             and task.global_step != self._saved_step
         )
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer, task: Task) -> None:
         # Every process takes part, only the first writes; a file of this name is always whole.
+        for life in task.lifecycles.values():
+            life.before_save(trainer.optimizers[0])
         half = self.path.with_name(f"{LAST}.tmp")
         trainer.save_checkpoint(half)
         if trainer.is_global_zero:
@@ -86,7 +88,7 @@ class Stop(Callback):
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        self._save(trainer)
+        self._save(trainer, task)
 
     def teardown(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
         for number, handler in self._handlers.items():
@@ -123,6 +125,7 @@ class SaveAdapter(Callback):
 
     def write(self, trainer: L.Trainer, task: Task) -> None:
         self.folders = [self.out / name for name in task.written]
+        task.settle()  # every process, though only the first writes
         if not trainer.is_global_zero:
             return
         for name, folder in zip(task.written, self.folders, strict=True):
