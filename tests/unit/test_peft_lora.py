@@ -1,10 +1,12 @@
-"""LoRA to PEFT's files and back: stock PEFT computes exactly what we do."""
+"""LoRA, and what amounts to one, to PEFT's files and back: stock PEFT computes what we do."""
 
 import copy
 import json
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from speech_peft.compat import guard_torchaudio
 
@@ -12,17 +14,23 @@ guard_torchaudio()  # before peft, which imports transformers
 peft = pytest.importorskip("peft")
 
 from speech_peft.backbones.base import tiny  # noqa: E402
-from speech_peft.core.model import AdaptedModel  # noqa: E402
+from speech_peft.core.adapter import Adapter, NotMergeable  # noqa: E402
+from speech_peft.core.method import Method  # noqa: E402
+from speech_peft.core.model import AdaptedModel, key_of  # noqa: E402
 from speech_peft.core.peft_lora import export_peft, import_peft  # noqa: E402
 from speech_peft.errors import ConfigError  # noqa: E402
 from speech_peft.methods.bottleneck import Bottleneck  # noqa: E402
 from speech_peft.methods.lora import Lora  # noqa: E402
+from speech_peft.methods.pissa import Pissa  # noqa: E402
+from speech_peft.registry import METHODS  # noqa: E402
 
 pytestmark = [
     # peft 0.21 asks transformers 5 by a name that transformers 6 drops
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     # peft looks for the base's config on the hub, to see whether the vocabulary grew
     pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning"),
+    # Whisper's keys have no bias; a lora_bias of zeros is written for them where other layers have one
+    pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed but the targeted layer:UserWarning"),
 ]
 
 
@@ -72,6 +80,93 @@ def test_ours_to_peft_to_ours_changes_no_bit(adapted, backbone, tmp_path):
     back = import_peft(tmp_path / "2", copy.deepcopy(backbone.module), backbone.sites(), "a")
     ours = [p.detach() for p in adapted.parameters_of("a")]
     assert all(torch.equal(a, b) for a, b in zip(ours, back.parameters_of("a"), strict=True))
+
+
+def states_a_lora(method: Method) -> bool:
+    """Whether the parts that a method builds say what LoRA they amount to."""
+    backbone = tiny("whisper", seconds=1.0)
+    try:
+        model = AdaptedModel(backbone.module, backbone.sites(), {"a": method})
+        site = model.sites["a"][0]
+        part = model.at("a", site)
+        layer: Any = backbone.module.get_submodule(site.exit)
+        if isinstance(part, Adapter):
+            part.to_lora(layer.weight, layer.bias)
+    except (NotMergeable, ConfigError, IndexError, AttributeError):
+        return False
+    return isinstance(part, Adapter)
+
+
+STATING = [
+    pytest.param(example, id=f"{name}-{i}")
+    for name in METHODS.names()
+    for i, example in enumerate(METHODS[name].examples())
+    if states_a_lora(example)
+]
+
+
+def test_these_methods_amount_to_a_lora():
+    assert {"lora", "hydra", "adapter_bias", "pissa"} <= {given.values[0].name for given in STATING}
+
+
+@pytest.mark.parametrize("method", STATING)
+def test_every_method_that_states_a_lora_runs_in_stock_peft_and_comes_back_as_one(method, backbone, tmp_path):
+    """PEFT computes what we do, and what we read again is a `lora` that does it too."""
+    model = AdaptedModel(copy.deepcopy(backbone.module), backbone.sites(), {"a": method}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters_of("a"):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    export_peft(model, "a", tmp_path, "openai/whisper-tiny")
+    expected = run(model)
+    with model.using():
+        assert (run(model) - expected).abs().max() > 1e-3
+    stock = peft.PeftModel.from_pretrained(copy.deepcopy(backbone.module), tmp_path).eval()
+    torch.testing.assert_close(run(stock), expected, atol=2e-6, rtol=1e-5)
+    back = import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "b").eval()
+    torch.testing.assert_close(run(back), expected, atol=2e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_layers_of_different_rank_and_scale_are_written_with_one_of_each(backbone, adapted, tmp_path):
+    """PEFT's configuration has one rank and one alpha, so rows of zeros fill up."""
+    site = adapted.sites["a"][0]
+    wide = Lora(rank=6, alpha=3, bias=True).build(site, torch.nn.Identity(), None)
+    adapted.adapters["a"][key_of(site)] = wide
+    for parameter in wide.parameters():
+        parameter.normal_(std=0.1)
+    export_peft(adapted, "a", tmp_path, "x")
+    back = import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "b")
+    assert {len(back.at("b", place).a) for place in back.sites["b"]} == {6}
+    for place in adapted.sites["a"]:
+        frozen = torch.zeros(place.dim_out, place.dim_in), torch.zeros(place.dim_out)
+        torch.testing.assert_close(
+            back.at("b", place).merged(*frozen), adapted.at("a", place).merged(*frozen)
+        )
+
+
+def test_pissa_starts_trains_and_converts_as_pefts_own(backbone, tmp_path):
+    """PEFT moves the principal part out of the base and we do not; nothing else differs."""
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], init_lora_weights="pissa")
+    stock = peft.get_peft_model(copy.deepcopy(backbone.module), config).eval()
+    stock.peft_config["default"].init_lora_weights = True  # else loading moves it out of the base once more
+    stock.save_pretrained(tmp_path / "fresh")
+    method = Pissa(rank=4, alpha=8, sites=("*.q",))
+    ours = AdaptedModel(copy.deepcopy(backbone.module), backbone.sites(), {"a": method}).eval()
+    with torch.no_grad():
+        for site in ours.sites["a"]:
+            theirs, part = stock.base_model.model.get_submodule(site.exit), ours.at("a", site)
+            assert torch.equal(theirs.lora_A["default"].weight, part.a)
+            assert torch.equal(theirs.lora_B["default"].weight, part.b)
+            for own, other in ((part.a, theirs.lora_A), (part.b, theirs.lora_B)):
+                step = 0.1 * torch.randn_like(own)
+                own.add_(step)
+                other["default"].weight.add_(step)
+    torch.testing.assert_close(run(stock), run(ours), atol=2e-6, rtol=1e-5)
+    stock.save_pretrained(tmp_path / "lora", path_initial_model_for_weight_conversion=str(tmp_path / "fresh"))
+    export_peft(ours, "a", tmp_path / "ours", "x")
+    converted, written = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("lora", "ours"))
+    assert converted.keys() == written.keys()
+    assert all(torch.equal(converted[key], written[key]) for key in written)
 
 
 def test_only_a_lora_can_be_written(backbone, tmp_path):
