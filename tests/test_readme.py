@@ -24,7 +24,7 @@ PAGES = [
     "CONTRIBUTING.md",
     *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 ]
-EXAMPLE = "adapter_bias"
+EXAMPLE = "fourier"
 
 
 def blocks(page: str, language: str) -> list[str]:
