@@ -80,7 +80,9 @@ def lines(sites: list, every_block: bool) -> list[str]:
         width = f"{site.dim_in} -> {site.dim_out}"
         path = site.entry if site.entry == site.exit else f"{site.entry} -> {site.exit}"
         name = site.name
-        if not every_block and site.kind != "stack":
+        if not every_block and name.endswith(".stack") and "layers." in name:
+            name, path = re.sub(r"layers\.\d+", "layers.N", name), re.sub(r"\.\d+ ->", ".N ->", path)
+        elif not every_block and site.kind != "stack":
             name, path = (re.sub(r"(^|\.)\d+(?=\.| |$)", r"\1N", text) for text in (name, path))
         length = "fixed" if site.fixed_length else "free"
         shown.setdefault(name, f"{name:32} {site.kind:7} {width:13} {length:7} {path}")

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..core.context import Context
 from ..errors import ConfigError
 from ..registry import BACKBONES
 from .base import Backbone, Encoded, Features, Row, Stack, below, extractor_settings, load, truncated
@@ -23,8 +24,9 @@ from .mel import FRAME, HOP, KaldiMel, frames_of
 from .weights import Origin
 
 GRID_SAMPLES = 8000  # half a second, as Whisper's
+_KEYS = ("{b}.layernorm_before", "{b}.attention.k_proj", "{b}.attention.v_proj")
 _ROWS = (
-    Row("block", "block", "{b}"),
+    Row("block", "block", "{b}", keys=_KEYS),
     Row("tail", "tail", "{b}.mlp", "{b}"),
     Row("attn", "attn", "{b}.attention"),
     *(Row(f"attn.{n}", "linear", f"{{b}}.attention.{n}_proj") for n in "qkvo"),
@@ -142,6 +144,11 @@ class Ast(Backbone):
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         return {"attention_mask": None}
+
+    def _known(self, features: Features, states: Float[Tensor, "b n d"]) -> Context:
+        columns = below(features.lengths, (states.shape[1] - 2) // self.bands)
+        sound = nn.functional.pad(columns.repeat(1, self.bands), (2, 0), value=True)
+        return Context(sound=sound, summary=(0, 2))
 
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         if not self.layer:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..core.context import hearing
+from ..core.context import Context, hearing
 from ..core.save import BackboneCard
 from ..core.site import Kind, Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
@@ -50,6 +50,8 @@ class Row(NamedTuple):
     entry: str
     exit: str = ""
     """Same as `entry` when empty."""
+    keys: tuple[str, ...] = ()
+    """Of a block: the modules that make a frame entering it a key and a value, see `Site.keys`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Stack:
         last = f"{self.path}.{depth - 1}"
         found = [self._site(root, dim, Row("stack", "stack", f"{self.path}.0", last), "", "")]
         for i in range(depth):
+            if i:  # from this block to the last: what spans the upper blocks only
+                row = Row("stack", "stack", f"{self.path}.{i}", last)
+                found.append(self._site(root, dim, row, f"layers.{i}", ""))
             found += [self._site(root, dim, row, f"layers.{i}", f"{self.path}.{i}") for row in self.rows]
         if self.final_norm:
             found.append(self._site(root, dim, Row("norm", "norm", self.final_norm), "", ""))
@@ -92,7 +97,11 @@ class Stack:
                 f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream "
                 f"it belongs to is {dim}. The site table does not fit this model or release of transformers."
             )
-        return Site(name, row.kind, entry, exit, dim_in, dim_out, row.kind not in self.free, self.causal)
+        keys = tuple(key.format(b=path) for key in row.keys)
+        for key in keys:
+            resolve(root, key)
+        fixed = row.kind not in self.free
+        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:
@@ -187,6 +196,11 @@ class Backbone(ABC):
         """True where a frame inside the blocks holds sound; None where padding is attended to as well."""
         return None
 
+    def _known(self, features: Features, states: Float[Tensor, "b t d"]) -> Context:
+        """What adapters inside the blocks may know of the frames that pass there."""
+        heard = self._heard(features, states)
+        return Context(mask=heard, sound=below(features.lengths, states.shape[1]) if heard is None else heard)
+
     @abstractmethod
     def _finish(self, states: Float[Tensor, "b t d"], features: Features) -> Encoded:
         """What follows the last block."""
@@ -253,18 +267,18 @@ class Backbone(ABC):
         self, k: int, states: Float[Tensor, "b t d"], features: Features
     ) -> list[Float[Tensor, "b t d"]]:
         """The same from the states that enter block `k`: the outputs of that block and those above."""
-        outputs, width = [], states.shape[1]
-        for block in range(k, self.depth):
-            states = self._run(range(block, block + 1), states, features)
-            # The last ones: frames that an adapter of the whole stack adds come first.
-            outputs.append(self._in_time(states[:, -width:], features))
+        outputs, entered = [], states
+        with hearing(self.module, self._known(features, states)):
+            for block in range(k, self.depth):
+                states = self._run(range(block, block + 1), states, features)
+                outputs.append(self._in_time(from_outside(states, entered), features))
         return [*outputs, self._finish(states, features).states]
 
     def layer_from(
         self, k: int, states: Float[Tensor, "b t d"], features: Features, number: int
     ) -> Float[Tensor, "b t d"]:
         """The output of block `number`, counted from 1, from the states that enter block `k` < `number`."""
-        return self._in_time(self._run(range(k, number), states, features)[:, -states.shape[1] :], features)
+        return self._in_time(from_outside(self._run(range(k, number), states, features), states), features)
 
     def prefix(self, features: Features, k: int) -> Float[Tensor, "b t d"]:
         """States entering block `k`: what the blocks below make of the features."""
@@ -277,7 +291,7 @@ class Backbone(ABC):
 
     def _run(self, blocks: range, states: Tensor, features: Features) -> Tensor:
         side = self._side(features, states) if blocks else {}
-        with hearing(self.module, self._heard(features, states)):
+        with hearing(self.module, self._known(features, states)):
             for i in blocks:
                 output = self.blocks[i](states, **side)
                 states = output[0] if isinstance(output, tuple) else output
@@ -311,6 +325,18 @@ class Backbone(ABC):
             sha256=self.origin.sha256(),
             options=self.options,
         )
+
+
+def from_outside(
+    inside: Float[Tensor, "p*b n+t d"], entered: Float[Tensor, "b t d"]
+) -> Float[Tensor, "b t d"]:
+    """States between blocks, without what adapters of a span of blocks have there for themselves.
+
+    Frames that they add come first. Several streams of a batch lie one behind the other, and are averaged.
+    """
+    rows, frames = entered.shape[:2]
+    one = inside if len(inside) == rows else inside.unflatten(0, (-1, rows)).mean(0)
+    return one[:, -frames:]
 
 
 def below(lengths: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b t"]:

@@ -29,8 +29,9 @@ FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the secon
 Context = Literal["full", "fit"]
 LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
+_KEYS = ("{b}.self_attn_layer_norm", "{b}.self_attn.k_proj", "{b}.self_attn.v_proj")
 _SUBLAYERS = (
-    Row("block", "block", "{b}"),
+    Row("block", "block", "{b}", keys=_KEYS),
     Row("tail", "tail", "{b}.fc1", "{b}"),
     Row("attn", "attn", "{b}.self_attn"),
     *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.{n}_proj") for n in "qkv"),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..errors import SpeechPeftError
 from .context import Context
 from .low_rank import LowRank
+from .selection import Selection
 
 
 class NotMergeable(SpeechPeftError):
@@ -24,6 +25,10 @@ class Adapter(nn.Module):
         self, x: Float[Tensor, "..."], ctx: Context
     ) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p d"]] | None:
         """Keys and values that the attention at this site attends to before its own."""
+        return None
+
+    def select(self, x: Float[Tensor, "b t d"], ctx: Context) -> Selection | None:
+        """The frames that the frozen modules work on; None for all. `forward` sees all frames either way."""
         return None
 
     def forward(
@@ -50,6 +55,11 @@ class Adapter(nn.Module):
     def changes_input(self) -> bool:
         """Whether the adapter has a `before` of its own."""
         return type(self).before is not Adapter.before
+
+    @property
+    def selects_frames(self) -> bool:
+        """Whether the adapter has a `select` of its own."""
+        return type(self).select is not Adapter.select
 
     @property
     def changes_attention(self) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -20,6 +20,7 @@ from ..errors import ConfigError
 from .site import Site
 
 KEYWORD = "added_keys_values"
+ATTENDED = "attended_keys"
 ROUTED = "speech_peft_"
 
 Pair = tuple[Float[Tensor, "b p d"], Float[Tensor, "b p d"]]
@@ -47,6 +48,13 @@ def route(module: nn.Module, site: Site) -> None:
     config._attn_implementation = ROUTED + stock
 
 
+def route_inside(block: nn.Module, site: Site) -> None:
+    """The same for every attention inside a block; the block must hand on keywords that it does not know."""
+    inside = [m for m in block.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")]
+    for module in inside or [block]:
+        route(module, site)
+
+
 def unroute(module: nn.Module) -> None:
     """Undo `route`, for a copy that is to be the stock module again."""
     config: Any = getattr(module, "config", None)
@@ -70,9 +78,16 @@ def attend(
     attention_mask: Tensor | None,
     *args: Any,
     added_keys_values: Pair | None = None,
+    attended_keys: Bool[Tensor, "b k"] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The stock attention over the added keys and values and then its own; every query may look at them."""
+    """The stock attention over the added keys and values and then its own; every query may look at them.
+
+    `attended_keys` closes some, for all queries, counted from the last key. A mask for fewer rows than there
+    are is that of a batch which is run several times over, one whole batch behind the other.
+    """
+    if attention_mask is not None and attention_mask.shape[0] not in (1, query.shape[0]):
+        attention_mask = attention_mask.repeat(query.shape[0] // attention_mask.shape[0], 1, 1, 1)
     if added_keys_values is not None:
         key, value = (
             torch.cat(
@@ -83,4 +98,14 @@ def attend(
         if attention_mask is not None:
             open_to_all = 0.0 if attention_mask.is_floating_point() else 1
             attention_mask = pad(attention_mask, (added_keys_values[0].shape[1], 0), value=open_to_all)
+    if attended_keys is not None:
+        attention_mask = _closed(attention_mask, attended_keys, key.shape[2])
     return stock(module, query, key, value, attention_mask, *args, **kwargs)
+
+
+def _closed(mask: Tensor | None, attended: Bool[Tensor, "b k"], keys: int) -> Tensor:
+    """A mask that is closed as well where a key is not attended to."""
+    attended = pad(attended, (keys - attended.shape[1], 0), value=True)[:, None, None]
+    if mask is None or mask.dtype == torch.bool:
+        return attended if mask is None else mask & attended
+    return mask.masked_fill(~attended, torch.finfo(mask.dtype).min)

@@ -50,7 +50,12 @@ class Method(BaseModel):
 
     @property
     def keeps_length(self) -> bool:
-        """False for methods that add, drop or move frames (prompts, conditional computation)."""
+        """False for methods that add, drop or move frames (prompts)."""
+        return True
+
+    @property
+    def keeps_batch(self) -> bool:
+        """False for methods that run a batch several times over inside a span of blocks."""
         return True
 
     @property

@@ -41,7 +41,8 @@ class AdaptedModel(nn.Module):
             self._build(name, method)
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
         attach(base, self.current)
-        install(base, [Port(s, self._peers(s), self.methods, self.current) for s in occupied.values()])
+        in_order = (site for site in sites if site.name in occupied)
+        install(base, [Port(s, self._peers(s), self.methods, self.current) for s in in_order])
 
     def _build(self, name: str, method: Method) -> None:
         shared = method.shared(self.sites[name])

@@ -35,6 +35,9 @@ class Site:
     """True where frames must not be added, dropped or moved."""
     causal: bool = False
     """True where a frame must not see later ones, as in a decoder that writes one token after the other."""
+    keys: tuple[str, ...] = ()
+    """Paths of the norm and the two projections that make a frame of x a key and a value of the attention
+    inside, where nothing but that frame has a part in them; empty where something has, or it is no block."""
 
 
 def resolve(root: nn.Module, path: str) -> nn.Module:
@@ -74,6 +77,22 @@ def topmost(chosen: Sequence[Site], sites: Iterable[Site], top: int | float) -> 
         names = ", ".join(site.name for site in chosen[:3])
         raise ConfigError(f"top: none of the chosen sites lies in the top blocks ({top}): {names} …")
     return kept
+
+
+def span_from(sites: Iterable[Site], start: Site) -> Site:
+    """The site from the block of `start` to the last block of its stack.
+
+    Raises ConfigError where `start` lies in no block, or where the last block is out of reach.
+    """
+    stack, block = _place(start) or ("", -1)
+    name = f"{stack}layers.{block}.stack" if block > 0 else f"{stack}stack"
+    for site in sites:
+        if site.name == name and block >= 0:
+            return site
+    raise ConfigError(
+        f"{start.name}: no site spans the blocks from here to the last one, which a method that joins its "
+        "streams behind it needs. Is the output of a lower block read? Read the last one"
+    )
 
 
 def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:

@@ -282,9 +282,15 @@ def dtypes(case: Case) -> str | None:
 @torch.no_grad()
 def shapes(case: Case) -> str | None:
     """At every site the adapted output has the shape of the frozen one."""
-    if not case.method.keeps_length:
-        return "the method changes the number of frames, as it declares"
     model = case.trained()
+    outputs = case.run(model)
+    with model.using():
+        bare = case.run(model)
+    assert [y.shape for y in outputs] == [y.shape for y in bare], "an adapter changed the shape of the output"
+    if not case.method.keeps_length:
+        return "the method changes the number of frames inside, as it declares"
+    if not case.method.keeps_batch:
+        return "the method runs a batch several times over inside, as it declares"
     adapted = _site_shapes(case, model)
     with model.using():
         assert adapted == _site_shapes(case, model), "an adapter changed the shape of its site's output"
