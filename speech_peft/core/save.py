@@ -1,7 +1,7 @@
 """A saved adapter: a folder with adapter.json and adapter.safetensors, and nothing that can run code.
 
 adapter.json          format, method and its config, backbone, sites, heads, library version
-adapter.safetensors   "<site>.<parameter>"; a shared network's under "shared."
+adapter.safetensors   "<site>.<parameter>"; a shared network's under "shared."; packed ones with a suffix
 head.safetensors      optional: "<head>.<parameter>" (a CTC layer, a classifier, a vocoder)
 recipe.yaml README.md optional: the recipe that made it, the model card
 """
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..errors import ConfigError, did_you_mean
 from ..registry import METHODS
+from . import packing
 from .method import Method
 from .model import AdaptedModel
 
@@ -115,7 +116,7 @@ class Saved:
         """Copy the tensors into adapter `name` of `model`; keys and shapes must agree in both directions."""
         if backbone is not None:
             self.check_backbone(backbone)
-        _fill(self.folder / "adapter.safetensors", tensors_of(model, name))
+        _fill_parts(self.folder / "adapter.safetensors", parts_of(model, name))
 
     def load_base(self, parameters: Mapping[str, Tensor]) -> None:
         """Copy fine-tuned parameters over those of a backbone, `encoder_parameters()`; as strictly."""
@@ -125,21 +126,24 @@ class Saved:
 
     def load_head(self, name: str, head: nn.Module) -> None:
         """Copy the tensors of one saved head into `head`, as strictly."""
-        own = {f"{name}.{key}": value for key, value in head.state_dict().items()}
         others = tuple(f"{h}." for h in self.head_config if h != name)
-        _fill(self.folder / "head.safetensors", own, ignore=others)
+        _fill_parts(self.folder / "head.safetensors", {name: head}, ignore=others)
+
+
+def parts_of(model: AdaptedModel, name: str) -> dict[str, nn.Module]:
+    """Everything adapter `name` is made of, by what its keys in a file begin with."""
+    own: dict[str, nn.Module] = {site.name: model.at(name, site) for site in model.sites[name]}
+    return own | ({"shared": model.shared[name]} if name in model.shared else {})
 
 
 def tensors_of(model: AdaptedModel, name: str) -> dict[str, Tensor]:
-    """Everything adapter `name` is made of, by file key; the tensors are the model's own."""
-    own = {
-        f"{site.name}.{key}": value
-        for site in model.sites[name]
-        for key, value in model.at(name, site).state_dict().items()
-    }
-    if name in model.shared:
-        own |= {f"shared.{key}": value for key, value in model.shared[name].state_dict().items()}
-    return own
+    """What a file holds of adapter `name`, by key; what is not packed is the model's own."""
+    return stored_of(parts_of(model, name))
+
+
+def stored_of(parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """What a file holds of these parts, by key."""
+    return {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.stored(part).items()}
 
 
 def write(
@@ -176,8 +180,7 @@ def write(
     (half / "adapter.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     _save(half / "adapter.safetensors", tensors_of(model, name))
     if heads:
-        head_tensors = {f"{h}.{k}": v for h, head in heads.items() for k, v in head.state_dict().items()}
-        _save(half / "head.safetensors", head_tensors)
+        _save(half / "head.safetensors", stored_of(heads))
     if base:
         _save(half / "base.safetensors", base)
     for file, text in (("recipe.yaml", recipe), ("README.md", readme)):
@@ -218,23 +221,46 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, path)
 
 
+def _fill_parts(path: Path, parts: Mapping[str, nn.Module], ignore: tuple[str, ...] = ()) -> None:
+    own = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.plain(part).items()}
+    places = {f"{p}.{key}": place for p, part in parts.items() for key, place in packing.places(part).items()}
+    _fill(path, own, places, ignore)
+
+
 @torch.no_grad()
-def _fill(path: Path, own: Mapping[str, Tensor], ignore: tuple[str, ...] = ()) -> None:
+def _fill(
+    path: Path,
+    own: Mapping[str, Tensor],
+    places: Mapping[str, packing.Place] | None = None,
+    ignore: tuple[str, ...] = (),
+) -> None:
+    """Copy a file's tensors over the model's; nothing is copied unless all fits."""
+    places = places or {}
     try:
         stored = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     stored = {key: value for key, value in stored.items() if not key.startswith(ignore or "\0")}
-    for key in own.keys() - stored.keys():
+    wanted = own.keys() | {key + suffix for key, place in places.items() for suffix in place.packed.suffixes}
+    for key in wanted - stored.keys():
         raise ConfigError(f"{path} lacks {key!r}. {did_you_mean(key, stored)}")
+    copies: list[tuple[Tensor, Tensor]] = []
     for key, value in stored.items():
-        if key not in own:
-            raise ConfigError(f"{path} holds {key!r}, which this model has not. {did_you_mean(key, own)}")
-        if value.shape != own[key].shape:
-            raise ConfigError(
-                f"{path}: {key} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-            )
-        own[key].copy_(value)
+        if key not in wanted:
+            raise ConfigError(f"{path} holds {key!r}, which this model has not. {did_you_mean(key, wanted)}")
+        if key in own:
+            if value.shape != own[key].shape:
+                raise ConfigError(
+                    f"{path}: {key} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}"
+                )
+            copies.append((own[key], value))
+    for key, place in places.items():
+        try:
+            copies += place.filled(stored, key)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {key} {error}") from None
+    for target, value in copies:
+        target.copy_(value)
 
 
 def _swap(half: Path, final: Path) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from ..backbones.base import Backbone, open_backbone
 from ..core.hub import locate
 from ..core.model import AdaptedModel
-from ..core.save import Saved, read
+from ..core.save import Saved, parts_of, read
+from ..core.wrapping import plainly
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def load(
     )
     saved.check_backbone(backbone.card())
     model = AdaptedModel(backbone.module, backbone.sites(), {NAME: saved.pinned})
-    saved.load_into(model, NAME)
+    _fill(saved, model, NAME)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
     return _on(device, Opened(backbone, model, saved, _heads(saved, backbone)))
@@ -128,9 +129,16 @@ def load_together(
     parts = {}
     for name, one in saved.items():
         one.check_backbone(backbone.card())
-        one.load_into(model, inside[name])
+        _fill(one, model, inside[name])
         parts[name] = inside[name], _on(device, Opened(backbone, model, one, _heads(one, backbone)))
     return Together(backbone, model, parts)
+
+
+def _fill(saved: Saved, model: AdaptedModel, name: str) -> None:
+    """The saved tensors, made into matrices once: nothing is unpacked again at every pass."""
+    saved.load_into(model, name)
+    for part in parts_of(model, name).values():
+        plainly(part)
 
 
 def names_of(adapters: Sequence[str | Path]) -> list[str]:

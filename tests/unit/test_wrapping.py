@@ -1,0 +1,178 @@
+"""Methods that constrain the matrices of another: what they take from their host, and what they refuse."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from speech_peft import config
+from speech_peft.core import save
+from speech_peft.core.merge import merge
+from speech_peft.core.model import AdaptedModel
+from speech_peft.core.wrapping import generator, plainly
+from speech_peft.errors import ConfigError
+from speech_peft.methods.bottleneck import Bottleneck
+from speech_peft.methods.low_bit import LowBit
+from speech_peft.methods.mosa import Mosa
+from speech_peft.methods.sparse import Sparse
+from speech_peft.registry import METHODS
+from tests import toy
+
+WRAPPING = {LowBit: {}, Sparse: {"score": "random"}, Mosa: {"share": "none"}}
+
+
+def wrap(kind, of: dict, **settings):
+    return kind.model_validate({"of": of, **WRAPPING[kind], **settings})
+
+
+def model(method, seed: int = 0) -> AdaptedModel:
+    torch.manual_seed(seed)
+    return AdaptedModel(toy.toy(), toy.sites(), {"a": method}).eval()
+
+
+def hosts() -> list[dict]:
+    """An example of every method that has matrices and no procedure."""
+    found = []
+    for name in METHODS.names():
+        for i, example in enumerate(METHODS[name].examples()):
+            try:
+                wrap(LowBit, {"method": name, **example.model_dump(mode="json")})
+            except ValueError:
+                continue
+            found.append(pytest.param({"method": name, **example.model_dump(mode="json")}, id=f"{name}-{i}"))
+    return found
+
+
+@pytest.mark.parametrize("kind", WRAPPING)
+@pytest.mark.parametrize("of", hosts())
+def test_any_host_is_wrapped_saved_and_loaded(kind, of, tmp_path):
+    method = wrap(kind, of)
+    try:
+        adapted = model(method)
+    except ConfigError:  # where the host itself does not sit on this encoder, or has no matrix
+        host = METHODS[of["method"]].model_validate({k: v for k, v in of.items() if k != "method"})
+        refused = None
+        try:
+            parts = AdaptedModel(toy.toy(), toy.sites(), {"a": host}).parameters_of("a")
+        except ConfigError as error:
+            refused = error
+        assert refused or all(p.dim() < 2 for p in parts)
+        return
+    with torch.no_grad():
+        for p in adapted.parameters_of("a"):
+            p.add_(0.1 * torch.randn_like(p))
+    folder = save.write(tmp_path / "a", adapted, "a", toy.CARD)
+    saved = save.read(folder)
+    assert saved.method == method
+    loaded = model(saved.pinned, seed=1)
+    saved.load_into(loaded, "a")
+    before = adapted(toy.speech())
+    assert torch.equal(loaded(toy.speech()), before)
+    for part in save.parts_of(loaded, "a").values():
+        plainly(part)
+    assert torch.equal(loaded(toy.speech()), before)
+    assert not any(parametrize.is_parametrized(m) for m in loaded.modules())
+    assert type(loaded.at("a", loaded.sites["a"][0])).__name__.startswith("_")  # the host's class again
+
+
+@pytest.mark.parametrize("kind", WRAPPING)
+def test_in_half_precision_a_saved_adapter_gives_what_it_gave(kind, tmp_path):
+    method = wrap(kind, {"method": "bottleneck", "width": 5, "zero_up": False})
+    adapted, loaded = (model(method, seed).to(torch.bfloat16) for seed in (0, 1))
+    save.write(tmp_path / "a", adapted, "a", toy.CARD)
+    save.read(tmp_path / "a").load_into(loaded, "a")
+    x = toy.speech().bfloat16()
+    torch.testing.assert_close(loaded(x), adapted(x), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", WRAPPING)
+def test_a_wrapped_lora_merges_as_its_host_does(kind):
+    method = wrap(kind, {"method": "lora", "rank": 3, "sites": ["*.ffn.up"]})
+    adapted = model(method)
+    with torch.no_grad():
+        for p in adapted.parameters_of("a"):
+            p.add_(0.1 * torch.randn_like(p))
+    torch.testing.assert_close(merge(adapted)(toy.speech()), adapted(toy.speech()), atol=1e-5, rtol=1e-4)
+
+
+def test_it_sits_where_its_host_sits_unless_told_otherwise():
+    of = {"method": "bottleneck", "preset": "pfeiffer", "top": 1}
+    assert [s.name for s in model(wrap(LowBit, of)).sites["a"]] == ["layers.1.block"]
+    elsewhere = wrap(LowBit, of, sites=["layers.0.ffn"], top=None)
+    assert [s.name for s in model(elsewhere).sites["a"]] == ["layers.0.ffn"]
+    assert elsewhere.of.sites == ("*.block",)
+
+
+def test_kinds_needs_and_promises_are_the_hosts():
+    wrapped = wrap(Mosa, {"method": "prompt", "preset": "shallow"})
+    assert wrapped.kinds == METHODS["prompt"].kinds
+    assert wrapped.reads == METHODS["prompt"].reads
+    assert not wrapped.identity_at_init
+    assert not wrapped.keeps_length
+    assert wrap(Mosa, {"method": "convpass"}).sees_neighbours
+    with pytest.raises(ConfigError, match=r"lora cannot sit at layers\.0\.ffn"):
+        model(wrap(LowBit, {"method": "lora", "sites": ["layers.0.ffn"]}))
+
+
+def test_biases_and_norms_stay_free():
+    adapted = model(wrap(LowBit, {"method": "bottleneck", "width": 4, "norm": True, "scale": "learned"}))
+    branch = adapted.at("a", adapted.sites["a"][0]).branch
+    assert isinstance(branch.down.bias, nn.Parameter)
+    assert isinstance(branch.norm.weight, nn.Parameter)
+    assert isinstance(branch.scale, nn.Parameter)
+    assert parametrize.is_parametrized(branch.down, "weight")
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ({"method": "lorra"}, r"adapters\.a\.of: .*'lora'"),
+        ({"method": "lora", "rnak": 3}, r"adapters\.a\.of: Lora has no field 'rnak'\. Did you mean 'rank'"),
+        ({"method": "lora", "rank": -1}, r"adapters\.a\.of\.rank: "),
+        ({"rank": 3}, r"adapters\.a\.of: give the host as \{method: NAME"),
+        ({"method": "sparse", "of": {"method": "lora"}}, r"adapters\.a\.of: sparse wraps a method itself"),
+    ],
+)
+def test_a_wrong_host_is_refused_by_its_key(of, message):
+    from speech_peft.dotted import validate
+
+    with pytest.raises(ConfigError, match=message):
+        validate(LowBit, {"of": of}, "adapters.a")
+
+
+def test_a_host_with_a_procedure_is_refused(monkeypatch):
+    monkeypatch.setattr(Bottleneck, "lifecycle", lambda self, model, adapter: None)
+    with pytest.raises(ValueError, match="bottleneck has a training procedure of its own"):
+        wrap(Mosa, {"method": "bottleneck"})
+
+
+def test_a_host_without_matrices_is_refused_at_its_site():
+    with pytest.raises(ConfigError, match=r"at layers\.0\.norm_ffn affine has no matrix"):
+        model(wrap(LowBit, {"method": "affine"}))
+
+
+def test_a_recipe_reaches_into_the_host_and_comes_back_from_its_dump(tmp_path):
+    over = ["adapters.sounds.of.width=8", "data.train=x", "data.valid=x"]
+    (tmp_path / "x").write_text("")
+    over = [o.replace("=x", f"={tmp_path}/x") for o in over]
+    recipe = config.read("classify/whisper_low_bit", over)
+    method = config.methods_of(recipe)["sounds"]
+    assert method.of.width == 8
+    assert type(method).model_validate(method.model_dump(mode="json")) == method
+
+
+def test_a_copy_has_its_own_constraints():
+    adapted = model(wrap(Mosa, {"method": "bottleneck", "width": 4}))
+    twin = copy.deepcopy(adapted)
+    adapted.methods["a"].lifecycle(adapted, "a").before_forward(1)
+    assert twin.current.ctx.draw is None
+    twin.methods["a"].lifecycle(twin, "a").before_forward(2)
+    assert (adapted.current.ctx.draw, twin.current.ctx.draw) == (2, 4)
+
+
+def test_named_randomness_is_the_same_everywhere():
+    first, same, other = (torch.rand(2, generator=generator("a", part)) for part in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
