@@ -77,14 +77,26 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
 
 
 @app.command("export-peft")
-def to_peft(adapter: Adapter, out: Out, weights: Weights = None) -> None:
+def to_peft(
+    adapter: Adapter,
+    out: Out,
+    weights: Weights = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the nearest LoRA, for an adapter that merges and is none itself."),
+    ] = None,
+) -> None:
     """Write a LoRA, or an adapter that amounts to one, as PEFT's own two files."""
-    from .core.peft_lora import export_peft
+    from .core.peft_lora import export_peft, nearest_loras
 
     _absent(out)
     saved = _read(adapter)
     _, model = _load(saved, weights)
-    export_peft(model, "adapter", out, base_id=weights or saved.backbone.id)
+    near = nearest_loras(model, "adapter", rank) if rank else []
+    export_peft(model, "adapter", out, weights or saved.backbone.id, [change for change, _ in near] or None)
+    if near:
+        worst, site = max((error, s.name) for (_, error), s in zip(near, model.sites["adapter"], strict=True))
+        print(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
     print(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
 
 

@@ -37,7 +37,10 @@ def test_a_bundled_recipe_takes_a_step_on_a_tiny_backbone(name, tmp_path, monkey
     manifest = tiny.corpus(tmp_path, clips=30)  # a clip of every class in every fold
     over = [f"data.train={manifest}", f"data.valid={manifest}", "data.workers=0", f"out={tmp_path}/run"]
     limits = ["trainer.max_minutes=null", "trainer.max_steps=1", "trainer.max_trainable_pct=99"]
-    trained = train_stages.run(config.read_stages(name, [*over, *limits, *shrunk(name)]), resume=False)
+    alone = ["trainer.devices=1", "trainer.strategy=auto"]  # contract/test_ddp.py has those of two
+    trained = train_stages.run(
+        config.read_stages(name, [*over, *limits, *alone, *shrunk(name)]), resume=False
+    )
     assert trained.steps == 1
     assert all((folder / "adapter.json").exists() for folder in trained.folders)
 

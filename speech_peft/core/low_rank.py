@@ -48,3 +48,13 @@ class LowRank:
         return LowRank(
             pad(self.a, (0, 0, 0, more)), pad(self.scale * self.b, (0, more)), float(rank), bias, self.dropout
         )
+
+
+def nearest(change: Float[Tensor, "o i"], rank: int) -> tuple[LowRank, float]:
+    """The LoRA of this rank that comes closest to a change of a weight, and |what is missing| / |change|."""
+    u, s, v = torch.linalg.svd(change.detach(), full_matrices=False)
+    rank = min(rank, len(s))
+    root = s[:rank].sqrt()
+    whole = s.square().sum()
+    error = (s[rank:].square().sum() / whole).sqrt().item() if whole else 0.0
+    return LowRank(root[:, None] * v[:rank], u[:, :rank] * root, float(rank)), error

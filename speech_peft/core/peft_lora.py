@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..registry import METHODS
 from .adapter import Adapter, NotMergeable
-from .low_rank import LowRank
+from .low_rank import LowRank, nearest
 from .model import AdaptedModel
 from .site import Site, resolve
 
@@ -44,12 +45,19 @@ _UNSUPPORTED = {
 }
 
 
-def export_peft(model: AdaptedModel, name: str, folder: str | Path, base_id: str) -> Path:
+def export_peft(
+    model: AdaptedModel,
+    name: str,
+    folder: str | Path,
+    base_id: str,
+    changes: Sequence[LowRank] | None = None,
+) -> Path:
     """Write adapter `name`, a LoRA or what amounts to one, as a folder that stock PEFT loads.
 
-    Raises ConfigError, naming the site, for an adapter that is no low-rank change of single layers.
+    `changes` are written in its stead, one for each of its sites, for instance those nearest to it. Raises
+    ConfigError, naming the site, for an adapter that is no low-rank change of single layers.
     """
-    changes = _alike([_stated(model, name, site) for site in model.sites[name]])
+    changes = _alike(changes or [_stated(model, name, site) for site in model.sites[name]])
     with_bias = any(change.bias is not None for change in changes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,20 +89,52 @@ def export_peft(model: AdaptedModel, name: str, folder: str | Path, base_id: str
     return folder
 
 
+def nearest_loras(model: AdaptedModel, name: str, rank: int) -> list[tuple[LowRank, float]]:
+    """For each site, the LoRA of this rank nearest to what the adapter does, and its relative error.
+
+    For adapters that merge and are no LoRA themselves. A bias that they change is kept as it is. Raises
+    ConfigError, naming the site, where an adapter is no change of one weight.
+    """
+    return [_nearest(model, name, site, rank) for site in model.sites[name]]
+
+
+def _nearest(model: AdaptedModel, name: str, site: Site, rank: int) -> tuple[LowRank, float]:
+    part, weight, bias = _at(model, name, site)
+    try:
+        merged, shifted = part.merged(weight, bias)
+    except NotMergeable as refused:
+        raise _no_lora(model, name, site, refused) from None
+    change, error = nearest(merged - weight, rank)
+    if shifted is not None and shifted is not bias:
+        change = replace(change, bias=shifted if bias is None else shifted - bias)
+    return change.to(model.at(name, site).dtype or torch.float32), error
+
+
 def _stated(model: AdaptedModel, name: str, site: Site) -> LowRank:
     """What adapter `name` amounts to at one site, computed in fp64 and rounded once."""
+    part, weight, bias = _at(model, name, site)
+    try:
+        stated = part.to_lora(weight, bias)
+    except NotMergeable as refused:
+        raise _no_lora(model, name, site, refused) from None
+    return stated.to(model.at(name, site).dtype or resolve(model.base, site.exit).weight.dtype)
+
+
+def _at(model: AdaptedModel, name: str, site: Site) -> tuple[Adapter, Tensor, Tensor | None]:
+    """The adapter at a site and the layer's weight and bias, all in fp64."""
     part, layer = model.at(name, site), resolve(model.base, site.exit)
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    try:
-        if not isinstance(part, Adapter) or not isinstance(weight, Tensor) or site.entry != site.exit:
-            raise NotMergeable(f"{type(part).__name__.strip('_')} is no low-rank change of one weight")
-        stated = deepcopy(part).double().to_lora(weight.double(), None if bias is None else bias.double())
-    except NotMergeable as refused:
-        raise ConfigError(
-            f"adapter {name!r} is a {model.methods[name].name}, and at {site.name} {refused}; "
-            "PEFT's files can hold only what amounts to a lora"
-        ) from None
-    return stated.to(part.dtype or weight.dtype)
+    if not isinstance(part, Adapter) or not isinstance(weight, Tensor) or site.entry != site.exit:
+        kind = f"{type(part).__name__.strip('_')} is no low-rank change of one weight"
+        raise _no_lora(model, name, site, NotMergeable(kind))
+    return deepcopy(part).double(), weight.double(), None if bias is None else bias.double()
+
+
+def _no_lora(model: AdaptedModel, name: str, site: Site, refused: NotMergeable) -> ConfigError:
+    return ConfigError(
+        f"adapter {name!r} is a {model.methods[name].name}, and at {site.name} {refused}; "
+        "PEFT's files can hold only what amounts to a lora"
+    )
 
 
 def _alike(changes: Sequence[LowRank]) -> list[LowRank]:

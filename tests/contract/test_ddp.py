@@ -1,4 +1,4 @@
-"""Two processes are one process with the double batch."""
+"""Two processes are one process with the double batch, also where each has workers of its own."""
 
 import subprocess
 import sys
@@ -27,3 +27,37 @@ def test_two_gloo_processes_equal_one_with_the_double_batch(tmp_path, decoder):
         assert done.returncode == 0, done.stderr
     one, two = (load_file(tmp_path / out / "a" / "adapter.safetensors") for out in runs)
     torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+
+
+CLASSIFY = {"task": {"name": "classify"}}
+TWO_METHODS = {  # in one run, beside a head that is averaged
+    "a": {"method": "lte", "workers": 2, "rank": 2, "every": 2, "sites": ["*.attn.[qv]"]},
+    "b": {"method": "hd_pissa", "workers": 2, "rank": 2, "sites": ["*.ffn.up"]},
+}
+NOTHING_SHARED = {"a": TWO_METHODS["a"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "adapters"),
+    [pytest.param(CLASSIFY, TWO_METHODS, id="two"), pytest.param({}, NOTHING_SHARED, id="nothing shared")],
+)
+def test_workers_in_two_processes_equal_one_process_that_simulates_them(tmp_path, changes, adapters):
+    (tmp_path / "data").mkdir()
+    tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
+    path = tiny.recipe(tmp_path, adapters=adapters, **changes)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    over = ["optim.clip_norm=0.01", "trainer.max_steps=5"]
+    runs = {
+        "one": ([], ["data.seconds_per_batch=2"]),
+        "two": (torchrun, ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"]),
+    }
+    for out, (launcher, own) in runs.items():
+        command = [sys.executable, *launcher, str(Path(tiny.__file__)), str(path), f"out={tmp_path}/{out}"]
+        done = subprocess.run([*command, *over, *own], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    files = [f"{name}/{part}.safetensors" for name in adapters for part in ("adapter", "head")]
+    for file in files if changes else files[:1]:
+        one, two = (load_file(tmp_path / out / file) for out in runs)
+        assert any(tensor.any() for tensor in one.values())
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
