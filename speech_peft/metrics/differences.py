@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from . import asr, classify
+from . import asr, classify, restoration_scores
 from .class_predictions import ClassPrediction
 from .class_report import badness, predicted
 from .classify import SOURCES
+from .restorations import Restoration
 from .slices import Options, grouping
 from .table import difference
 
@@ -39,6 +40,48 @@ def of_classes(old: classify.Run, new: classify.Run, options: Options, top: int)
         yield f"        is {now.label}"
         yield f"        {old.name}: {_said(was)}"
         yield f"        {new.name}: {_said(now)}"
+
+
+def of_restorations(
+    old: restoration_scores.Run, new: restoration_scores.Run, options: Options, top: int
+) -> Iterator[str]:
+    """Every figure that both have, then recordings by what they lost: all, words, the first figure."""
+    metrics = restoration_scores.metrics_of([old, new])
+    unit = grouping([*old.predictions, *new.predictions], options.group_by)
+    changes = restoration_scores.compare(old, new, metrics, unit, options)
+    for one in changes:
+        line = f"{one['figure']}: {one['delta']:+.3g}"
+        if one.get("low") is not None:
+            line += f" ({one['low']:+.3g} to {one['high']:+.3g}), p {one['p']:.2g}"
+        better = "" if one["better"] is None else f": {one['better']} better, {one['worse']} worse"
+        yield f"{line}; {one['n']} recordings{better}"
+    rates = [restoration_scores.wer(run.predictions) for run in (old, new)]
+    if all(rate is not None and rate["rate"] is not None for rate in rates):
+        was, now = (rate["rate"] for rate in rates if rate is not None)
+        yield f"WER: {100 * was:.2f} → {100 * now:.2f} %"
+    before = {item.id: item for item in old.predictions}
+    both = [(before[item.id], item) for item in new.predictions if item.id in before]
+    higher = {name for one in metrics for name, about in one.figures.items() if about.better == "higher"}
+    lead = next((one["figure"] for one in changes if one["figure"] in higher), "")
+    worst = sorted(both, key=lambda pair: _lost(*pair, lead), reverse=True)
+    for was, now in [pair for pair in worst if _lost(*pair, lead) > (False, 0, 0.0)][:top]:
+        yield f"{_lost(was, now, lead)[1]:+4d} words  {now.id}" + (f"  {now.error}" if now.error else "")
+        if lead in was.figures and lead in now.figures:
+            yield f"      {lead}: {was.figures[lead]:.3g} → {now.figures[lead]:.3g}"
+        if now.text:
+            yield f"      said  {now.text}"
+            yield f"      {old.name}: {was.pred_text}"
+            yield f"      {new.name}: {now.pred_text}"
+
+
+def _lost(was: Restoration, now: Restoration, lead: str) -> tuple[bool, int, float]:
+    """Whether it fails now, how many words more are wrong, and how much lower the leading figure is."""
+    words = [
+        0 if item.words is None else sum(item.words.values()) - item.words["hits"] for item in (was, now)
+    ]
+    had = was.figures.get(lead), now.figures.get(lead)
+    lower = 0.0 if had[0] is None or had[1] is None else had[0] - had[1]
+    return now.error is not None and was.error is None, words[1] - words[0], lower
 
 
 def _right(item: ClassPrediction) -> bool:

@@ -31,7 +31,8 @@ class Gate:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.figure} {shown}, wanted {sense} {self.limit:.2f}"
 
 
-# Option of `bench check` -> the task it limits (all if None), its name for people, its key in a run.
+# Option of `bench check` -> the task it limits (None: words and classes), its name for people, its key in a
+# run. Restoration has too many figures for an option each: `restoration_gate`.
 FIGURES: Mapping[str, tuple[str | None, str, str]] = {
     "max_wer": ("asr", "WER", "wer"),
     "max_cer": ("asr", "CER", "cer"),
@@ -50,9 +51,10 @@ def gates(run: Mapping[str, Any], limits: Mapping[str, float | None], task: str 
         if limit is None:
             continue
         of_task, name, key = FIGURES[option]
-        if of_task not in (None, task):
+        if of_task not in (None, task) or task == "restore":
             raise ConfigError(
-                f"--{option.replace('_', '-')}: limits scores of {of_task}, and these are of {task}"
+                f"--{option.replace('_', '-')}: limits scores of {of_task or 'words and classes'}, and these "
+                f"are of {task}" + ("; use --min, --max and --min-gain" if task == "restore" else "")
             )
         value = run[key] if key == "rtfx" else percent(run, key)
         found.append(Gate(name, value, limit, at_most=option.startswith("max")))
@@ -62,7 +64,8 @@ def gates(run: Mapping[str, Any], limits: Mapping[str, float | None], task: str 
 def against(document: Mapping[str, Any], name: str, baseline: Path, max_regression: float) -> Gate:
     """Not worse by more than `max_regression` points than that run of an earlier score (else its last run).
 
-    What is compared is the WER of recognition; of classification the accuracy, or mAP of several classes.
+    What is compared is the WER of recognition; of classification the accuracy, or mAP of several classes; of
+    restoration the figure that leads, in its own unit.
     """
     earlier = read(baseline)
     if earlier["task"] != document["task"]:
@@ -70,6 +73,10 @@ def against(document: Mapping[str, Any], name: str, baseline: Path, max_regressi
             f"{baseline}: holds scores of {earlier['task']}, and the others are of {document['task']}"
         )
     before = pick(earlier, name if name in earlier["runs"] else None, baseline)[1]
+    if document["task"] == "restore":
+        from . import restoration_gate
+
+        return restoration_gate.against(document, name, before, baseline, max_regression)
     if document["task"] == "classify":
         return _against_classes(document, name, earlier, before, baseline, max_regression)
     if earlier["normaliser"] != document["normaliser"]:

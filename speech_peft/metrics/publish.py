@@ -1,30 +1,51 @@
 """The files of a benchmark: predictions read back as runs; scores and the page written, the table printed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..audio import io
 from ..audio.atomic import write_text
 from ..errors import ConfigError
-from . import asr, class_predictions, class_report, classify, predictions, report
+from . import (
+    asr,
+    class_predictions,
+    class_report,
+    classify,
+    predictions,
+    report,
+    restoration_report,
+    restoration_scores,
+    restorations,
+)
 from .class_predictions import ClassPrediction
 from .normalise import normaliser
 from .predictions import Prediction
 from .report import Limits
+from .restoration import Metric
 from .slices import Options
 from .table import table
 
+_HOLDS = {"asr": "words", "classify": "classes", "restore": "restorations"}
+
 
 def task_of(paths: Sequence[Path]) -> str:
-    """`asr` or `classify`: what all these predictions are of."""
-    found = [class_predictions.is_classification(preds_of(path)) for path in paths]
-    if any(found) and not all(found):
+    """`asr`, `classify` or `restore`: what all these predictions are of."""
+    found = [_task(preds_of(path)) for path in paths]
+    other = next((task for task in found if task != found[0]), found[0])
+    if other != found[0]:
         raise ConfigError(
-            f"{paths[found.index(True)]} holds classes, {paths[found.index(False)]} words; score them apart"
+            f"{paths[0]} holds {_HOLDS[found[0]]}, {paths[found.index(other)]} {_HOLDS[other]}; "
+            "score them apart"
         )
-    return "classify" if any(found) else "asr"
+    return found[0]
+
+
+def _task(file: Path) -> str:
+    if class_predictions.is_classification(file):
+        return "classify"
+    return "restore" if restorations.is_restoration(file) else "asr"
 
 
 def asr_runs(paths: Sequence[Path], normalizer: str = "auto", language: str = "") -> list[asr.Run]:
@@ -40,6 +61,21 @@ def class_runs(paths: Sequence[Path]) -> list[classify.Run]:
     """Classification runs, named and described likewise."""
     return [
         classify.Run(name, tuple(class_predictions.read(file)), **about)
+        for name, file, about in _files(paths)
+    ]
+
+
+def restoration_runs(
+    paths: Sequence[Path], normalizer: str = "auto", language: str = ""
+) -> list[restoration_scores.Run]:
+    """Restoration runs likewise; the judge's words are counted anew by the normaliser."""
+    rule = normaliser(normalizer)
+    return [
+        restoration_scores.Run(
+            name,
+            tuple(restorations.recounted(item, rule, language) for item in restorations.read(file)),
+            **about,
+        )
         for name, file, about in _files(paths)
     ]
 
@@ -76,6 +112,21 @@ def publish_classes(
     return found
 
 
+def publish_restorations(
+    runs: Sequence[restoration_scores.Run],
+    out: Path,
+    metrics: Sequence[Metric] | None = None,
+    options: Options | None = None,
+    limits: Limits | None = None,
+) -> dict[str, Any]:
+    """The same for restoration; without `metrics`, by those that the predictions have something of."""
+    metrics = restoration_scores.metrics_of(runs) if metrics is None else metrics
+    found = restoration_scores.scores(runs, metrics, options)
+    page = restoration_report.render(found, runs, out, limits=limits)
+    _write(found, page, out, restoration_report.table)
+    return found
+
+
 def preds_of(path: Path) -> Path:
     """The predictions' file of a folder, or the file itself."""
     return path / "preds.jsonl" if path.is_dir() else path
@@ -96,8 +147,10 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, dict[str, Any]]]:
         yield name, file, about
 
 
-def _write(found: dict[str, Any], html: str, out: Path) -> None:
-    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+def _write(
+    found: dict[str, Any], html: str, out: Path, lines: Callable[[dict[str, Any]], str] = table
+) -> None:
+    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(out / "report.html", html)
-    print(table(found))
+    print(lines(found))
     print(out / "report.html")

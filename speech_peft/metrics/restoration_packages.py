@@ -1,8 +1,10 @@
 """Metrics of restoration that other packages measure; none of them is imported before it is asked for."""
 
+import os
 import warnings
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +21,7 @@ class OfPackage(Metric):
 
     def unavailable(self) -> str | None:
         for module in (self.package, *self.needed):
-            if (why := _missing(module)) is not None:
+            if (why := missing(module)) is not None:
                 return f"{why}: {self.install}"
         return None
 
@@ -48,7 +50,7 @@ class Dnsmos(OfPackage):
 
     def measure(self, heard: Heard) -> dict[str, float]:
         samples = _listened(heard.output, 16_000)
-        found = import_module(self.package).run(np.clip(samples, -1.0, 1.0), sr=16_000)
+        found = _dnsmos()(np.clip(samples, -1.0, 1.0), 16_000, False)
         return {f"dnsmos_{name}": float(found[f"{name}_mos"]) for name in ("ovrl", "sig", "bak")} | {
             "dnsmos_p808": float(found["p808_mos"])
         }
@@ -124,13 +126,45 @@ class Pesq(OfPackage):
 
 
 @cache
-def _missing(module: str) -> str | None:
+def _dnsmos() -> Any:
+    """The package's own class with sessions of as many threads as were asked for.
+
+    Its constructor would make them with a thread for every core of the machine, whatever this process may
+    use, and threads that spin while they wait: beside a training it takes hours for minutes.
+    """
+    module = import_module("speechmos.dnsmos")
+    runtime = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    folder = Path(str(module.__file__)).parent / "dnsmos_models"
+    model = object.__new__(module.DNSMOS)
+    model.primary_model_path = str(folder / "sig_bak_ovr.onnx")
+    model.onnx_sess, model.p808_onnx_sess = (
+        runtime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+        for name in ("sig_bak_ovr.onnx", "model_v8.onnx")
+    )
+    return model
+
+
+def threads() -> int:
+    """What `OMP_NUM_THREADS` says, else the cores that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def missing(module: str) -> str | None:
     """Why a module cannot be imported; None where it can."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a third package imports of a fourth is not ours to mend
             import_module(module)
     except ModuleNotFoundError as error:
+        if error.name == "pkg_resources":  # of webrtcvad, which resemblyzer imports
+            return f"{module} needs pkg_resources, which setuptools has no more since 81"
         return f"the package {error.name or module} is not installed"
     except Exception as error:
         return f"{module} cannot be imported ({type(error).__name__}: {error})"

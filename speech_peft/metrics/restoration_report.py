@@ -9,7 +9,8 @@ from ..errors import AudioError
 from .page import Limits, Media, fill, pretty
 from .players_matched import links, side_by_side, size
 from .restoration import Sound
-from .restoration_scores import CLEAN, INPUT, Restoration, Run
+from .restoration_scores import CLEAN, INPUT, Run
+from .restorations import Restoration
 
 LEAD = (
     "dnsmos_ovrl",

@@ -4,60 +4,20 @@ A prediction is a recording as one system left it: `degraded` is the system that
 that knows. The result is plain data (`scores.json`), and what the report reads.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
 from . import bootstrap, restoration
+from .restorations import Restoration
 from .slices import Options, grouping, known_columns, sliced, value_of
 from .wer import Counts
 
 FORMAT = 1
 INPUT = "degraded"
 CLEAN = "clean"
-_OWN = (
-    *("id", "audio_filepath", "input_filepath", "reference_filepath", "duration", "time", "lang", "speaker"),
-    *("text", "text_of", "pred_text", "words", "figures", "reasons", "restored", "error"),
-)
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """One recording as a system left it."""
-
-    id: str
-    audio_filepath: str
-    """What came out."""
-    input_filepath: str
-    reference_filepath: str = ""
-    duration: float = 0.0
-    time: float = 0.0
-    """Seconds of work."""
-    lang: str = ""
-    speaker: str = ""
-    text: str = ""
-    text_of: str = ""
-    """Where the reference text is from: `manifest`, `clean` (the judge's own of the clean) or "" for none."""
-    pred_text: str = ""
-    """What the judge heard."""
-    words: Mapping[str, int] | None = None
-    """Hits, substitutions, deletions and insertions of the judge's words."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """By metric why a figure is n/a."""
-    restored: Mapping[str, Any] | None = None
-    """What the restorer says of it: strength, guard, level."""
-    error: str | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-    def as_row(self) -> dict[str, Any]:
-        extra = {name: value for name, value in self.columns.items() if name not in _OWN}
-        return {"task": "restore", **{name: getattr(self, name) for name in _OWN}, **extra}
 
 
 @dataclass(frozen=True)
@@ -72,33 +32,15 @@ class Run:
     hardware: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dumps(predictions: Iterable[Restoration]) -> str:
-    """The content of a `preds.jsonl`."""
-    return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
-
-
-def read(path: str | Path) -> list[Restoration]:
-    """The predictions of a `preds.jsonl` that `bench restore` wrote."""
-    found = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
-    for at, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            own = {name: row[name] for name in _OWN}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path}:{at}: no restoration as `bench restore` writes it: {error!r}"
-            ) from error
-        columns = {name: value for name, value in row.items() if name not in (*_OWN, "task")}
-        found.append(Restoration(**own, columns=columns))
-    if not found:
-        raise ConfigError(f"{path}: holds no prediction")
-    return found
+def metrics_of(runs: Sequence["Run"]) -> list[restoration.Metric]:
+    """The metrics that predictions have a figure of, or the reason why not."""
+    items = [item for run in runs for item in run.predictions]
+    there = {name for item in items for name in (*item.figures, *item.reasons)}
+    if any(item.words is not None for item in items):
+        there.add("wer")
+    if any(run.seconds for run in runs):
+        there.add("rtf")
+    return [one for one in restoration.known().values() if there & {one.name, *one.figures}]
 
 
 def scores(

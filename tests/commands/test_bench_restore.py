@@ -9,7 +9,7 @@ import pytest
 from speech_peft import bench
 from speech_peft.audio import io
 from speech_peft.infer import restoration_benchmark as benchmark
-from speech_peft.metrics import restoration_scores
+from speech_peft.metrics import restorations
 
 RATE = 16_000
 TEXTS = ["press one for sales", "please hold the line", "goodbye"]
@@ -104,7 +104,7 @@ def test_a_restorer_is_run_measured_judged_and_heard(pairs, scripted, tmp_path, 
     assert "is not speech" in text
     assert "guard: weaker" in text
     assert "mine" in capsys.readouterr().out
-    rows = restoration_scores.read(out / "mine" / "preds.jsonl")
+    rows = restorations.read(out / "mine" / "preds.jsonl")
     assert [row.id for row in rows] == ["u0", "u1", "u2"]
     assert rows[0].columns == {"room": "a"}
     assert rows[0].restored["guard"]["taken"] == "weaker"
@@ -128,7 +128,7 @@ def test_a_missing_package_is_n_a_with_the_reason_and_not_an_error(pairs, tmp_pa
     from speech_peft.metrics import restoration_packages
 
     monkeypatch.setattr(
-        restoration_packages, "_missing", lambda module: f"the package {module} is not installed"
+        restoration_packages, "missing", lambda module: f"the package {module} is not installed"
     )
     out = tmp_path / "out"
     assert run("--data", pairs, "-o", out, "--metrics", "dnsmos,estoi,si_sdr,pesq", "--judge", "none") == 0
@@ -154,6 +154,75 @@ def test_without_a_text_the_judges_own_of_the_clean_stands_for_it(pairs, scripte
     out = tmp_path / "out"
     arguments = ("--data", tmp_path, "--metrics", "wer", "-o", out)
     assert run(*arguments) == 0  # a folder with noisy/ and clean/: pairs without texts
-    rows = restoration_scores.read(out / "degraded" / "preds.jsonl")
+    rows = restorations.read(out / "degraded" / "preds.jsonl")
     assert {row.text_of for row in rows} == {"clean"}
     assert json.loads((out / "scores.json").read_text())["runs"]["degraded"]["wer"]["substitutions"] == 1
+
+
+@pytest.fixture
+def scored(pairs, scripted, tmp_path):
+    out = tmp_path / "out"
+    run("--data", pairs, "--adapter", "mine=folder", "-o", out, "--metrics", OWN, "--min-n", 1)
+    return out
+
+
+def test_predictions_scored_again_give_the_same_scores(scored, tmp_path, capsys):
+    again = tmp_path / "again"
+    folders = [str(scored / name) for name in ("degraded", "clean", "mine")]
+    assert bench.main(["score", *folders, "-o", str(again), "--min-n", "1"]) == 0
+    was, now = (json.loads((folder / "scores.json").read_text()) for folder in (scored, again))
+    assert now["metrics"] == was["metrics"]
+    assert now["comparisons"] == was["comparisons"]
+    for name, one in was["runs"].items():
+        assert now["runs"][name] == one
+    assert "is not speech" in (again / "report.html").read_text()
+
+
+def test_words_and_restorations_are_not_scored_together(scored, tmp_path, capsys):
+    words = tmp_path / "preds.jsonl"
+    words.write_text(json.dumps({"id": "u0", "audio_filepath": "u0.wav", "text": "a", "pred_text": "a"}))
+    assert bench.main(["score", str(scored / "mine"), str(words), "-o", str(tmp_path / "x")]) == 2
+    printed = capsys.readouterr().err
+    assert "holds restorations" in printed
+    assert "words; score them apart" in printed
+
+
+def test_a_difference_names_what_failed_and_every_figure(scored, capsys):
+    assert bench.main(["diff", str(scored / "degraded"), str(scored / "mine")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("si_sdr: +6.0") and "2 better, 0" in line], lines
+    assert any(line.startswith("WER: ") for line in lines)
+    first = next(line for line in lines if "words  " in line)
+    assert first.endswith("u2  is not speech")
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "printed"),
+    [
+        (["--min", "si_sdr=8", "--max", "wer_ratio=1.01"], 0, "ok   si_sdr 9"),
+        (["--min-gain", "si_sdr=4"], 0, "ok   gain of si_sdr 6.0"),
+        (["--min-gain", "si_sdr=7"], 1, "FAIL gain of si_sdr"),
+        (["--max", "length_error=0", "--max", "wer=5"], 1, "FAIL wer 11.11, wanted <= 5.00"),
+        (["--min", "dnsmos_ovrl=1"], 2, "there is no figure 'dnsmos_ovrl'"),
+        (["--min", "si_sdr=high"], 2, "expected FIGURE=NUMBER"),
+        (["--max-wer", "5"], 2, "use --min, --max and --min-gain"),
+    ],
+)
+def test_limits_on_figures_and_on_gains_over_the_input(scored, limits, code, printed, capsys):
+    assert bench.main(["check", str(scored / "scores.json"), *limits]) == code
+    assert printed in "".join(capsys.readouterr())
+
+
+def test_an_earlier_score_is_a_limit_on_the_leading_figure(scored, tmp_path, capsys):
+    document = json.loads((scored / "scores.json").read_text())
+    document["metric"] = "si_sdr"
+    better = tmp_path / "better.json"
+    better.write_text(json.dumps(document))
+    (scored / "scores.json").write_text(json.dumps(document))
+    mine = document["runs"]["mine"]["figures"]["si_sdr"]
+    mine["mean"] += 1
+    better.write_text(json.dumps(document))
+    arguments = ["check", str(scored / "scores.json"), "--baseline", str(better)]
+    assert bench.main([*arguments, "--max-regression", "1.1"]) == 0
+    assert bench.main([*arguments, "--max-regression", "0.9"]) == 1
+    assert "si_sdr against" in capsys.readouterr().out

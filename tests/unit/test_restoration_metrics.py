@@ -104,7 +104,7 @@ def test_a_metric_without_what_it_needs_says_so():
 
 def test_a_missing_package_is_a_reason_and_no_error(monkeypatch):
     why = "the package speechmos is not installed"
-    monkeypatch.setattr(restoration_packages, "_missing", lambda module: why)
+    monkeypatch.setattr(restoration_packages, "missing", lambda module: why)
     found, reasons = measure(chosen("dnsmos,estoi,speaker,pesq"), heard(speechlike(), speechlike()))
     assert not found
     assert set(reasons) == {"dnsmos", "estoi", "speaker", "pesq"}
