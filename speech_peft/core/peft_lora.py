@@ -117,7 +117,7 @@ def _stated(model: AdaptedModel, name: str, site: Site) -> LowRank:
         stated = part.to_lora(weight, bias)
     except NotMergeable as refused:
         raise _no_lora(model, name, site, refused) from None
-    return stated.to(model.at(name, site).dtype or resolve(model.base, site.exit).weight.dtype)
+    return stated.to(model.at(name, site).dtype or torch.float32)
 
 
 def _at(model: AdaptedModel, name: str, site: Site) -> tuple[Adapter, Tensor, Tensor | None]:
