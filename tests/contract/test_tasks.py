@@ -70,8 +70,17 @@ def test_a_checkpoint_holds_no_base_and_loads_without_pickle(tmp_path):
     assert path.stat().st_size <= 3.5 * trainable + 2**20
 
 
-def test_a_run_goes_on_from_its_last_step_and_ends_as_if_uninterrupted(tmp_path):
-    path = tiny.recipe(tmp_path, adapters={"a": {"method": "lora", "dropout": 0.3, "sites": ["*.attn.q"]}})
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "lora", "dropout": 0.3},
+        {"method": "lte", "workers": 2, "rank": 2, "every": 4},  # goes on between two merges
+        {"method": "hd_pissa", "workers": 2, "rank": 2},  # with the slabs it began with
+    ],
+    ids=lambda fields: fields["method"],
+)
+def test_a_run_goes_on_from_its_last_step_and_ends_as_if_uninterrupted(tmp_path, method):
+    path = tiny.recipe(tmp_path, adapters={"a": {**method, "sites": ["*.attn.q"]}})
     over = ["data.degrade=telephone", "optim.schedule=constant"]
     tiny.run(path, *over, "trainer.max_steps=9", f"out={tmp_path}/whole")
     tiny.run(path, *over, "trainer.max_steps=5", f"out={tmp_path}/parts")
