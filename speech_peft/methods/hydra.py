@@ -1,7 +1,9 @@
 """Hydra: low-rank branches beside a frozen linear layer and behind it (Kim et al. 2023, arXiv:2309.06922).
 
-    y' = y + s (B_p (A_p x + a_p) + b_p)        parallel: new directions
-           + s (B_q (A_q y + a_q) + b_q)        sequential: what the layer found, mixed anew;  y = W x + b
+    y' = y + s (B_p (A_p x + a_p) + b_p) + s (B_q (A_q y + a_q) + b_q),      y = W x + b
+
+    parallel, with index p:      new directions, read from x
+    sequential, with index q:    what the layer found, mixed anew
 
 The sequential branch reads y with its bias, and without the parallel branch's part in it. So both are sums,
 and the layer merges exactly into
@@ -12,9 +14,9 @@ and the layer merges exactly into
 which is one LoRA of rank r_p + r_q with B = [B_p, B_q], A = [A_p; A_q W] and a bias. With r_q = 0 it is LoRA,
 with r_p = 0 a linear series adapter.
 
-Sites and biases follow the authors' code for images (ViT): the output of attention and the second feed-
-forward layer; r_p = r_q = 2, A begins as Xavier's uniform numbers, everything else as zero. Their code for
-text leaves the biases out (`bias: false`). A layer costs r_p (d_in + d_out) + 2 r_q d_out numbers, and with
+Sites and biases follow the authors' code for images (ViT): the output of attention and the second layer of
+the feed-forward sublayer, r_p = r_q = 2. A begins as Xavier's uniform numbers, everything else as zero. Their
+code for text has no biases (`bias: false`). A layer costs r_p (d_in + d_out) + 2 r_q d_out numbers, and with
 biases r_p + r_q + 2 d_out more; merged it costs nothing.
 """
 
@@ -46,9 +48,11 @@ class Hydra(Method):
     sequential_rank: NonNegativeInt | None = None
     """r_q of the sequential branch; 0 leaves it out, and by default it is the parallel one's."""
     scale: PositiveFloat = 1.0
+    """s of both branches; the paper's lies between 0.1 and 4.5, by task."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Between A and B."""
     bias: bool = True
+    """Whether the branches have the biases a and b."""
 
     @model_validator(mode="after")
     def _has_a_branch(self) -> "Hydra":

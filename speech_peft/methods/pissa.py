@@ -1,8 +1,8 @@
 """PiSSA: LoRA that starts from a weight's principal part (Meng et al. 2024, arXiv:2404.02948).
 
-    W = U S V^T,      A0 = sqrt(S_r / s) V_r^T,      B0 = U_r sqrt(S_r / s),      s = alpha / r
+    y' = y + s (B A - B0 A0) x,      y = W x + b,      s = alpha / r
 
-    y' = y + s (B A - B0 A0) x,      y = W x + b,      A, B start as A0, B0
+    W = U S V^T,      A0 = sqrt(S_r / s) V_r^T,      B0 = U_r sqrt(S_r / s);      A and B start as A0 and B0
 
 The paper moves the principal part out of the frozen weight, W_res = W - s B0 A0, and computes W_res x + s B
 A x. That is the same function with the same gradients. Here the first factors are kept in buffers instead

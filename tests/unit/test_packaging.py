@@ -4,10 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -62,20 +59,7 @@ def test_every_dependency_has_its_reason_in_contributing():
     assert not missing
 
 
-def test_the_table_of_methods_is_what_the_code_says():
-    assert (ROOT / "docs" / "methods.md").read_text() == _script("methods_table").document()
-
-
 @pytest.mark.parametrize("script", ["scripts/test", ".ci/run"])
 def test_a_script_is_executable_and_well_formed(script: str):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
-
-
-def _script(name: str) -> ModuleType:
-    loader = SourceFileLoader(name, str(ROOT / "scripts" / name))
-    spec = spec_from_loader(name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module

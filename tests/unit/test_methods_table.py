@@ -1,0 +1,100 @@
+"""docs/methods.md is generated, and what it says of a method is found out and not typed."""
+
+import json
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+from speech_peft.methods.hydra import Hydra
+from speech_peft.methods.lora import Lora
+from speech_peft.methods.prompt import Prompt
+from speech_peft.registry import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    loader = SourceFileLoader("methods_table", str(ROOT / "scripts" / "methods_table"))
+    spec = spec_from_loader("methods_table", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_page_is_what_the_code_says(script):
+    assert (ROOT / "docs" / "methods.md").read_text() == script.document()
+
+
+def test_costs_are_those_that_are_known(script):
+    """In Whisper tiny's encoder: 4 blocks, 384 wide, 1536 inside."""
+    assert script.cost(Lora(rank=8)) == {"trains": 49_152, "file_bytes": 4 * 49_152}
+    assert script.cost(Hydra(bias=False))["trains"] == 33_792
+
+
+def test_what_merges_is_tried(script):
+    lora, prompt = script.facts(Lora), script.facts(Prompt)
+    assert (lora.merges, lora.as_lora, script.exempt(Lora, lora)) == ("yes", "yes", "–")
+    assert (prompt.merges, prompt.as_lora) == ("no", "no")
+    assert script.exempt(Prompt, prompt) == "identity, merge, shapes"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("T.\n\n    y' = y + A x,      y = W x\n", "y' = y + A x"),
+        ("T.\n\n    W = U S V^T\n    forward      y' = W x      nothing more\n", "y' = W x"),
+        ("T.\n\n    A(h) = s U h,     s = 1\n\n    parallel   y' = y + A(x)\n", "A(h) = s U h"),
+        ("T.\n\ny' = y + t\n", "y' = y + t"),
+        ("T.\n\n    split    M_1 + M_2 = 1, at random\n    merge    W'  = M_1 W\n", "W' = M_1 W"),
+        ("T, without one.", ""),
+    ],
+)
+def test_the_equation_is_the_docstrings_first(script, text, found):
+    assert script.equation(text) == found
+
+
+def test_every_method_opens_with_an_equation(script):
+    assert [name for name in METHODS if not script.equation(script.about(METHODS[name]))] == []
+
+
+def test_a_setting_is_explained_by_the_line_below_it(script):
+    assert script.documented(Lora)["bias"].startswith("Whether a bias trains along")
+    assert "Globs over site names." in script.documented(Lora)["sites"]
+
+
+def test_settings_are_shown_as_a_recipe_has_them(script):
+    host = {"method": "lora", "rank": 4}
+    assert script.given(METHODS["sparse"](of=host, density=0.5)) == {
+        "method": "sparse",
+        "sites": ("*.attn.[qv]",),
+        "of": host,
+        "density": 0.5,
+    }
+
+
+def test_a_sweeps_summary_becomes_a_table_and_the_best_of_each_method(script, tmp_path, monkeypatch):
+    def entry(name: str, mean: float | None) -> dict[str, object]:
+        costs = dict.fromkeys(
+            ("adapter_parameters", "head_parameters", "base_parameters", "adapter_bytes", "bytes_of_full")
+        )
+        times = dict.fromkeys(("epoch_seconds", "epoch_cpu_seconds", "run_memory_mb"))
+        accuracy = {"mean": mean, "deviation": 0.01}
+        return {"method": name, "vary": {}, "seeds": 3, "failed": 0, "accuracy": accuracy, **costs, **times}
+
+    methods = [entry("lora_4", 0.8), entry("lora", 0.9), entry("low_bit_lora", 0.7), entry("pissa", None)]
+    summary = {"metric": "accuracy", "done": 3, "cells": 4, "failed": 0, "methods": methods}
+    (tmp_path / "esc10.json").write_text(json.dumps(summary))
+    monkeypatch.setattr(script, "MEASURED", tmp_path)
+    sweeps = script.summaries()
+    assert script.reached("lora", sweeps) == "esc10 0.900 ± 0.010"
+    assert script.reached("low_bit", sweeps) == "esc10 0.700 ± 0.010"
+    assert script.reached("pissa", sweeps) == "–"
+    page = script.measured(sweeps)
+    assert "### esc10" in page
+    assert "| [`lora_4`](#lora) " in page
+    assert "| [`low_bit_lora`](#low_bit) " in page
