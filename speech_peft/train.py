@@ -181,7 +181,10 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
             )
     every = {name: saved[name].pinned if name in saved else methods[name] for name in recipe.adapters}
     kind = TASKS[recipe.task.name]
-    model = AdaptedModel(backbone.module, kind.sites(recipe, backbone), every)
+    sites = kind.sites(recipe, backbone)
+    model = AdaptedModel(backbone.module, sites, every)
+    if all(backbone.block_of(site) is not None for site in sites):  # the task hears, and no more
+        backbone.let_go()
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
     if recipe.trainer.recompute:

@@ -157,6 +157,8 @@ class Backbone(ABC):
     """Whether `encode` gives a summary of each clip, `pooled`."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Where the names of parameters begin that no forward of `encode` reads."""
+    let_gone: bool = False
+    """Whether only `encode` still works: see `let_go`."""
     stacked_frames: int = 1
     """Frames that lie one behind the other along the frequency axis."""
 
@@ -306,6 +308,16 @@ class Backbone(ABC):
         idle = {id(p) for block in self._idle() for p in block.parameters()}
         every = self.module.named_parameters()
         return {n: p for n, p in every if id(p) not in idle and not n.startswith(self.unread or "\0")}
+
+    def let_go(self) -> None:
+        """Give back the memory of what `encode` never reads; nothing but `encode` works from then on.
+
+        Names, shapes and counts stay. Of a Whisper more than half is decoder.
+        """
+        self.let_gone = True
+        for module in self._idle():
+            for parameter in module.parameters():
+                parameter.data = parameter.new_zeros(()).expand(parameter.shape)
 
     def _idle(self) -> list[nn.Module]:
         """Modules that `encode` never calls: text decoders, blocks beyond the depth."""

@@ -162,6 +162,8 @@ class Task(L.LightningModule, ABC):
 
     def on_train_start(self) -> None:
         self._started = time.monotonic()
+        if self.backbone.let_gone:
+            self.backbone.let_go()  # again: what was moved to another device took its whole place there
         if self.apart and self.trainer.world_size > 1 and self.trainer.precision == "16-mixed":
             raise ConfigError(
                 "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "

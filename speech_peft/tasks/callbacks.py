@@ -35,11 +35,16 @@ class Stop(Callback):
         self._saved_step = -1
         self._handlers: dict[int, Any] = {}
 
+    def setup(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
+        # Before Lightning installs its own, which it takes away before `teardown`: put back later, they would
+        # hold the trainer and its model for as long as the process lives.
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         if task.fraction() >= 1:
             trainer.should_stop = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._asked)
+        for number in self._handlers:
+            signal.signal(number, self._asked)
 
     def _asked(self, number: int, frame: Any) -> None:
         self._signals += 1

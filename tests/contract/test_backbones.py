@@ -323,3 +323,17 @@ def test_english_only_whisper_refuses_other_languages():
     assert generation.prompt("en") == (generation.sot, generation.no_timestamps)
     with pytest.raises(ConfigError, match="only transcribes English"):
         generation.prompt("de")
+
+
+@pytest.mark.parametrize("layer", [None, 1])
+def test_what_encode_never_reads_can_be_let_go(clips, layer):
+    whisper = tiny("whisper", context="fit", layer=layer)
+    features = whisper.prepare(*clips)
+    states, counted = whisper.encode(features).states, sum(p.numel() for p in whisper.module.parameters())
+    read = sum(p.numel() for p in whisper.encoder_parameters().values())
+    whisper.let_go()
+    assert torch.equal(whisper.encode(features).states, states)
+    assert sum(p.numel() for p in whisper.module.parameters()) == counted
+    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in whisper.module.parameters()}
+    positions = whisper.module.model.encoder.embed_positions.weight
+    assert sum(held.values()) < 4 * (read + positions.numel()) + 8 * len(held) < 4 * counted

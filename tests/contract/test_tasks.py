@@ -1,5 +1,6 @@
 """What every training run keeps: it learns, the base stays, its state is small, safe and exact."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from speech_peft import config, train
 from speech_peft.backbones import base
 from speech_peft.core import save
+from speech_peft.core.model import AdaptedModel
 from speech_peft.errors import AudioError, ConfigError, SpeechPeftError
 from speech_peft.tasks.base import check_frozen
 from speech_peft.tasks.callbacks import LAST, load_state
@@ -116,6 +118,18 @@ def test_a_run_ends_when_its_time_is_up_with_the_rate_near_zero(tmp_path):
     assert 3 <= trained.seconds < 6
     assert time.monotonic() - began < 30
     assert rows(tmp_path / "run")[-1]["lr"] < 1e-3
+
+
+def test_a_run_leaves_nothing_of_itself_in_the_process(tmp_path):
+    def models() -> int:
+        gc.collect()
+        return sum(type(found) is AdaptedModel for found in gc.get_objects())
+
+    path, numbers = tiny.recipe(tmp_path), (signal.SIGINT, signal.SIGTERM)
+    handlers, before = [signal.getsignal(number) for number in numbers], models()
+    tiny.run(path, "trainer.max_steps=2")
+    assert [signal.getsignal(number) for number in numbers] == handlers
+    assert models() == before  # else a sweep of many runs fills the memory
 
 
 def test_a_run_stops_before_step_0_when_the_base_would_train_or_too_much_would(tmp_path):
