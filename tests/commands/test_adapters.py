@@ -69,6 +69,21 @@ def test_a_peft_round_trip_changes_no_number(weights: Path, lora: Path, tmp_path
     assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
+def test_what_merges_and_is_no_lora_goes_to_peft_as_the_nearest_one(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    dense = make(weights, tmp_path / "dense", "hd_pissa", workers=2, rank=2, sites=("*.attn.q",))
+    assert adapters_cli.main(["export-peft", str(dense), "-o", str(tmp_path / "peft")]) == 2
+    assert "hd_pissa, and at layers.0.attn.q" in capsys.readouterr().err
+    errors = []
+    for rank in (1, 4):  # the change that `make` makes has rank 4
+        out = str(tmp_path / f"rank{rank}")
+        assert adapters_cli.main(["export-peft", str(dense), "-o", out, "--rank", str(rank)]) == 0
+        errors.append(float(capsys.readouterr().out.split("at most ")[1].split(" %")[0]))
+    assert errors[0] > 10
+    assert errors[1] < 1e-3
+
+
 def test_a_merged_folder_opens_as_stock_weights_with_every_side_file(
     weights: Path, lora: Path, tmp_path: Path
 ):
