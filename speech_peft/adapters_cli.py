@@ -39,7 +39,12 @@ def show(adapter: Adapter) -> None:
     print(f"{saved.folder}: {saved.method.name}, written by speech_peft {saved.manifest.library}")
     print(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
     print(f"  sites       {len(saved.sites)}: {first} … {last}")
-    print(f"  parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors")
+    if all(tensor.is_floating_point() for tensor in tensors.values()):
+        print(
+            f"  parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors"
+        )
+    else:  # packed: how many numbers they make is not how many there are
+        print(f"  tensors     {len(tensors)} of {sum(t.nbytes for t in tensors.values()):,} bytes, packed")
     print(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
     if saved.manifest.needs:
         print(f"  needs       {', '.join(saved.manifest.needs)}")
