@@ -6,8 +6,8 @@ import numpy as np
 import soxr
 
 from .blend import Blend, Mixture
-from .guard import CLIP_SECONDS, Samples
 from .seams import RATE
+from .witnesses import CLIP_SECONDS, Samples
 
 _CLIP = 10.0  # seconds of each sample of a recording too long to be compared whole
 _LEAST = 0.3  # share of speech in such a sample

@@ -97,12 +97,10 @@ def from_folder(name: str, folder: Path, rows: Sequence[Row]) -> Made:
 
 def open_restorer(adapter: str, settings: Settings) -> Any:
     """The one place that knows how a restorer is made."""
-    from .guard import GuardOptions
     from .restorer import Restorer
 
-    guard = None if settings.guard == "off" else GuardOptions("full" if settings.guard == "full" else "sound")
     more = {"strength": settings.strength, "steps": settings.steps, "seed": settings.seed}
-    return Restorer(adapter, guard=guard, device=settings.device, subtype="FLOAT", **more)
+    return Restorer(adapter, guard=settings.guard, device=settings.device, subtype="FLOAT", **more)
 
 
 def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, settings: Settings) -> Made:

@@ -24,7 +24,7 @@ from ..core.save import read
 from ..decoders.waveform import WaveformDecoder, build_decoder
 from ..errors import AudioError, ConfigError, SpeechPeftError
 from .blend import Blend, Mixture
-from .guard import Guard, GuardOptions, Samples
+from .guard import Guard, GuardOptions, guard_of
 from .inputs import Job
 from .ledger import FOLDER, settings_hash
 from .loading import Opened, load
@@ -34,6 +34,7 @@ from .restored import FORMATS, GuardReport, Restored, RestoreOptions
 from .runner import Outcome
 from .seams import Layout
 from .wet import Rewriter, Taped
+from .witnesses import Samples
 
 _WAV_BYTES = 4_000_000_000  # a plain WAV cannot say that it is longer
 
@@ -62,7 +63,7 @@ class Restorer:
         weights: str | Path | None = None,
         *,
         decoder: str | Path | None = None,
-        guard: Guard | GuardOptions | None = None,
+        guard: Guard | GuardOptions | str | None = "full",
         context: str | None = None,
         device: str = "cpu",
         batch_seconds: float = 60.0,
@@ -72,7 +73,8 @@ class Restorer:
     ):
         """`more` are fields of RestoreOptions: strength, sample_rate, steps, seed, channels, ...
 
-        `decoder` is another adapter folder whose decoder is used. `guard`: None restores unguarded.
+        `decoder` is another adapter folder whose decoder is used. `guard` is full, sound (without words), off
+        or one of your own; None is off as well.
         """
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
@@ -90,9 +92,11 @@ class Restorer:
         layout = Layout.of(seconds, self.options.context_seconds)
         self.notes: list[str] = []
         self.rewriter = Rewriter(self.opened, self.decoder, layout, self.options, batch_seconds, self.notes)
-        self.guard = (
-            Guard(guard, device=device, offline=offline) if isinstance(guard, GuardOptions) else guard
-        )
+        if isinstance(guard, str):
+            guard = guard_of(guard, device=device, offline=offline)
+        elif isinstance(guard, GuardOptions):
+            guard = Guard(guard, device=device, offline=offline)
+        self.guard = guard
         if self.guard is not None:
             self.guard.bind(self.opened)
         self.about = self._about(adapter, decoder)

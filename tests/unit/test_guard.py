@@ -1,9 +1,14 @@
 """Words that are added, lost or changed: what the guard lets pass, and what not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from speech_peft.audio import chunks
 from speech_peft.errors import ConfigError
+from speech_peft.infer import guard as guard_module
+from speech_peft.infer import witnesses
 from speech_peft.infer.guard import Guard, GuardOptions, Limits, Words, compare, guard_of
 
 SAID = "one two three four five six seven eight nine ten"
@@ -24,9 +29,9 @@ def failed(before: str, after: str, sure: float = 0.0, loop: bool = False) -> li
         (SAID + " eleven", -0.3, ["confidence"]),
         (SAID + " a b c", -0.05, ["insertions"]),
         (SAID + " a b c", 0.1, []),
-        (SAID + " a b c d e f", 0.1, ["insertions"]),
+        (SAID + " a b c d e f", 0.1, ["insertions", "disagreement"]),
         ("one two three", -0.05, ["deletions", "disagreement"]),
-        ("one two three", 0.2, ["deletions"]),
+        ("one two three", 0.2, ["deletions", "disagreement"]),
         ("one two three four five six", 0.2, []),
         ("", 0.0, ["deletions", "disagreement", "confidence"]),
     ],
@@ -35,9 +40,51 @@ def test_words_may_change_only_where_they_are_heard_more_surely(after, sure, nam
     assert failed(SAID, after, sure) == names
 
 
+def test_other_words_heard_clearly_are_believed_only_where_the_input_was_hard_to_hear():
+    other = "a b c d e f g h i j"
+    for was, names in ((-0.1, ["disagreement"]), (-0.6, [])):
+        checks = compare([Words(SAID, was)], [Words(other, -0.05)], Limits())
+        assert [check.name for check in checks if check.ok is False] == names
+
+
+def test_what_is_understood_neither_before_nor_after_is_not_compared_but_loops_fail():
+    (check,) = compare([Words(SAID, -1.3)], [Words("four other words here", -0.9)], Limits())
+    assert (check.name, check.ok) == ("words", None)
+    assert "-1.30" in check.note
+    checks = compare([Words(SAID, -1.3)], [Words(SAID, -0.9, loop=True)], Limits())
+    assert [one.name for one in checks if one.ok is False] == ["loop"]
+
+
+def test_speech_that_is_gone_fails_in_any_language(monkeypatch):
+    monkeypatch.setattr(witnesses.chunks, "detector", lambda name: chunks.Energy())
+    came = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+    came[:6_000] = 0
+    hole = came.copy()
+    hole[20_000:] = 0
+    guard = Guard(guard_of("sound").options, Same())
+    assert guard.judge(1.0, lambda s: ([came], 0.0, 0), [came])[1].taken == "asked"
+    strength, report = guard.judge(1.0, lambda s: ([hole], 0.0, 0), [came])
+    assert (strength, report.taken) == (0.0, "input")
+    assert report.trials[0].failed == ("speech",)
+
+
+def test_a_speaker_encoder_that_cannot_be_imported_gives_way(monkeypatch):
+    monkeypatch.setattr(guard_module, "missing", lambda module: f"{module} needs pkg_resources")
+    guard = Guard()
+    guard.bind(SimpleNamespace())
+    assert isinstance(guard._speaker, witnesses.States)
+
+
 def test_words_out_of_nothing_and_loops_fail():
     assert "insertions" in failed("", "thank you", sure=0.5)
     assert "loop" in failed(SAID, SAID, loop=True)
+
+
+class Same:
+    name, limit = "toy", 0.5
+
+    def __call__(self, clips):
+        return np.ones(4, np.float32)
 
 
 class Never:

@@ -1,5 +1,7 @@
 """Figures of restoration: known values, what each metric needs, and the reason where there is no figure."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -170,3 +172,23 @@ def test_a_voice_resembles_itself():
     clean = speechlike(seconds=3.0)
     found = metric.measure(heard(0.5 * clean, clean))
     assert found["speaker_similarity"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_package_that_cannot_be_imported_says_what_stands_in_its_way(monkeypatch, tmp_path):
+    (tmp_path / "old_vad.py").write_text("import pkg_resources_that_is_gone")
+    (tmp_path / "hasty.py").write_text("raise OSError('libcu.so: no such file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert (
+        restoration_packages.missing("old_vad") == "the package pkg_resources_that_is_gone is not installed"
+    )
+    assert "hasty cannot be imported (OSError: libcu.so" in restoration_packages.missing("hasty")
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)  # as with setuptools 81
+    (tmp_path / "needs_it.py").write_text("import pkg_resources")
+    assert "setuptools has no more since 81" in restoration_packages.missing("needs_it")
+
+
+def test_threads_are_those_asked_for(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert restoration_packages.threads() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert restoration_packages.threads() >= 1
