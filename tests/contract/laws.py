@@ -97,6 +97,14 @@ def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     )
 
 
+def typical_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """The same at the median frame: where a choice between near-equal frames turned, a few differ at will."""
+    return max(
+        float((x - y).detach().abs().amax(-1).median() / y.detach().abs().max())
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 @torch.no_grad()
 def identity(case: Case) -> str | None:
     """A fresh adapter changes nothing, and with none active the model is the stock one."""
@@ -270,7 +278,8 @@ def dtypes(case: Case) -> str | None:
         assert [y.dtype for y in outputs] == [y.dtype for y in bare], (
             "an adapter changed the base's precision"
         )
-        off = distance([y.float() for y in outputs], reference)
+        far = typical_distance if case.method.chooses else distance
+        off = far([y.float() for y in outputs], reference)
         assert off < 0.15, f"bfloat16 and float32 differ by {off:.1e}"
         parameters = model.trainable(NAME)
         loss_of(outputs).backward()
