@@ -83,7 +83,13 @@ class Task(L.LightningModule, ABC):
         whose = [f"model.adapters.{name}." for name, life in self.lifecycles.items() if life.own()]
         buffers = [name for name, _ in self.named_buffers() if name.startswith(tuple(whose))]
         own = [names[id(p)] for group in self.apart for p in group]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, own + buffers)
+        # Nor is the frozen base: all have read the same, and decoders that are not called hold no memory.
+        base = [
+            name
+            for name, p in self.named_parameters()
+            if name.startswith("model.base.") and not p.requires_grad
+        ]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, own + buffers + base)
 
     # ---- what a task says ---------------------------------------------------------------------------------
 
