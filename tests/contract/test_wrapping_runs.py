@@ -1,5 +1,7 @@
-"""Methods that constrain the matrices of another, in training: resumed in bf16, scored, loaded."""
+"""Methods that constrain the matrices of another, in training: resumed in bf16, in two processes, loaded."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,23 @@ def test_recognition_scores_and_lets_passes_agree_on_tokens_and_frames(
         saved = load_file(tmp_path / "run" / name / "adapter.safetensors")
         kept = sum(len(value) for key, value in saved.items() if key.endswith(".values"))
         assert kept == round(0.6 * 8 * 2 * 2 * 32)  # eight sites, the decoder's too
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_learn_what_one_does_with_the_double_batch(tmp_path):
+    path = recipe(tmp_path)
+    runs = {
+        "one": OVER,
+        "two": [*OVER[:2], "data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"],
+    }
+    for out, over in runs.items():
+        command = [sys.executable, str(Path(tiny.__file__)), str(path), f"out={tmp_path}/{out}", *over]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        if value.dtype == torch.uint8:  # masks and codes
+            assert torch.equal(two[key], value), key
+        else:
+            torch.testing.assert_close(two[key], value, atol=2e-4, rtol=1e-3)
