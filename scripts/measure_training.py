@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """What adapters and the frozen-prefix cache save of the time and memory of full fine-tuning.
 
-    python scripts/measure_training.py [--head classify|ctc] [--clips 48] [--seconds 5] [--weights FOLDER]
+    python scripts/measure_training.py [--head classify|ctc] [--clips 64] [--seconds 5] [--weights FOLDER]
 
 Whisper's encoder learns from the same random audio in three ways: every weight of it, adapters in all blocks,
 and adapters in the top third of the blocks behind the cache, whose first epoch fills it. Batch by batch in
 turn, on the same threads. Then each trains alone in a process of its own for its peak of memory, less what
-libraries take before the weights are read. Prints one JSON line; the ratios are to full fine-tuning, `time_*` of
-medians over the batches, `memory_*` of peaks.
+libraries take before the weights are read. Prints one JSON line; the ratios are to full fine-tuning, `time_*`
+of medians over the batches, `memory_*` of peaks.
 """
 
 import argparse
