@@ -32,7 +32,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    lines = (line for block in blocks(page, "bash") for line in block.splitlines())
+    lines = (line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines())
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -43,6 +43,8 @@ def ours(words: list[str]) -> list[str] | None:
     """The words after `speech-peft`, however the command is spelled; None for another program."""
     if words[0] == "speech-peft":
         return words[1:]
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index("-m") :]]
     if words[:2] == ["python", "-m"] and words[2].startswith("speech_peft."):
         return [words[2].removeprefix("speech_peft."), *words[3:]]
     return None
