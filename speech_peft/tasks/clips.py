@@ -115,7 +115,7 @@ class Clips(Dataset[Heard | Bad]):
         self.targets: Targets | None = None
         """What makes the clean side of each clip, for a task that restores."""
         self._kept: dict[int, np.ndarray] = {}
-        self._lengths: dict[str, int] = {}
+        self._lengths: dict[int, int] = {}
 
     def keep(self, index: int) -> None:
         """Decode now and stay in memory, which loader processes share by forking."""
@@ -141,8 +141,8 @@ class Clips(Dataset[Heard | Bad]):
             source = self._source(place)
         except OSError as error:  # it was there when the run began
             return Bad(row.id, str(row.audio), error.strerror or str(error))
-        if self.cached and source in self._lengths and self.cached(source, self._lengths[source]):
-            silence = np.zeros(self._lengths[source], np.float32)
+        if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
+            silence = np.zeros(self._lengths[index], np.float32)
             return Heard(source, Example(row.id, silence, row.text, row.label))
         try:
             samples, clean, reference = self.samples(index), None, None
@@ -155,7 +155,7 @@ class Clips(Dataset[Heard | Bad]):
                 ).samples
         except AudioError as error:
             return Bad(row.id, error.path, error.reason)
-        self._lengths[source] = len(samples)
+        self._lengths[index] = len(samples)
         return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
 
     def _source(self, place: Place) -> str:

@@ -148,7 +148,8 @@ class SpeechData(L.LightningDataModule):
         self, part: str, rows: list[manifest.Row], degrader: Degrader | None
     ) -> tuple[Clips, list[float]]:
         data = self.recipe.data
-        seconds = {row.id: s for row in rows if (s := self._usable(part, row)) is not None}
+        stretch = degrader.stretch[1] if degrader else 1.0
+        seconds = {row.id: s for row in rows if (s := self._usable(part, row, stretch)) is not None}
         usable = [row for row in rows if row.id in seconds]
         if part == "train" and data.per_class:
             rows = usable = labels.few(usable, data.per_class, self.recipe.seed)
@@ -171,11 +172,12 @@ class SpeechData(L.LightningDataModule):
             raise ConfigError(f"data.{part}: there is no clip")
         return clips, [seconds[row.id] for row in clips.rows]
 
-    def _usable(self, part: str, row: manifest.Row) -> float | None:
-        """The clip's length; None, with the reason listed, when it cannot be used."""
+    def _usable(self, part: str, row: manifest.Row, stretch: float) -> float | None:
+        """The clip's length; None, with the reason listed, when it cannot be used.
+
+        `stretch` is how many times as long its degradation may make it.
+        """
         data = self.recipe.data
-        degrader = degrader_of(self.recipe)
-        stretch = degrader.stretch[1] if degrader and part == "train" else 1.0
         longest = min(data.max_seconds, (self.backbone.max_seconds or math.inf) / stretch)
         try:
             seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
