@@ -97,13 +97,12 @@ def asr(
     files = []
     for system in chosen:
         print(f"{system.name}: {len(utterances)} utterances", file=sys.stderr, flush=True)
-        timed = benchmark.measure(system, utterances, settings)
-        benchmark.save(out / system.name, timed)
+        benchmark.save(out / system.name, benchmark.measure(system, utterances, settings))
         files.append(out / system.name)
     runs = publish.asr_runs(files, normalizer, language)
     options = _options(slice_by, group_by, min_n, seed)
     publish.publish_asr(runs, out, normalizer, options, _limits(rows, embed_mb))
-    raise typer.Exit(_outcome(item.prediction.error for run in runs for item in run.scored))
+    raise typer.Exit(_outcome(item.prediction.error for run in runs for item in run.predictions))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..audio import io
-from ..audio.atomic import write_text
 from ..audio.manifest import Row
 from ..errors import AudioError, ConfigError
 from ..metrics import predictions
+from ..metrics import run as runs
 from ..metrics.predictions import Prediction
+from ..metrics.run import Run
 from .result import Result
 
 if TYPE_CHECKING:
@@ -48,16 +49,6 @@ class Settings:
     device: str = "cpu"
     beam_size: int = 1
     batch_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A system's words on every row, and the wall time they took."""
-
-    predictions: tuple[Prediction, ...]
-    seconds: float
-    config: Mapping[str, Any]
-    hardware: Mapping[str, Any]
 
 
 @runtime_checkable
@@ -109,7 +100,7 @@ def free_name(path: str, taken: set[str]) -> str:
     return name
 
 
-def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
+def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Prediction]:
     """Transcribe every row with a system. Loading the model and a first few files are not in the time."""
     transcriber = open_transcriber(system, settings)
     files = list(dict.fromkeys(row.audio for row in rows))
@@ -118,7 +109,8 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
     start = time.perf_counter()
     heard = {Path(result.path): result for result in transcriber.transcribe(files)}
     seconds = time.perf_counter() - start
-    return Timed(
+    return Run(
+        system.name,
         tuple(_prediction(row, heard.get(row.audio)) for row in rows),
         seconds,
         {
@@ -135,11 +127,9 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Timed:
     )
 
 
-def save(folder: Path, timed: Timed) -> None:
-    """`preds.jsonl`, and `run.json` with what the words alone do not tell."""
-    write_text(folder / "preds.jsonl", predictions.dumps(timed.predictions))
-    run = {"seconds": timed.seconds, "config": dict(timed.config), "hardware": dict(timed.hardware)}
-    write_text(folder / "run.json", json.dumps(run, indent=2) + "\n")
+def save(folder: Path, run: Run[Prediction]) -> None:
+    """`preds.jsonl` and `run.json`."""
+    runs.save(folder, run, predictions.dumps)
 
 
 def with_text(rows: Sequence[Row]) -> list[Row]:

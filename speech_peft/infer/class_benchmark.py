@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..audio.atomic import write_text
 from ..audio.row import Row
 from ..core.hub import locate
 from ..errors import ConfigError, did_you_mean
 from ..metrics import class_predictions
+from ..metrics import run as runs
 from ..metrics.class_predictions import ClassPrediction
 from ..metrics.classify import Run
 from . import heldout
@@ -210,10 +210,8 @@ def measure(system: System, settings: Settings, held_out: str = "") -> Run:
 
 
 def save(folder: Path, run: Run) -> None:
-    """`preds.jsonl`, and `run.json` with what the answers alone do not tell."""
-    write_text(folder / "preds.jsonl", class_predictions.dumps(run.predictions))
-    about = {"seconds": run.seconds, "config": dict(run.config), "hardware": dict(run.hardware)}
-    write_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    """`preds.jsonl` and `run.json`."""
+    runs.save(folder, run, class_predictions.dumps)
 
 
 def _of_fold(pattern: str, fold: str, column: str) -> Path:

@@ -6,7 +6,6 @@
 Systems: `degraded` (the input as it is), `clean` where there is one, adapters that are run, folders of files.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import io
-from ..audio.atomic import write_text
 from ..audio.manifest import Row, recordings
 from ..errors import AudioError, ConfigError
 from ..metrics import restoration
+from ..metrics import run as runs
 from ..metrics.normalise import normaliser
 from ..metrics.restoration import Heard, Metric, Sound
 from ..metrics.restoration_scores import CLEAN, INPUT, Run
@@ -145,9 +144,7 @@ def measure(
 
 def save(folder: Path, run: Run) -> None:
     """`preds.jsonl` and `run.json`."""
-    write_text(folder / "preds.jsonl", dumps(run.predictions))
-    about = {"seconds": run.seconds, "config": dict(run.config), "hardware": dict(run.hardware)}
-    write_text(folder / "run.json", json.dumps(about, indent=2, default=str) + "\n")
+    runs.save(folder, run, dumps)
 
 
 def judge(weights: str | None, settings: Settings) -> Judge:

@@ -3,14 +3,16 @@
 The result is plain data (`scores.json`), and what the report and the gate read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 from . import bootstrap, slices
 from .normalise import CHARACTER_LANGUAGES, Normaliser, language_code
 from .predictions import Prediction
+from .run import Run as AnyRun
+from .run import paired
 from .slices import Options, known_columns, value_of
 from .wer import Counts, Pair, align_words, corpus, count, count_characters
 
@@ -28,17 +30,12 @@ class Scored:
     raw_words: Counts
     """Without any normalisation."""
 
+    @property
+    def id(self) -> str:
+        return self.prediction.id
 
-@dataclass(frozen=True)
-class Run:
-    """One system on one test set."""
 
-    name: str
-    scored: tuple[Scored, ...]
-    seconds: float | None = None
-    """Wall time of all of it, warm-up excluded; None: the sum of the predictions' own times."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+Run = AnyRun[Scored]
 
 
 def score(
@@ -59,7 +56,7 @@ def score(
 def scores(runs: Sequence[Run], normaliser: Normaliser, options: Options | None = None) -> dict[str, Any]:
     """Everything `scores.json` holds, for any number of runs."""
     options = options or Options()
-    columns = {name for run in runs for item in run.scored for name in item.prediction.columns}
+    columns = {name for run in runs for item in run.predictions for name in item.prediction.columns}
     known_columns(columns, (*options.slice_by, options.group_by))
     unit = grouping(runs, options.group_by)
     return {
@@ -81,19 +78,18 @@ def scores(runs: Sequence[Run], normaliser: Normaliser, options: Options | None 
 
 def headline(runs: Sequence[Run]) -> str:
     """`cer` where most utterances are in a language written without spaces, else `wer`."""
-    languages = [language_code(item.prediction.lang) for run in runs for item in run.scored]
+    languages = [language_code(item.prediction.lang) for run in runs for item in run.predictions]
     return "cer" if 2 * sum(code in CHARACTER_LANGUAGES for code in languages) > len(languages) else "wer"
 
 
 def grouping(runs: Sequence[Run], wanted: str = "auto") -> str:
     """The column whose values the bootstrap draws."""
-    return slices.grouping([item.prediction for run in runs for item in run.scored], wanted)
+    return slices.grouping([item.prediction for run in runs for item in run.predictions], wanted)
 
 
 def compare(a: Run, b: Run, unit: str, options: Options, metric: str = "wer") -> dict[str, Any]:
     """How b differs from a on the utterances that both have, with the interval and p of the difference."""
-    first = {item.prediction.id: item for item in a.scored}
-    both = [(first[item.prediction.id], item) for item in b.scored if item.prediction.id in first]
+    both = paired(a, b)
     pairs = [(_counts(old, metric), _counts(new, metric)) for old, new in both]
     errors_a, errors_b = [old.errors for old, _ in pairs], [new.errors for _, new in pairs]
     found = bootstrap.difference(
@@ -123,15 +119,17 @@ def _counts(item: Scored, metric: str) -> Counts:
 
 
 def _summary(run: Run, unit: str, options: Options) -> dict[str, Any]:
-    audio = sum(item.prediction.duration for item in run.scored)
-    seconds = run.seconds if run.seconds is not None else sum(item.prediction.time for item in run.scored)
+    audio = sum(item.prediction.duration for item in run.predictions)
+    seconds = (
+        run.seconds if run.seconds is not None else sum(item.prediction.time for item in run.predictions)
+    )
     return {
-        "n": len(run.scored),
-        "failed": sum(item.prediction.error is not None for item in run.scored),
-        "groups": len({value_of(item.prediction, unit) for item in run.scored}),
-        "wer": _rate(run.scored, lambda item: item.words, unit, options),
-        "cer": _rate(run.scored, lambda item: item.characters, unit, options),
-        "raw_wer": _plain(corpus(item.raw_words for item in run.scored)),
+        "n": len(run.predictions),
+        "failed": sum(item.prediction.error is not None for item in run.predictions),
+        "groups": len({value_of(item.prediction, unit) for item in run.predictions}),
+        "wer": _rate(run.predictions, lambda item: item.words, unit, options),
+        "cer": _rate(run.predictions, lambda item: item.characters, unit, options),
+        "raw_wer": _plain(corpus(item.raw_words for item in run.predictions)),
         "audio_seconds": audio,
         "seconds": seconds,
         "rtfx": audio / seconds if seconds else None,
@@ -161,8 +159,8 @@ def _rate(
 
 
 def _slices(run: Run, column: str, unit: str, options: Options) -> dict[str, Any]:
-    scored = {item.prediction.id: item for item in run.scored}
-    groups = slices.sliced([item.prediction for item in run.scored], column)
+    scored = {item.id: item for item in run.predictions}
+    groups = slices.sliced([item.prediction for item in run.predictions], column)
     cells: dict[str, Any] = {}
     for value, predictions in groups.items():
         items = [scored[prediction.id] for prediction in predictions]

@@ -8,7 +8,8 @@ from typing import Any
 from .class_predictions import ClassPrediction
 from .classification import THRESHOLD
 from .classify import Run
-from .page import Limits, Loader, Media, bars, embed, fill, pretty, slice_tables
+from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .run import by_recording, first
 
 _SHOWN = 3  # likeliest classes of a clip
 _WIDEST = 60  # classes of a confusion matrix that a page can show
@@ -27,12 +28,12 @@ def render(
     limits = limits or Limits()
     rows = worst_first(runs)
     shown = rows[: limits.rows]
-    media = embed([_prediction(row) for row in shown], Path(folder), load, limits)
+    media = embed([first(row) for row in shown], Path(folder), load, limits)
     return fill(
         "class_report.html",
         title=title,
         scores=scores,
-        names=[run.name for run in runs],
+        runs=runs,
         lead=scores["metric"],
         slices=slice_tables(scores),
         folds=_folds(scores),
@@ -42,7 +43,6 @@ def render(
         rows=[_row(row, one) for row, one in zip(shown, media, strict=True)],
         hidden=len(rows) - len(shown),
         bars=bars(scores),
-        configs=[(run.name, pretty(run.config), pretty(run.hardware)) for run in runs],
     )
 
 
@@ -51,11 +51,7 @@ def worst_first(runs: Sequence[Run]) -> list[dict[str, ClassPrediction]]:
 
     Then clips without an answer, then those that are right, the least sure first.
     """
-    table: dict[str, dict[str, ClassPrediction]] = {}
-    for run in runs:
-        for item in run.predictions:
-            table.setdefault(item.id, {})[run.name] = item
-    return sorted(table.values(), key=lambda row: badness(list(row.values())[-1]), reverse=True)
+    return sorted(by_recording(runs), key=lambda row: badness(list(row.values())[-1]), reverse=True)
 
 
 def badness(item: ClassPrediction) -> float:
@@ -90,13 +86,9 @@ def confusions(run: Run) -> list[dict[str, Any]]:
     return [{"was": was, "heard": heard, "times": times} for (was, heard), times in found.most_common(_PAIRS)]
 
 
-def _prediction(row: Mapping[str, ClassPrediction]) -> ClassPrediction:
-    return next(iter(row.values()))
-
-
 def _row(row: Mapping[str, ClassPrediction], media: Media) -> dict[str, Any]:
     return {
-        "prediction": _prediction(row),
+        "prediction": first(row),
         "media": media,
         "runs": {
             name: {

@@ -3,8 +3,8 @@
 The result is plain data (`scores.json`), and what the report and the gate read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,8 @@ from ..errors import ConfigError
 from . import bootstrap, classification
 from .class_arrays import STATISTICS, Arrays, Parts, arrays, labels_of, less
 from .class_predictions import ClassPrediction
+from .run import Run as AnyRun
+from .run import paired
 from .slices import Options, grouping, known_columns, sliced, value_of
 
 FORMAT = 1
@@ -23,17 +25,7 @@ SOURCES = ("src_file", "fsID")  # clips cut from one recording go together: ESC-
 _FEWER = 10  # mAP sorts; it is resampled so many times less often than what is only counted
 
 
-@dataclass(frozen=True)
-class Run:
-    """One system on one test set; of a cross-validation, every clip by the adapter of its own fold."""
-
-    name: str
-    predictions: tuple[ClassPrediction, ...]
-    seconds: float | None = None
-    """Wall time of all of it, warm-up excluded; None: the sum of the predictions' own times."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """`fold_column`, if there is one, names the column whose values are the folds of a cross-validation."""
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+Run = AnyRun[ClassPrediction]
 
 
 def scores(runs: Sequence[Run], options: Options | None = None) -> dict[str, Any]:
@@ -71,10 +63,9 @@ def headline(multi_label: bool) -> str:
 
 def compare(a: Run, b: Run, unit: str, options: Options) -> dict[str, Any]:
     """How b differs from a on the clips that both have: paired bootstrap, and McNemar's exact test."""
-    first = {item.id: item for item in a.predictions}
-    new = [item for item in b.predictions if item.id in first]
-    old = [first[item.id] for item in new]
-    for was, now in zip(old, new, strict=True):
+    both = paired(a, b)
+    old, new = [was for was, _ in both], [now for _, now in both]
+    for was, now in both:
         if was.labels != now.labels:
             raise ConfigError(
                 f"row {now.id!r} is {was.label!r} in {a.name} and {now.label!r} in {b.name}; "

@@ -7,6 +7,7 @@ from .class_predictions import ClassPrediction
 from .class_report import badness, predicted
 from .classify import SOURCES
 from .restorations import Restoration
+from .run import paired
 from .slices import Options, grouping
 from .table import difference
 
@@ -16,8 +17,7 @@ def of_words(old: asr.Run, new: asr.Run, options: Options, top: int) -> Iterator
     runs = [old, new]
     unit = asr.grouping(runs, options.group_by)
     yield difference(asr.compare(old, new, unit, options, asr.headline(runs)))
-    before = {item.prediction.id: item for item in old.scored}
-    both = [(before[item.prediction.id], item) for item in new.scored if item.prediction.id in before]
+    both = paired(old, new)
     both.sort(key=lambda pair: pair[0].words.errors - pair[1].words.errors)
     for was, now in both[:top]:
         if was.words.errors != now.words.errors:
@@ -31,9 +31,7 @@ def of_classes(old: classify.Run, new: classify.Run, options: Options, top: int)
     """Clips that broke, the most confidently wrong first, then those that were mended."""
     unit = grouping([*old.predictions, *new.predictions], options.group_by, SOURCES)
     yield difference(classify.compare(old, new, unit, options))
-    before = {item.id: item for item in old.predictions}
-    both = [(before[item.id], item) for item in new.predictions if item.id in before]
-    changed = [(was, now) for was, now in both if _right(was) != _right(now)]
+    changed = [(was, now) for was, now in paired(old, new) if _right(was) != _right(now)]
     changed.sort(key=lambda pair: (_right(pair[1]), -badness(pair[1])))
     for was, now in changed[:top]:
         yield f"{'mended' if _right(now) else 'broke '}  {now.id}"
@@ -59,11 +57,9 @@ def of_restorations(
     if all(rate is not None and rate["rate"] is not None for rate in rates):
         was, now = (rate["rate"] for rate in rates if rate is not None)
         yield f"WER: {100 * was:.2f} → {100 * now:.2f} %"
-    before = {item.id: item for item in old.predictions}
-    both = [(before[item.id], item) for item in new.predictions if item.id in before]
     higher = {name for one in metrics for name, about in one.figures.items() if about.better == "higher"}
     lead = next((one["figure"] for one in changes if one["figure"] in higher), "")
-    worst = sorted(both, key=lambda pair: _lost(*pair, lead), reverse=True)
+    worst = sorted(paired(old, new), key=lambda pair: _lost(*pair, lead), reverse=True)
     for was, now in [pair for pair in worst if _lost(*pair, lead) > (False, 0, 0.0)][:top]:
         yield f"{_lost(was, now, lead)[1]:+4d} words  {now.id}" + (f"  {now.error}" if now.error else "")
         if lead in was.figures and lead in now.figures:

@@ -7,10 +7,11 @@ forbids it to load anything from anywhere, so even a mistake there could not cal
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -22,6 +23,8 @@ from .slices import Recording
 
 Loader = Callable[[Any], tuple[NDArray[np.float32], int]]
 """Samples and sample rate of what a prediction is about."""
+Row = TypeVar("Row")
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -61,21 +64,40 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "signed": signed, "number": number}
+    environment.filters |= {"percent": percent, "signed": signed, "number": number, "pretty": pretty}
     return environment.get_template(template).render(**values)
 
 
 def embed(predictions: Sequence[Recording], folder: Path, load: Loader | None, limits: Limits) -> list[Media]:
-    """Players until the budget is spent, links afterwards."""
+    """A player each until the budget is spent, links afterwards; links alone without `load`."""
+
+    def link(prediction: Recording) -> Media:
+        return Media(link=relative_link(prediction.audio_filepath, folder))
+
+    if load is None:
+        return [link(prediction) for prediction in predictions]
+    seconds = [prediction.duration for prediction in predictions]
+    play = partial(_player, load=load, link=link)
+    return within_budget(predictions, seconds, play, link, lambda one: one.size, limits)
+
+
+def within_budget(
+    rows: Sequence[Row],
+    seconds: Sequence[float],
+    play: Callable[[Row], Shown],
+    link: Callable[[Row], Shown],
+    size: Callable[[Shown], int],
+    limits: Limits,
+) -> list[Shown]:
+    """What plays inside the page while there is room; a link where a row is too long or too large."""
     spent, shown = 0, []
-    for prediction in predictions:
-        link = relative_link(prediction.audio_filepath, folder)
-        one = Media(link=link)
-        if load is not None and spent < limits.media_bytes and prediction.duration <= limits.clip_seconds:
-            one = _player(prediction, load, link)
-            if spent + one.size > limits.media_bytes:
-                one = Media(link=link)
-        spent += one.size
+    for row, length in zip(rows, seconds, strict=True):
+        one = None
+        if spent < limits.media_bytes and length <= limits.clip_seconds:
+            one = play(row)
+        if one is None or spent + size(one) > limits.media_bytes:
+            one = link(row)
+        spent += size(one)
         shown.append(one)
     return shown
 
@@ -140,9 +162,10 @@ def pretty(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), indent=2, ensure_ascii=False, default=str)
 
 
-def _player(prediction: Recording, load: Loader, link: str) -> Media:
+def _player(prediction: Recording, load: Loader, link: Callable[[Recording], Media]) -> Media:
+    linked = link(prediction)
     try:
         samples, sample_rate = load(prediction)
-        return Media(player(samples, sample_rate), spectrogram(samples), link)
+        return replace(linked, sound=player(samples, sample_rate), picture=spectrogram(samples))
     except (SpeechPeftError, OSError, RuntimeError, ValueError) as error:
-        return Media(link=link, note=f"no player: {error}")
+        return replace(linked, note=f"no player: {error}")

@@ -18,6 +18,7 @@ from . import (
     restoration_report,
     restoration_scores,
     restorations,
+    run,
 )
 from .class_predictions import ClassPrediction
 from .normalise import normaliser
@@ -142,9 +143,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, dict[str, Any]]]:
         if name in taken:
             name = f"{name}-{number}"
         taken.add(name)
-        beside = file.with_name("run.json")
-        about = json.loads(beside.read_text(encoding="utf-8")) if standard and beside.is_file() else {}
-        yield name, file, about
+        yield name, file, run.about(file) if standard else {}
 
 
 def _write(

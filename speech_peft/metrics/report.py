@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .asr import Run, Scored
-from .page import Limits, Loader, Media, bars, embed, fill, pretty, slice_tables
-from .predictions import Prediction
+from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .run import by_recording, first
 from .wer import Counts, Pair, error_pairs
 
 
@@ -25,38 +25,29 @@ def render(
     limits = limits or Limits()
     rows = worst_first(runs, str(scores["metric"]))
     shown = rows[: limits.rows]
-    media = embed([_prediction(row) for row in shown], Path(folder), load, limits)
+    media = embed([first(row).prediction for row in shown], Path(folder), load, limits)
     return fill(
         "report.html",
         title=title,
         scores=scores,
-        names=[run.name for run in runs],
+        runs=runs,
         lead=scores["metric"],
         slices=slice_tables(scores),
         errors=[(run.name, _top_errors(run)) for run in runs],
         rows=[_row(row, scores["metric"], one) for row, one in zip(shown, media, strict=True)],
         hidden=len(rows) - len(shown),
         bars=bars(scores),
-        configs=[(run.name, pretty(run.config), pretty(run.hardware)) for run in runs],
     )
 
 
 def worst_first(runs: Sequence[Run], metric: str = "wer") -> list[dict[str, Scored]]:
     """Utterances as `{run: scored}`, by the rate of the last run, the one in question."""
-    table: dict[str, dict[str, Scored]] = {}
-    for run in runs:
-        for item in run.scored:
-            table.setdefault(item.prediction.id, {})[run.name] = item
 
     def badness(row: dict[str, Scored]) -> tuple[float, int]:
         counts = _counts(list(row.values())[-1], metric)
         return _sortable(counts), counts.errors
 
-    return sorted(table.values(), key=badness, reverse=True)
-
-
-def _prediction(row: Mapping[str, Scored]) -> Prediction:
-    return next(iter(row.values())).prediction
+    return sorted(by_recording(runs), key=badness, reverse=True)
 
 
 def _counts(item: Scored, metric: str) -> Counts:
@@ -69,7 +60,6 @@ def _sortable(counts: Counts) -> float:
 
 
 def _row(row: Mapping[str, Scored], metric: str, media: Media) -> dict[str, Any]:
-    prediction = _prediction(row)
     runs = {
         name: {
             "rate": _counts(item, metric).rate,
@@ -81,7 +71,7 @@ def _row(row: Mapping[str, Scored], metric: str, media: Media) -> dict[str, Any]
         }
         for name, item in row.items()
     }
-    return {"prediction": prediction, "runs": runs, "media": media}
+    return {"prediction": first(row).prediction, "runs": runs, "media": media}
 
 
 def _merged(pairs: Sequence[Pair]) -> list[Pair]:
@@ -100,5 +90,5 @@ def _merged(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _top_errors(run: Run) -> list[dict[str, Any]]:
-    found = error_pairs(item.pairs for item in run.scored)
+    found = error_pairs(item.pairs for item in run.predictions)
     return [{"pair": pair, "times": times} for pair, times in found]

@@ -6,11 +6,12 @@ from typing import Any
 
 from ..audio import io
 from ..errors import AudioError
-from .page import Limits, Media, fill, pretty
+from .page import Limits, Media, fill, slice_tables, within_budget
 from .players_matched import links, side_by_side, size
 from .restoration import Sound
 from .restoration_scores import CLEAN, INPUT, Run
 from .restorations import Restoration
+from .run import by_recording, first
 
 LEAD = (
     "dnsmos_ovrl",
@@ -37,6 +38,7 @@ def render(
     limits = limits or Limits()
     rows = worst_first(runs)
     shown = rows[: limits.rows]
+    media = _players(shown, Path(folder), limits)
     figures = {
         name: about for metric in scores["metrics"].values() for name, about in metric["figures"].items()
     }
@@ -45,26 +47,19 @@ def render(
         "restoration_report.html",
         title=title,
         scores=scores,
-        names=[run.name for run in runs],
+        runs=runs,
         figures=figures,
         lead=[name for name in LEAD if name in had],
         all=[name for name in figures if name in had],
         slices=_slices(scores, [name for name in LEAD[:4] if name in had]),
-        rows=[
-            _row(row, media) for row, media in zip(shown, _players(shown, Path(folder), limits), strict=True)
-        ],
+        rows=[_row(row, one) for row, one in zip(shown, media, strict=True)],
         hidden=len(rows) - len(shown),
-        configs=[(run.name, pretty(run.config), pretty(run.hardware)) for run in runs],
     )
 
 
 def worst_first(runs: Sequence[Run]) -> list[dict[str, Restoration]]:
     """Recordings as `{run: restoration}`: what the last run made worse first, or could not do."""
-    table: dict[str, dict[str, Restoration]] = {}
-    for run in runs:
-        for item in run.predictions:
-            table.setdefault(item.id, {})[run.name] = item
-    return sorted(table.values(), key=gain)
+    return sorted(by_recording(runs), key=gain)
 
 
 def gain(row: Mapping[str, Restoration]) -> float:
@@ -83,21 +78,19 @@ def _players(
     rows: Sequence[Mapping[str, Restoration]], folder: Path, limits: Limits
 ) -> list[dict[str, Media]]:
     """Side by side until the budget is spent, links afterwards."""
-    spent, shown = 0, []
-    for row in rows:
-        files = {name: item.audio_filepath for name, item in row.items() if item.audio_filepath}
-        media = links(files, folder)
-        longest = max((item.duration for item in row.values()), default=0.0)
-        if spent < limits.media_bytes and longest <= limits.clip_seconds:
-            try:
-                media = side_by_side({name: _sound(file) for name, file in files.items()})
-            except AudioError as error:
-                media = links(files, folder, f"no player: {error}")
-            if spent + size(media) > limits.media_bytes:
-                media = links(files, folder)
-        spent += size(media)
-        shown.append(media)
-    return shown
+
+    def play(row: Mapping[str, Restoration]) -> dict[str, Media]:
+        try:
+            return side_by_side({name: _sound(file) for name, file in _files(row).items()})
+        except AudioError as error:
+            return links(_files(row), folder, f"no player: {error}")
+
+    longest = [max(item.duration for item in row.values()) for row in rows]
+    return within_budget(rows, longest, play, lambda row: links(_files(row), folder), size, limits)
+
+
+def _files(row: Mapping[str, Restoration]) -> dict[str, str]:
+    return {name: item.audio_filepath for name, item in row.items() if item.audio_filepath}
 
 
 def _sound(file: str) -> Sound:
@@ -106,14 +99,13 @@ def _sound(file: str) -> Sound:
 
 
 def _row(row: Mapping[str, Restoration], media: Mapping[str, Media]) -> dict[str, Any]:
-    first = next(iter(row.values()))
-    change = gain(row)
+    one, change = first(row), gain(row)
     return {
-        "id": first.id,
-        "speaker": first.speaker,
-        "duration": first.duration,
+        "id": one.id,
+        "speaker": one.speaker,
+        "duration": one.duration,
         "key": max(change, -1e9),
-        "text": first.text,
+        "text": one.text,
         "runs": {name: _cell(item) for name, item in row.items()},
         "media": media,
     }
@@ -132,21 +124,21 @@ def _cell(item: Restoration) -> dict[str, Any]:
 
 def _slices(scores: Mapping[str, Any], figures: Sequence[str]) -> list[dict[str, Any]]:
     """By column and figure: its values down, the runs across."""
-    tables = []
-    runs = scores["runs"]
-    for column in dict.fromkeys(column for run in runs.values() for column in run["slices"]):
-        cells = {name: run["slices"].get(column, {}) for name, run in runs.items()}
-        values = sorted({value for cell in cells.values() for value in cell})
-        if len(values) < 2:
-            continue
-        for figure in figures:
-            rows = [
-                (value, max(cells[name].get(value, {"n": 0})["n"] for name in runs),
-                 [((cells[name].get(value) or {}).get("figures") or {}).get(figure) for name in runs])
-                for value in values
-            ]  # fmt: skip
-            tables.append({"column": column, "figure": figure, "rows": rows})
-    return tables
+    return [
+        {
+            "column": table["column"],
+            "figure": figure,
+            "rows": [(value, *_slice(cells, figure)) for value, cells in table["rows"]],
+        }
+        for table in slice_tables(scores)
+        for figure in figures
+    ]
+
+
+def _slice(cells: Sequence[Mapping[str, Any] | None], figure: str) -> tuple[int, list[float | None]]:
+    """How many recordings there are, and the figure's mean in each run."""
+    means = [(cell["figures"] or {}).get(figure) if cell else None for cell in cells]
+    return max(cell["n"] for cell in cells if cell), means
 
 
 def table(scores: Mapping[str, Any]) -> str:

@@ -5,13 +5,15 @@ that knows. The result is plain data (`scores.json`), and what the report reads.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from . import bootstrap, restoration
 from .restorations import Restoration
+from .run import Run as AnyRun
+from .run import paired
 from .slices import Options, grouping, known_columns, sliced, value_of
 from .wer import Counts
 
@@ -20,19 +22,11 @@ INPUT = "degraded"
 CLEAN = "clean"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One system on one test set."""
-
-    name: str
-    predictions: tuple[Restoration, ...]
-    seconds: float | None = None
-    """Wall time of the restoring alone; None where nothing was run."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    hardware: Mapping[str, Any] = field(default_factory=dict)
+Run = AnyRun[Restoration]
+"""Its `seconds` are those of the restoring alone, without the guard's."""
 
 
-def metrics_of(runs: Sequence["Run"]) -> list[restoration.Metric]:
+def metrics_of(runs: Sequence[Run]) -> list[restoration.Metric]:
     """The metrics that predictions have a figure of, or the reason why not."""
     items = [item for run in runs for item in run.predictions]
     there = {name for item in items for name in (*item.figures, *item.reasons)}
@@ -81,14 +75,9 @@ def compare(
     a: Run, b: Run, metrics: Sequence[restoration.Metric], unit: str, options: Options
 ) -> list[dict[str, Any]]:
     """By figure, how b differs from a on the recordings where both have it: paired bootstrap."""
-    first = {item.id: item for item in a.predictions}
-    found = []
+    both, found = paired(a, b), []
     for name, figure in _figures(metrics).items():
-        pairs = [
-            (was, item)
-            for item in b.predictions
-            if (was := first.get(item.id)) and name in item.figures and name in was.figures
-        ]
+        pairs = [(was, now) for was, now in both if name in was.figures and name in now.figures]
         if not pairs:
             continue
         old, new = (np.array([item.figures[name] for item in side]) for side in zip(*pairs, strict=True))
