@@ -1,12 +1,18 @@
 """The blocks of Whisper's encoder at a published size, with random weights: what costs are measured on.
 
-What a block costs depends on its width and on how many frames pass, not on what its weights are.
+What a block costs depends on its width and on how many frames pass, not on what its weights are. A script
+names ways to run them, by the adapters at work, and gets of each the operations, counted, and the seconds of
+some rounds.
 """
 
+import argparse
+import json
+import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -55,6 +61,11 @@ class Blocks:
                 states = block(states, attention_mask=None)
         return states
 
+    def costs(self, ways: Sequence[tuple[str, ...]], rounds: int) -> "list[Cost]":
+        """What each way costs; the adapters of a way are named, and none is the bare encoder."""
+        times = self.seconds(ways, rounds)
+        return [Cost(self.flops(*way), took) for way, took in zip(ways, times, strict=True)]
+
     @torch.no_grad()
     def flops(self, *names: str) -> int:
         """Operations of one run, counted; the fused attention of a CPU would count as nothing."""
@@ -78,7 +89,7 @@ class Blocks:
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
-            if not any(tensor.untyped_storage().data_ptr() == own for own in parameters):
+            if tensor.untyped_storage().data_ptr() not in parameters:
                 kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
@@ -87,6 +98,69 @@ class Blocks:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             self.run(*names).sum()
         return sum(kept.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one way to run the blocks."""
+
+    flops: int
+    rounds: Sequence[float]
+    """Seconds of each."""
+
+    @property
+    def seconds(self) -> float:
+        return round(median(self.rounds), 4)
+
+    def beside(self, other: "Cost") -> dict[str, float]:
+        """How many times as much as another: above 1 is dearer, and the best round is the lowest."""
+        return self._ratios(other, min, max)
+
+    def saves(self, other: "Cost") -> dict[str, float]:
+        """How many times less than another: above 1 is cheaper, and the best round is the highest."""
+        return other._ratios(self, max, min)
+
+    def _ratios(
+        self, other: "Cost", best: Callable[[list[float]], float], worst: Callable[[list[float]], float]
+    ) -> dict[str, float]:
+        """Of seconds round by round, for runs of one round have met the same load."""
+        ratios = [own / its for own, its in zip(self.rounds, other.rounds, strict=True)]
+        found = {"ratio": median(ratios), "ratio_best": best(ratios), "ratio_worst": worst(ratios)}
+        return {
+            name: round(value, 3)
+            for name, value in ({"flops_ratio": self.flops / other.flops} | found).items()
+        }
+
+
+def parser(doc: str | None, seconds: Sequence[float], rounds: int) -> argparse.ArgumentParser:
+    """The options that these measurements share, with defaults that end soon; a script adds its own."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--size", choices=SIZES, default="tiny")
+    made.add_argument(
+        "--seconds", type=float, nargs="+", default=list(seconds), help="Of audio in each clip."
+    )
+    made.add_argument("--clips", type=int, default=1)
+    made.add_argument("--rounds", type=int, default=rounds)
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return made
+
+
+def tell(suite: str, options: argparse.Namespace, audio_seconds: float, **figures: object) -> None:
+    """A line of JSON: the figures, and with what options and on what they were measured."""
+    line = {
+        "suite": suite,
+        "size": options.size,
+        "clips": options.clips,
+        "audio_seconds": audio_seconds,
+        **figures,
+        "rounds": options.rounds,
+        "device": options.device,
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    print(json.dumps(line), flush=True)
 
 
 def timed(action: Callable[[], object], device: torch.device) -> float:
