@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from scipy.signal import fftconvolve
 
 from ..errors import ConfigError
-from . import codec, io, rooms
+from . import codec, io, noise, rooms
 from .io import Samples
 from .manifest import recordings
 
@@ -85,9 +85,11 @@ class Noise(_Step):
         snr = scene.uniform(self.snr)
         if self.files:
             path = scene.choice(_files(self.files))
-            return _mix(x, _stretch(path, len(x), scene), snr), {"file": str(path), "snr": snr}
+            sound = noise.recorded(path, len(x), scene.sample_rate, scene.generator)
+            return noise.mix(x, sound, snr), {"file": str(path), "snr": snr}
         color = scene.choice(self.colors)
-        return _mix(x, _colored(color, len(x), scene), snr), {"color": color, "snr": snr}
+        sound = noise.colored(color, len(x), scene.sample_rate, scene.generator)
+        return noise.mix(x, sound, snr), {"color": color, "snr": snr}
 
 
 class Babble(_Step):
@@ -108,8 +110,8 @@ class Babble(_Step):
         for _ in range(voices):
             voice = scene.pool(scene.generator)
             voice = np.roll(voice, -int(scene.generator.integers(len(voice))))
-            babble += np.resize(voice, len(x)) / max(_rms(voice), 1e-6)
-        return _mix(x, babble, snr), {"voices": voices, "snr": snr}
+            babble += np.resize(voice, len(x)) / max(noise.rms(voice), 1e-6)
+        return noise.mix(x, babble, snr), {"voices": voices, "snr": snr}
 
 
 class BandLimit(_Step):
@@ -260,50 +262,8 @@ Step = Annotated[
 OneOf.model_rebuild()
 
 
-# ---------------------------------------------------------------- sounds
-
-
-def _fft_size(length: int) -> int:
-    return 1 << (length - 1).bit_length()
-
-
-def _rms(x: Samples) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
-
-
-def _mix(x: Samples, noise: Samples, snr: float) -> Samples:
-    """`x` with the noise `snr` dB below it; both softer where the sum would exceed full scale."""
-    speech, level = _rms(x), _rms(noise)
-    if not speech or not level:
-        return x
-    mixed = x + noise * np.float32(speech / level * 10 ** (-snr / 20))
-    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
-
-
-def _colored(color: str, length: int, scene: Scene) -> Samples:
-    if color == "hum":
-        mains, time = scene.choice((50.0, 60.0)), np.arange(length) / scene.sample_rate
-        phases = scene.generator.uniform(0, 2 * np.pi, 8)
-        waves = (np.sin(2 * np.pi * mains * n * time + phase) / n for n, phase in enumerate(phases, 1))
-        return np.sum(list(waves), axis=0).astype(np.float32)
-    slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[color]
-    size = _fft_size(length)
-    spectrum = np.fft.rfft(scene.generator.standard_normal(size))
-    frequency = np.fft.rfftfreq(size, 1 / scene.sample_rate)
-    spectrum *= np.maximum(frequency, 20.0) ** -slope  # level below 20 Hz, where nothing is heard
-    spectrum[0] = 0.0
-    return np.fft.irfft(spectrum, size)[:length].astype(np.float32)
-
-
-def _stretch(path: Path, length: int, scene: Scene) -> Samples:
-    """`length` samples of a recording from a random point, looped if it is shorter."""
-    seconds, wanted = io.info(path).seconds, length / scene.sample_rate
-    start = scene.uniform((0.0, max(0.0, seconds - wanted)))
-    return np.resize(io.load(path, scene.sample_rate, start, wanted + 0.01).samples, length)
-
-
 def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples:
-    size = _fft_size(len(x) + sample_rate // 10)
+    size = noise.power_of_two(len(x) + sample_rate // 10)
     frequency = np.fft.rfftfreq(size, 1 / sample_rate)
     rise = np.clip((frequency - 0.8 * low) / max(0.4 * low, 1e-6), 0, 1)  # half way up at `low`
     fall = np.clip((1.05 * high - frequency) / (0.1 * high), 0, 1)  # half way down at `high`
