@@ -75,13 +75,15 @@ def measured(lists: Sequence[Sequence[Row]], voices: Sequence[Any], hear: Any) -
             if strangers:
                 made["voice"] = samples(strangers[turn * 7 % len(strangers)].target_audio)
             before = {voice.name: voice([degraded]) for voice in voices}
-            heard[row.audio] = hear([degraded])[0]
+            heard[row.audio] = hear([degraded], [None])[0]
             for case, output in made.items():
                 about = {"set": row.audio.parent.name, "id": row.id, "lang": row.lang, "case": case}
                 if case in ("clean", "voice", "quieter"):
                     about["similarity"] = {v.name: cosine(before[v.name], v([output])) for v in voices}
                 if case != "voice":
-                    about["before"], about["after"] = asdict(heard[row.audio]), asdict(hear([output])[0])
+                    after = hear([output], [heard[row.audio].language])[0]
+                    about["before"], about["after"] = asdict(heard[row.audio]), asdict(after)
+                    about["multilingual"] = hear.multilingual
                 yield about
 
 
@@ -122,7 +124,8 @@ def show(cases: Sequence[Mapping[str, Any]]) -> None:
     for one in cases:
         if "before" not in one:
             continue
-        checks = compare([Words(**one["before"])], [Words(**one["after"])], Limits())
+        before, after = [Words(**one["before"])], [Words(**one["after"])]
+        checks = compare(before, after, Limits(), multilingual=one.get("multilingual", False))
         failed = [check.name for check in checks if check.ok is False]
         for key in (one["set"], "all", f"lang {one['lang']}"):
             passed[one["case"], key].append(not failed)

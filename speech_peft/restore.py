@@ -44,6 +44,12 @@ def restore(
     guard_seconds: Annotated[
         float, typer.Option(min=1.0, help="Of each recording that voice and words are compared in.")
     ] = 60.0,
+    guard_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Whisper that hears the words; by default base where `judge` is installed, else tiny.en."
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder that refines (WaveFit).")
     ] = None,
@@ -92,7 +98,7 @@ def restore(
     from .infer import runner
 
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
-    settings = _settings(weights, adapter, decoder, context, options, (guard, guard_seconds))
+    settings = _settings(weights, adapter, decoder, context, options, (guard, guard_seconds, guard_weights))
     plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy)
 
     def open_work() -> tuple[Any, Any]:
@@ -103,7 +109,9 @@ def restore(
             adapter,
             weights,
             decoder=decoder,
-            guard=guard_of(guard, seconds=guard_seconds, device=device, offline=offline),
+            guard=guard_of(
+                guard, seconds=guard_seconds, weights=guard_weights, device=device, offline=offline
+            ),
             context=context,
             device=device,
             batch_seconds=batch_seconds,
@@ -121,7 +129,7 @@ def _settings(
     decoder: str | None,
     context: str | None,
     options: Any,
-    guard: tuple[str, float],
+    guard: tuple[str, float, str | None],
 ) -> dict[str, Any]:
     """All that decides the result. Adapters count by their content: trained anew, results are made anew."""
     from dataclasses import asdict

