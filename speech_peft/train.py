@@ -183,14 +183,16 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     kind = TASKS[recipe.task.name]
     sites = kind.sites(recipe, backbone)
     model = AdaptedModel(backbone.module, sites, every)
-    if all(backbone.block_of(site) is not None for site in sites):  # the task hears, and no more
-        backbone.let_go()
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
     if recipe.trainer.recompute:
         model.recompute()
     if recipe.trainer.precision == "bf16-true":
         model.base.to(torch.bfloat16)
+    # The task hears, and no more. Behind the cast, which writes out what holds no memory; and not only when
+    # training starts, for by then the base has its fingerprint, and a prefix cache may have worked for hours.
+    if all(backbone.block_of(site) is not None for site in sites):
+        backbone.let_go()
     data = SpeechData(recipe, backbone)
     task = kind(recipe, backbone, model, data)
     if recipe.data.cache:

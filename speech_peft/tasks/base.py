@@ -169,7 +169,9 @@ class Task(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         self._started = time.monotonic()
         if self.backbone.let_gone:
-            self.backbone.let_go()  # again: what was moved to another device took its whole place there
+            # Again, after `build`: the trainer has moved the model since, and a tensor that was expanded from
+            # one number takes its whole place on the GPU.
+            self.backbone.let_go()
         if self.apart and self.trainer.world_size > 1 and self.trainer.precision == "16-mixed":
             raise ConfigError(
                 "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "
