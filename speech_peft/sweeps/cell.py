@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..audio.atomic import write_text
+from ..audio.degrade import parse
 from ..audio.row import Row
 from ..config import Recipe
 from ..errors import Interrupted, SpeechPeftError
@@ -65,7 +66,7 @@ def _measured(cell: Cell) -> dict[str, Any]:
     valid = trained.scores
     files = [folder / name for name in _NEEDED]
     return {
-        **_tested(cell.recipe, folder, cell.rows),
+        **_tested(cell.recipe, folder, _rows(cell, folder.parent)),
         "valid": None if valid is None else {"name": valid.name, "value": valid.value, "loss": valid.loss},
         **{f"{part}_parameters": count for part, count in meter.parameters.items()},
         "adapter_bytes": sum(file.stat().st_size for file in files if file.exists()),
@@ -80,6 +81,13 @@ def _measured(cell: Cell) -> dict[str, Any]:
         "memory_before_mb": _rounded(before, 1),
         "peak_gpu_mb": _rounded(meter.gpu_mb, 1),
     }
+
+
+def _rows(cell: Cell, folder: Path) -> Sequence[Row]:
+    """The test rows as they are tested."""
+    if not cell.degrade:
+        return cell.rows
+    return benchmark.degraded(cell.rows, parse(cell.degrade), 0, folder / "degraded")
 
 
 def _tested(recipe: Recipe, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
       "1": {data.train_where: {fold: [3, 4]}, data.valid_where: {fold: [2]}, test_where: {fold: [1]}}
     vary: {data.per_class: [1, 2, 4]}         # optional: every value of every key
     test: other.jsonl                         # optional: where test rows are; by default data.train
+    test_degrade: [telephone]                 # optional: what is done to them, the same for every cell
     set: {trainer.max_steps: 100}             # optional: for all cells
 
 Later ones win: `set`, method, vary, fold, seed, then what the command line says.
@@ -28,6 +29,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, field_validator
 
 from .. import config
 from ..audio import manifest
+from ..audio.degrade import parse
 from ..audio.row import Row
 from ..dotted import validate
 from ..errors import ConfigError, did_you_mean
@@ -49,7 +51,15 @@ class Grid(Part):
     folds: dict[str, dict[str, Any]] = Field(min_length=1)
     vary: dict[str, tuple[Any, ...]] = Field(default={})
     test: str | None = None
+    test_degrade: tuple[Any, ...] = ()
+    """Steps as in a recipe's `data.degrade`, with seed 0."""
     set: dict[str, Any] = Field(default={})
+
+    @field_validator("test_degrade")
+    @classmethod
+    def _steps(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        parse(given)  # raises for what is none
+        return given
 
     @field_validator("methods", "folds", mode="before")
     @classmethod
@@ -73,6 +83,8 @@ class Cell:
     fold: str
     recipe: config.Recipe
     rows: tuple[Row, ...]
+    degrade: tuple[Any, ...]
+    """What is done to them before."""
     key: str
     """Digest of everything that the figures depend on."""
 
@@ -159,7 +171,7 @@ def _cell(
         heard, rows = _rows(read, grid, fold)
     except ConfigError as error:
         raise ConfigError(f"grid: {where}: {error}") from None
-    return Cell(method, point, seed, fold, *_shared(read, heard, rows, out))
+    return Cell(method, point, seed, fold, *_shared(read, heard, rows, grid.test_degrade, out))
 
 
 def _as_override(key: str, value: Any) -> str:
@@ -168,8 +180,8 @@ def _as_override(key: str, value: Any) -> str:
 
 
 def _shared(
-    recipe: config.Recipe, heard: list[Row], rows: list[Row], out: Path
-) -> tuple[config.Recipe, tuple[Row, ...], str]:
+    recipe: config.Recipe, heard: list[Row], rows: list[Row], degrade: tuple[Any, ...], out: Path
+) -> tuple[config.Recipe, tuple[Row, ...], tuple[Any, ...], str]:
     """The recipe with the sweep's own prefix cache, the test rows, and the key of both."""
     learned = _digest(_identity(row) for row in heard)
     tree = recipe.model_dump(mode="json")
@@ -184,8 +196,8 @@ def _shared(
             folder /= _digest([learned, recipe.seed, recipe.data.per_class])
         cache = cache.model_copy(update={"folder": str(folder)})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": cache})})
-    key = _digest([tree, learned, [_identity(row) for row in rows]])
-    return recipe, tuple(rows), key
+    key = _digest([tree, learned, [_identity(row) for row in rows], *degrade])
+    return recipe, tuple(rows), degrade, key
 
 
 def _rows(recipe: config.Recipe, grid: Grid, fold: str) -> tuple[list[Row], list[Row]]:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from speech_peft import config, sweep
+from speech_peft.audio import io
 from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
 from speech_peft.infer import loading
@@ -209,6 +210,7 @@ def test_later_settings_win(tmp_path):
         ({"folds": {1: {**FOLDS[1], "test_where": {}}}}, "test_where: say which rows are tested"),
         ({"folds": {1: {**FOLDS[1], "test_where": {"fold": [99]}}}}, "no row has fold 99"),
         ({"folds": {"a/b": FOLDS[1]}}, "names a folder"),
+        ({"test_degrade": ["telefone"]}, "no preset is called 'telefone'"),
         ({"methods": {"a": {"optim.lrr": 1}}}, "OptimConfig has no field 'lrr'"),
         ({"methods": {"a": {"adapters": {"a": {"method": "lora", "rnak": 1}}}}}, "Did you mean 'rank'?"),
         ({"methods": {"a": {}, "b": {}}}, "are the same run"),
@@ -301,6 +303,18 @@ def test_a_sweep_of_recognition_is_scored_by_words(tmp_path, capsys):
     assert row["wer"] > 0
     assert row["valid"]["name"] == "wer"
     assert " wer " in capsys.readouterr().out
+
+
+def test_test_rows_are_degraded_the_same_way_for_every_cell(tmp_path):
+    louder = [{"kind": "gain", "db": [6, 6]}]
+    (cell,) = planned(tmp_path, {"own": {}}, folds={1: FOLDS[1]}, test_degrade=louder)
+    (other,) = planned(tmp_path, {"own": {}}, folds={1: FOLDS[1]})
+    assert cell.key != other.key
+    one, again = (cells._rows(cell, tmp_path / name)[0].audio for name in ("one", "again"))
+    came = io.load(cell.rows[0].audio).samples
+    assert np.array_equal(io.load(one).samples, io.load(again).samples)
+    assert np.allclose(io.load(one).samples, came * 10 ** (6 / 20), atol=1e-4)
+    assert cells._rows(other, tmp_path)[0].audio == other.rows[0].audio
 
 
 def test_what_is_wrong_with_a_cell_is_named(tmp_path):
