@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..errors import ConfigError
 
@@ -38,6 +38,7 @@ class Prediction:
         return {name: getattr(self, name) for name in _OWN} | extra
 
 
+@runtime_checkable
 class Identified(Protocol):
     """A prediction of any task."""
 

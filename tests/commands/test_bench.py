@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from speech_peft import bench
 from speech_peft.audio import io
 from speech_peft.infer import benchmark
+from speech_peft.infer.result import Result
 from speech_peft.metrics import predictions
 from speech_peft.metrics.asr import Options, Run, score, scores
 from speech_peft.metrics.normalise import normaliser
@@ -19,14 +19,10 @@ from speech_peft.metrics.normalise import normaliser
 TEXTS = ["press one for sales", "goodbye", "", "please hold the line", "it is 5 o'clock"]
 
 
-@dataclass(frozen=True)
-class Heard:
-    path: Path
-    text: str
-    duration: float = 1.0
-    seconds: float = 0.1
-    error: str | None = None
-    about: dict[str, str] = field(default_factory=lambda: {"context": "full"})
+def heard(path: Path, text: str, duration: float = 1.0, error: str | None = None) -> Result:
+    """What a transcriber gives for a file."""
+    about = {"context": "full"}
+    return Result(str(path), text, duration=duration, seconds=0.1, error=error, about=about)
 
 
 class Scripted:
@@ -39,11 +35,11 @@ class Scripted:
         self.calls.append(list(inputs))
         for path in self.calls[-1]:
             if "broken" in path.name:
-                yield Heard(path, "", 0.0, error="is not audio")
+                yield heard(path, "", 0.0, error="is not audio")
                 continue
             name = next(name for name in self.words if path.stem.startswith(name))
-            heard = self.words[name] if self.adapted else self.words[name].replace("sales", "cells")
-            yield Heard(path, heard)
+            text = self.words[name] if self.adapted else self.words[name].replace("sales", "cells")
+            yield heard(path, text)
 
 
 @pytest.fixture
