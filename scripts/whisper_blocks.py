@@ -20,7 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speech_peft.backbones.base import Stack
+from speech_peft.backbones.stack import Stack
 from speech_peft.backbones.whisper import STACKS
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel

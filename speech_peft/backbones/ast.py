@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from ..core.context import Context
 from ..errors import ConfigError
 from ..registry import BACKBONES
-from .base import Backbone, Encoded, Features, Row, Stack, below, extractor_settings, load, truncated
+from .base import Backbone, Encoded, Features, truncated
+from .checkpoint import extractor_settings, load
+from .frames import below
 from .mel import FRAME, HOP, KaldiMel, frames_of
+from .stack import Row, Stack
 from .weights import Origin
 
 GRID_SAMPLES = 8000  # half a second, as Whisper's

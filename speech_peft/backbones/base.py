@@ -1,12 +1,11 @@
 """What every backbone gives: features, states block by block, and sites read from its own modules."""
 
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,9 +13,13 @@ from torch import Tensor, nn
 
 from ..core.context import Context, hearing
 from ..core.save import BackboneCard
-from ..core.site import Kind, Site, resolve
+from ..core.site import Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
 from ..registry import BACKBONES
+from .frames import below as below
+from .frames import from_outside
+from .stack import Row as Row
+from .stack import Stack as Stack
 from .weights import Origin, resolve_weights
 
 
@@ -40,91 +43,6 @@ class Encoded:
     """True where a frame holds sound."""
     pooled: Float[Tensor, "b d"] | None = None
     """The family's own summary of a clip, where it has one."""
-
-
-class Row(NamedTuple):
-    """One line of a site table; `{b}` stands for the path of a block."""
-
-    name: str
-    kind: Kind
-    entry: str
-    exit: str = ""
-    """Same as `entry` when empty."""
-    keys: tuple[str, ...] = ()
-    """Of a block: the modules that make a frame entering it a key and a value, see `Site.keys`."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A row of equal blocks inside a model, and the sites that each of them has."""
-
-    path: str
-    """Of the ModuleList that holds the blocks: "model.encoder.layers"."""
-    rows: Sequence[Row]
-    free: frozenset[Kind] = frozenset()
-    """Kinds of site where frames may be added: nothing outside the site depends on the length."""
-    final_norm: str = ""
-    prefix: str = ""
-    """Put before each name: "decoder."."""
-    causal: bool = False
-    """Whether a frame must not see later ones."""
-
-    def sites(self, root: nn.Module, depth: int, dim: int) -> list[Site]:
-        """Every site of the first `depth` blocks; raises ConfigError when a row does not fit the model."""
-        last = f"{self.path}.{depth - 1}"
-        found = [self._site(root, dim, Row("stack", "stack", f"{self.path}.0", last), "", "")]
-        for i in range(depth):
-            if i:  # from this block to the last: what spans the upper blocks only
-                row = Row("stack", "stack", f"{self.path}.{i}", last)
-                found.append(self._site(root, dim, row, f"layers.{i}", ""))
-            found += [self._site(root, dim, row, f"layers.{i}", f"{self.path}.{i}") for row in self.rows]
-        if self.final_norm:
-            found.append(self._site(root, dim, Row("norm", "norm", self.final_norm), "", ""))
-        return found
-
-    def without_final_norm(self) -> "Stack":
-        """The same blocks, read before the norm that follows them."""
-        return replace(self, final_norm="")
-
-    def _site(self, root: nn.Module, dim: int, row: Row, block: str, path: str) -> Site:
-        name = self.prefix + ".".join(part for part in (block, row.name) if part)
-        entry, exit = row.entry.format(b=path), (row.exit or row.entry).format(b=path)
-        _refuse_fused_attention(root, name, entry)
-        dim_in = _width(resolve(root, entry), "in", dim)
-        dim_out = _width(resolve(root, exit), "out", dim)
-        if row.kind not in ("linear", "norm") and (dim_in, dim_out) != (dim, dim):
-            raise ConfigError(
-                f"site {name} ({entry} -> {exit}) is {dim_in} -> {dim_out} wide, and the stream "
-                f"it belongs to is {dim}. The site table does not fit this model or release of transformers."
-            )
-        keys = tuple(key.format(b=path) for key in row.keys)
-        for key in keys:
-            resolve(root, key)
-        fixed = row.kind not in self.free
-        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys)
-
-
-def _width(module: nn.Module, side: str, dim: int) -> int:
-    """Channels that go into or come out of a module; sublayers are as wide as the stream they work on."""
-    if isinstance(module, nn.Linear):
-        return module.in_features if side == "in" else module.out_features
-    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    if not linears:  # a norm: one gain per channel
-        gain = getattr(module, "weight", None)
-        return gain.numel() if isinstance(gain, Tensor) else dim
-    widths = {part.in_features if side == "in" else part.out_features for part in linears}
-    return dim if dim in widths else max(widths)
-
-
-def _refuse_fused_attention(root: nn.Module, name: str, path: str) -> None:
-    """nn.MultiheadAttention uses the weights of its linear layers without calling them: hooks never run."""
-    parts = path.split(".")
-    for i in range(1, len(parts)):
-        if isinstance(resolve(root, ".".join(parts[:i])), nn.MultiheadAttention):
-            raise ConfigError(
-                f"site {name}: {path} lies inside an nn.MultiheadAttention, which never calls it, so "
-                f"an adapter there would have no effect. Use the whole attention, {'.'.join(parts[:i])}."
-            )
 
 
 class Backbone(ABC):
@@ -337,57 +255,6 @@ class Backbone(ABC):
             sha256=self.origin.sha256(),
             options=self.options,
         )
-
-
-def from_outside(
-    inside: Float[Tensor, "p*b n+t d"], entered: Float[Tensor, "b t d"]
-) -> Float[Tensor, "b t d"]:
-    """States between blocks, without what adapters of a span of blocks have there for themselves.
-
-    Frames that they add come first. Several streams of a batch lie one behind the other, and are averaged.
-    """
-    rows, frames = entered.shape[:2]
-    one = inside if len(inside) == rows else inside.unflatten(0, (-1, rows)).mean(0)
-    return one[:, -frames:]
-
-
-def below(lengths: Int[Tensor, " b"], width: int) -> Bool[Tensor, "b t"]:
-    """True at the positions before each length."""
-    return torch.arange(width, device=lengths.device)[None] < lengths[:, None]
-
-
-def extractor_settings(folder: Path) -> dict[str, Any]:
-    """What the checkpoint says about its features; empty when it says nothing."""
-    path = folder / "preprocessor_config.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def load(model: Any, folder: Path, **options: Any) -> Any:
-    """A transformers model with the weights in `folder`; raises ConfigError when a weight is missing."""
-    from transformers.utils import logging
-
-    kind = json.loads((folder / "config.json").read_text()).get("model_type", "an unnamed kind of")
-    expected = model.config_class.model_type
-    if "config" not in options and kind != expected:
-        raise ConfigError(f"weights: {folder} holds {kind}, and what was asked for is {expected}")
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar per load would break up our own progress lines
-    try:
-        module, report = model.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, **options
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"weights: {folder} does not hold a {model.__name__}: {error}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if report["missing_keys"] or report["mismatched_keys"]:
-        missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-        raise ConfigError(
-            f"weights: {folder} does not fill a {model.__name__}: {len(missing)} weights are missing or of "
-            f"another shape, such as {', '.join(missing[:3])}. Is it the weights of another model?"
-        )
-    return module
 
 
 def truncated(layer: int | None, total: int) -> int:

@@ -1,4 +1,6 @@
-"""Conformers: Wav2Vec2-BERT 2.0, Wav2Vec2-Conformer and Parakeet, told apart by the config's model type.
+"""Conformers: Wav2Vec2-BERT 2.0 and Wav2Vec2-Conformer; Parakeet is one too (`backbones/parakeet.py`).
+
+Which of them a folder holds is told by its config's model type.
 
 A block adds half of each feed-forward, so an adapter at `ffn` or `ffn1` is halved with it. The states are
 those of the encoder; the pooling layers that some checkpoints put behind it are left out.
@@ -14,12 +16,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, did_you_mean
 from ..registry import BACKBONES
-from .base import Backbone, Encoded, Features, Row, Stack, below, extractor_settings, load, truncated
+from .base import Backbone, Encoded, Features, truncated
+from .checkpoint import extractor_settings, load
+from .frames import below
 from .mel import HOP, KaldiMel, frames_of
+from .stack import Row, Stack
 from .weights import Origin
 
 # Positions are relative and masks are made for the whole length, so no site of a Conformer may change it.
-_WAV2VEC2 = (
+_ROWS = (
     Row("block", "block", "{b}"),
     Row("tail", "tail", "{b}.ffn2_layer_norm", "{b}"),
     Row("ffn1", "ffn", "{b}.ffn1"),
@@ -37,24 +42,6 @@ _WAV2VEC2 = (
     Row("ffn.down", "linear", "{b}.ffn2.output_dense"),
     Row("norm_ffn", "norm", "{b}.ffn2_layer_norm"),
     Row("norm_out", "norm", "{b}.final_layer_norm"),
-)
-_PARAKEET = (
-    Row("block", "block", "{b}"),
-    Row("tail", "tail", "{b}.norm_feed_forward2", "{b}"),
-    Row("ffn1", "ffn", "{b}.feed_forward1"),
-    Row("ffn1.up", "linear", "{b}.feed_forward1.linear1"),
-    Row("ffn1.down", "linear", "{b}.feed_forward1.linear2"),
-    Row("norm_ffn1", "norm", "{b}.norm_feed_forward1"),
-    Row("attn", "attn", "{b}.self_attn"),
-    *(Row(f"attn.{n}", "linear", f"{{b}}.self_attn.{n}_proj") for n in "qkvo"),
-    Row("norm_attn", "norm", "{b}.norm_self_att"),
-    Row("conv", "conv", "{b}.conv"),
-    Row("norm_conv", "norm", "{b}.norm_conv"),
-    Row("ffn", "ffn", "{b}.feed_forward2"),
-    Row("ffn.up", "linear", "{b}.feed_forward2.linear1"),
-    Row("ffn.down", "linear", "{b}.feed_forward2.linear2"),
-    Row("norm_ffn", "norm", "{b}.norm_feed_forward2"),
-    Row("norm_out", "norm", "{b}.norm_out"),
 )
 
 
@@ -82,21 +69,23 @@ class Conformer(Backbone):
     @classmethod
     def open(cls, folder: Path, origin: Origin, layer: int | None = None) -> "Conformer":
         kind = json.loads((folder / "config.json").read_text()).get("model_type", "none")
-        family = next((f for model_type, f in FAMILIES.items() if kind.startswith(model_type)), None)
+        known = families()
+        family = next((f for model_type, f in known.items() if kind.startswith(model_type)), None)
         if family is None:
             raise ConfigError(
-                f"weights: {folder} is a {kind!r} model; a conformer is one of {', '.join(FAMILIES)}"
+                f"weights: {folder} is a {kind!r} model; a conformer is one of {', '.join(known)}"
             )
         return family(family.load(folder), origin, layer, extractor_settings(folder))
 
     @classmethod
     def tiny(cls, seed: int, family: str = "wav2vec2-bert", layer: int | None = None) -> "Conformer":
-        if family not in FAMILIES:
+        known = families()
+        if family not in known:
             raise ConfigError(
-                f"backbone.family: no conformer is called {family!r}. {did_you_mean(family, FAMILIES)}"
+                f"backbone.family: no conformer is called {family!r}. {did_you_mean(family, known)}"
             )
         origin = Origin("tiny:conformer", f"{family}, seed {seed}")
-        return FAMILIES[family](FAMILIES[family].tiny_module(), origin, layer, {})
+        return known[family](known[family].tiny_module(), origin, layer, {})
 
     @classmethod
     @abstractmethod
@@ -134,7 +123,7 @@ class Conformer(Backbone):
 class Wav2Vec2Bert(Conformer):
     """Wav2Vec2-BERT 2.0: pairs of Kaldi log-mel frames, normalised per clip and bin."""
 
-    stack = Stack("encoder.layers", _WAV2VEC2)
+    stack = Stack("encoder.layers", _ROWS)
     min_samples = 4 * HOP + 240  # four mel frames: two would leave a deviation over next to nothing
     feature_axes = (1, 2)
 
@@ -191,7 +180,7 @@ class Wav2Vec2Bert(Conformer):
 class Wav2Vec2Conformer(Conformer):
     """Wav2Vec2-Conformer: the waveform itself, normalised per clip."""
 
-    stack = Stack("encoder.layers", _WAV2VEC2, final_norm="encoder.layer_norm")
+    stack = Stack("encoder.layers", _ROWS, final_norm="encoder.layer_norm")
     min_samples = 800  # a state needs 400, and convolutions over a single state have nothing around them
 
     @classmethod
@@ -244,68 +233,12 @@ class Wav2Vec2Conformer(Conformer):
         return [*super()._idle(), *([self.module.encoder.layer_norm] if self.layer else [])]
 
 
-class Parakeet(Conformer):
-    """Parakeet's FastConformer encoder: eight mel frames to a state."""
+def families() -> dict[str, type[Conformer]]:
+    """By the model type in their config."""
+    from .parakeet import Parakeet
 
-    stack = Stack("layers", _PARAKEET)
-    min_samples = 16 * HOP  # two states
-    feature_axes = (1, 2)
-
-    def __init__(self, module: Any, origin: Origin, layer: int | None, settings: dict[str, Any]):
-        from transformers import ParakeetFeatureExtractor
-
-        known = ("preemphasis", "n_fft", "hop_length", "win_length")
-        self._extract = ParakeetFeatureExtractor(
-            feature_size=module.config.num_mel_bins,
-            **{key: settings[key] for key in known if key in settings},
-        )
-        self.frame_rate = self.sample_rate / self._extract.hop_length / module.config.subsampling_factor
-        super().__init__(module, origin, layer, settings)
-
-    @classmethod
-    def load(cls, folder: Path) -> Any:
-        from transformers import AutoConfig, ParakeetEncoder
-
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        return load(ParakeetEncoder, folder, config=getattr(config, "encoder_config", config))
-
-    @classmethod
-    def tiny_module(cls) -> Any:
-        from transformers import ParakeetEncoder, ParakeetEncoderConfig
-
-        return ParakeetEncoder(
-            ParakeetEncoderConfig(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
-                subsampling_conv_channels=8,
-                num_mel_bins=32,
-                conv_kernel_size=7,
-            )
-        )
-
-    def _features(self, audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Features:
-        clips: Any = [clip[:length].cpu() for clip, length in zip(audio, lengths.tolist(), strict=True)]
-        found = self._extract(clips, sampling_rate=self.sample_rate, return_tensors="pt").to(audio.device)
-        frames = found["attention_mask"].sum(-1)
-        states = self.module._get_subsampling_output_length(frames).long()
-        return Features(found["input_features"], found["attention_mask"], states)
-
-    def _stem(self, features: Features) -> Float[Tensor, "b t d"]:
-        module = self.module
-        return module.subsampling(features.values.to(self.dtype), features.mask) * module.input_scale
-
-    def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
-        sound = below(features.lengths, states.shape[1])
-        return {
-            "attention_mask": (sound[:, None, :] & sound[:, :, None])[:, None],
-            "position_embeddings": self.module.encode_positions(states),
-        }
-
-
-FAMILIES: dict[str, type[Conformer]] = {
-    "wav2vec2-bert": Wav2Vec2Bert,
-    "wav2vec2-conformer": Wav2Vec2Conformer,
-    "parakeet": Parakeet,
-}
+    return {
+        "wav2vec2-bert": Wav2Vec2Bert,
+        "wav2vec2-conformer": Wav2Vec2Conformer,
+        "parakeet": Parakeet,
+    }

@@ -9,7 +9,6 @@ value in cross attention), Whisper's key has no bias, and the output projection 
 
 import json
 import os
-import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -20,13 +19,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .whisper_tokens import LANGUAGE
 
 _TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 _VERSIONS = range(3, 7)  # of the layout written here; 3 brought the alias table's present form
 _FORMAT = 1  # of what we write: part of the cache's key, so that a better converter converts again
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
-
-_LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 # CTranslate2 -> Hugging Face, inside one block; the matrices of a fused one in their order.
 _SELF = {
@@ -216,7 +214,7 @@ def _generation(ids: dict[str, int], hints: dict[str, Any]) -> dict[str, Any]:
     }
     if not multilingual:
         return shared
-    codes = {text: i for text, i in ids.items() if _LANGUAGE.fullmatch(text)}
+    codes = {text: i for text, i in ids.items() if LANGUAGE.fullmatch(text)}
     return {
         **shared,
         "lang_to_id": codes,

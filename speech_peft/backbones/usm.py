@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..registry import BACKBONES
-from .base import Backbone, Encoded, Features, Row, Stack, below, load, truncated
+from .base import Backbone, Encoded, Features, truncated
+from .checkpoint import load
+from .frames import below
+from .stack import Row, Stack
 from .weights import Origin
 
 # Sublayers add their own residual, so their sites span from what the first norm gives to what is added.

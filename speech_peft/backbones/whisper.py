@@ -9,9 +9,7 @@ the rest of a batch only when its clips share one length of the grid (`padded_sa
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,15 +17,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from ..registry import BACKBONES
-from .base import Backbone, Encoded, Features, Row, Stack, below, load, truncated
+from .base import Backbone, Encoded, Features, truncated
+from .checkpoint import load
+from .frames import below
+from .stack import Row, Stack
 from .weights import Origin
+from .whisper_tokens import Generation as Generation
+from .whisper_tokens import generation_of, tiny_tokenizer, tokenizer_of
 
 GRID_SECONDS = 0.5
 FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the second convolution
 Context = Literal["full", "fit"]
-LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 _KEYS = ("{b}.self_attn_layer_norm", "{b}.self_attn.k_proj", "{b}.self_attn.v_proj")
 _SUBLAYERS = (
@@ -63,55 +65,6 @@ STACKS = (
         causal=True,
     ),
 )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Token ids that decoding needs."""
-
-    sot: int
-    """Start of transcript."""
-    eot: int
-    no_timestamps: int
-    timestamp_begin: int
-    """The token <|0.00|>; each later one is 0.02 s more."""
-    start_of_previous: int
-    no_speech: int | None
-    suppress: tuple[int, ...] = ()
-    """Never written: punctuation of captions and the like."""
-    begin_suppress: tuple[int, ...] = ()
-    """Never written first."""
-    alignment_heads: tuple[tuple[int, int], ...] = ()
-    """(decoder block, head) whose cross attention follows time."""
-    languages: Mapping[str, int] = field(default_factory=dict)
-    """Language code to token; empty for English-only models."""
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    """"transcribe" and "translate" to token; empty for English-only models."""
-
-    @property
-    def is_multilingual(self) -> bool:
-        return bool(self.languages)
-
-    def prompt(
-        self, language: str | None = None, task: str = "transcribe", timestamps: bool = False
-    ) -> tuple[int, ...]:
-        """The tokens a transcript starts with; English where a multilingual model is told no language."""
-        tail = () if timestamps else (self.no_timestamps,)
-        if not self.is_multilingual:
-            if language not in (None, "en") or task != "transcribe":
-                raise ConfigError(
-                    f"this Whisper only transcribes English; language {language!r} with task {task!r} "
-                    'needs a multilingual one (its name has no ".en")'
-                )
-            return (self.sot, *tail)
-        language = language or "en"
-        if language not in self.languages:
-            raise ConfigError(
-                f"Whisper has no language {language!r}. {did_you_mean(language, self.languages)}"
-            )
-        if task not in self.tasks:
-            raise ConfigError(f"Whisper has no task {task!r}. {did_you_mean(task, self.tasks)}")
-        return (self.sot, self.languages[language], self.tasks[task], *tail)
 
 
 @BACKBONES.register("whisper")
@@ -154,13 +107,13 @@ class Whisper(Backbone):
         from transformers import GenerationConfig, WhisperForConditionalGeneration
 
         module = load(WhisperForConditionalGeneration, folder)
-        tokenizer = _tokenizer(folder)
+        tokenizer = tokenizer_of(folder)
         settings = (
             GenerationConfig.from_pretrained(folder)
             if (folder / "generation_config.json").is_file()
             else GenerationConfig()
         )
-        return cls(module, tokenizer, _generation(tokenizer, settings), origin, context, layer)
+        return cls(module, tokenizer, generation_of(tokenizer, settings), origin, context, layer)
 
     @classmethod
     def tiny(
@@ -169,7 +122,7 @@ class Whisper(Backbone):
         """`seconds` shortens the native window, so that tests of the full context stay quick."""
         from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-        tokenizer = _tiny_tokenizer()
+        tokenizer = tiny_tokenizer()
         end, start = (tokenizer.convert_tokens_to_ids(t) for t in ("<|endoftext|>", "<|startoftranscript|>"))
         config = WhisperConfig(
             vocab_size=len(tokenizer) + 1501,
@@ -257,59 +210,3 @@ class _LogMel:
         power = torch.view_as_real(spectrum).square().sum(-1)
         mel = (self.filters @ power).clamp_(min=1e-10).log10_()
         return mel.maximum(mel.amax((1, 2), keepdim=True) - 8.0).add_(4.0).div_(4.0)
-
-
-def _generation(tokenizer: Any, settings: Any) -> Generation:
-    """The ids by their names in the tokenizer; the generation config for what has no name there."""
-    ids = tokenizer.get_added_vocab()
-    sot, no_timestamps = ids["<|startoftranscript|>"], ids["<|notimestamps|>"]
-    multilingual = getattr(settings, "is_multilingual", None)
-    if multilingual is None:
-        multilingual = sot != 50257
-    # Languages are the special tokens of two or three letters: <|en|>, <|yue|>.
-    codes = {t[2:-2]: i for t, i in ids.items() if LANGUAGE.fullmatch(t)} if multilingual else {}
-    return Generation(
-        sot=sot,
-        eot=ids["<|endoftext|>"],
-        no_timestamps=no_timestamps,
-        timestamp_begin=no_timestamps + 1,
-        start_of_previous=ids["<|startofprev|>"],
-        no_speech=ids.get("<|nospeech|>", ids.get("<|nocaptions|>")),
-        suppress=tuple(getattr(settings, "suppress_tokens", None) or ()),
-        begin_suppress=tuple(getattr(settings, "begin_suppress_tokens", None) or ()),
-        alignment_heads=tuple((b, h) for b, h in getattr(settings, "alignment_heads", None) or ()),
-        languages=codes,
-        tasks={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")} if multilingual else {},
-    )
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import PreTrainedTokenizerFast, WhisperTokenizer
-
-    if not (folder / "tokenizer.json").is_file():
-        return WhisperTokenizer.from_pretrained(folder)
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"),
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _tiny_tokenizer() -> Any:
-    """Whisper's tokenizer without its merges: one token per byte, and the special ones."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    special = ("endoftext", "startoftranscript", "startoflm", "startofprev", "nospeech", "notimestamps")
-    tokenizer.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in special])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )

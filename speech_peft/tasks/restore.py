@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..backbones.base import Backbone, Encoded, below
+from ..backbones.base import Backbone, Encoded
+from ..backbones.frames import below
 from ..compat import guard_torchaudio
 from ..config import Recipe, RestoreConfig
 from ..core import hub, save
