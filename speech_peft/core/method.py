@@ -49,6 +49,14 @@ class Method(BaseModel):
         return True
 
     @property
+    def zero_at_init(self) -> bool:
+        """Whether it is the identity because some matrix starts at zero, so also with others in the rest.
+
+        False where numbers of the adapter cancel at the start (PiSSA), which a constraint on them ends.
+        """
+        return self.identity_at_init
+
+    @property
     def keeps_length(self) -> bool:
         """False for methods that add, drop or move frames (prompts)."""
         return True

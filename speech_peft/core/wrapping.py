@@ -85,7 +85,12 @@ class Wrapping(Method, ABC):
 
     @property
     def identity_at_init(self) -> bool:
+        """As the host's, for constraints that leave a fresh matrix as it is; others ask `zero_at_init`."""
         return self.host.identity_at_init
+
+    @property
+    def zero_at_init(self) -> bool:
+        return self.identity_at_init and self.host.zero_at_init
 
     @property
     def keeps_length(self) -> bool:

@@ -48,6 +48,10 @@ class Pissa(Method):
     niter: PositiveInt | None = None
     """Subspace iterations of a fast, approximate SVD (PEFT's pissa_niter_N); by default the SVD is exact."""
 
+    @property
+    def zero_at_init(self) -> bool:
+        return False
+
     def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter:
         if self.rank > min(site.dim_in, site.dim_out):
             raise ConfigError(

@@ -96,7 +96,8 @@ class Sparse(Wrapping):
 
     @property
     def identity_at_init(self) -> bool:
-        return self.init_std is None and super().identity_at_init
+        # The mask leaves zeros where they are, and nothing else.
+        return self.init_std is None and self.host.zero_at_init
 
     def constraint(self, key: str, weight: nn.Parameter) -> Packed:
         if not weight.any():

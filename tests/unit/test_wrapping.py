@@ -78,6 +78,31 @@ def test_any_host_is_wrapped_saved_and_loaded(kind, of, tmp_path):
 
 
 @pytest.mark.parametrize("kind", WRAPPING)
+@pytest.mark.parametrize("of", hosts())
+def test_what_says_that_it_starts_as_the_identity_does_so_when_training_starts(kind, of):
+    method = wrap(kind, of)
+    if not method.identity_at_init:
+        return
+    try:
+        adapted = model(method)
+    except ConfigError:  # as above
+        return
+    x, life = toy.speech(), method.lifecycle(adapted, "a")
+    life.on_fit_start(lambda states: adapted(states).sum(), [x])
+    adapted.train()
+    life.before_forward(0)
+    with adapted.using():
+        bare = adapted(x)
+    assert torch.equal(adapted(x), bare)
+
+
+def test_a_host_that_is_the_identity_by_cancelling_stays_so_only_unconstrained():
+    pissa = {"method": "pissa", "rank": 4}
+    starts = {kind.name: wrap(kind, pissa).identity_at_init for kind in WRAPPING}
+    assert starts == {"low_bit": False, "sparse": False, "mosa": True}
+
+
+@pytest.mark.parametrize("kind", WRAPPING)
 def test_in_half_precision_a_saved_adapter_gives_what_it_gave(kind, tmp_path):
     method = wrap(kind, {"method": "bottleneck", "width": 5, "zero_up": False})
     adapted, loaded = (model(method, seed).to(torch.bfloat16) for seed in (0, 1))
