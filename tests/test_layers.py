@@ -31,7 +31,8 @@ OURS: dict[str, set[str]] = {
     "dotted": {"errors"},
     # core and audio inside functions and for types alone: a typo in a recipe costs no import of torch
     "stages": {"errors", "dotted"},
-    "config": {"errors", "registry", "dotted", "parts", "stages", "core", "audio"},
+    "config": {"errors", "registry", "dotted", "parts", "recipe", "stages", "core", "audio"},
+    "recipe": {"errors", "parts"},
     "parts": set(),
 }
 # What of other distributions, at the top of a module; the standard library is free everywhere.
