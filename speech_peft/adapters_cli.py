@@ -50,6 +50,11 @@ def show(adapter: Adapter) -> None:
         print(f"  needs       {', '.join(saved.manifest.needs)}")
     for name in saved.head_config:
         print(f"  head        {name}")
+    if saved.base_trained:
+        print("  base        trained too: base.safetensors")
+    for name, address in saved.manifest.together.items():
+        if address != ".":
+            print(f"  runs with   {name}, at {address}")
     for key, value in saved.manifest.config.items():
         print(f"  {key:<11} {value}")
 
@@ -64,12 +69,17 @@ def diff(a: Adapter, b: Adapter) -> None:
 
 @app.command()
 def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
-    """Write a stock Hugging Face folder whose weights do what base and adapter do together."""
+    """Write a stock Hugging Face folder whose weights do what base and adapter do together.
+
+    With all that the adapter runs with: those that were trained together with it, and a base of its own.
+    """
     from .core.merge import merge as merged_copy
+    from .infer.loading import load
 
     _absent(out)
-    backbone, model = _load(_read(adapter), weights)
-    stock: Any = merged_copy(model)
+    opened = load(adapter, weights)
+    backbone, saved = opened.backbone, opened.saved
+    stock: Any = merged_copy(opened.model)
     stock.save_pretrained(out)
     # A model without its tokeniser and feature settings is the usual way such a folder fails later.
     source = backbone.origin.folder
@@ -77,6 +87,8 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
         if file.suffix in (".json", ".txt") and not (out / file.name).exists():
             shutil.copy(file, out / file.name)
     print(f"{out}: a stock {type(stock).__name__}")
+    if saved and (others := [name for name, at in saved.manifest.together.items() if at != "."]):
+        print(f"note: merged with {', '.join(others)} too, which ran beside it in training")
     if backbone.options.get("context") == "fit":
         print("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
 
@@ -96,6 +108,11 @@ def to_peft(
 
     _absent(out)
     saved = _read(adapter)
+    if saved.base_trained:
+        raise ConfigError(
+            f"{saved.folder}: the backbone was trained too (base.safetensors), and PEFT's files hold "
+            "adapters alone; write the whole model: speech-peft adapter merge"
+        )
     _, model = _load(saved, weights)
     near = nearest_loras(model, "adapter", rank) if rank else []
     export_peft(model, "adapter", out, weights or saved.backbone.id, [change for change, _ in near] or None)
@@ -103,6 +120,8 @@ def to_peft(
         worst, site = max((error, s.name) for (_, error), s in zip(near, model.sites["adapter"], strict=True))
         print(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
     print(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
+    if others := [name for name, at in saved.manifest.together.items() if at != "."]:
+        print(f"note: it was trained together with {', '.join(others)}, which these files do not hold")
 
 
 @app.command("import-peft")

@@ -28,7 +28,8 @@ from . import packing
 from .method import Method
 from .model import AdaptedModel
 
-FORMAT = 1
+FORMAT = 2
+"""The newest that is read. Adapters that were trained alone are written as 1, which older versions read."""
 
 
 class BackboneCard(BaseModel):
@@ -57,7 +58,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = FORMAT
+    format: int = 1
     method: str
     config: dict[str, Any]
     backbone: BackboneCard
@@ -66,6 +67,10 @@ class Manifest(BaseModel):
     head_config: dict[str, Any] = {}
     base_trained: bool = False
     """Whether base.safetensors replaces parameters of the backbone (full fine-tuning)."""
+    together: dict[str, str] = {}
+    """All adapters that ran when it was trained, itself too, in their order.
+
+    "." is itself, "../NAME" is of the same run; a frozen one is a hub id or, as "./../..", a folder."""
     library: str = __version__
 
 
@@ -155,16 +160,19 @@ def write(
     heads: Mapping[str, nn.Module] | None = None,
     head_config: Mapping[str, Any] | None = None,
     base: Mapping[str, Tensor] | None = None,
+    together: Mapping[str, str] | None = None,
     recipe: str | None = None,
     readme: str | None = None,
 ) -> Path:
     """Save one adapter; the folder appears under its name only when it is complete.
 
-    `base` is what full fine-tuning changed of the backbone, by name.
+    `base` is what full fine-tuning changed of the backbone, by name; `together` names what ran beside the
+    adapter, as `Manifest.together` does.
     """
     folder = Path(folder)
     method = model.methods[name]
     manifest = Manifest(
+        format=FORMAT if together else 1,
         method=method.name,
         config=method.model_dump(mode="json"),
         backbone=card,
@@ -172,12 +180,13 @@ def write(
         needs=tuple(sorted(method.reads)),
         head_config=dict(head_config or {}),
         base_trained=bool(base),
+        together=dict(together or {}),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
-    (half / "adapter.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    (half / "adapter.json").write_text(_json(manifest) + "\n")
     _save(half / "adapter.safetensors", tensors_of(model, name))
     if heads:
         _save(half / "head.safetensors", stored_of(heads))
@@ -188,6 +197,11 @@ def write(
             (half / file).write_text(text)
     _swap(half, folder)
     return folder
+
+
+def _json(manifest: Manifest) -> str:
+    """Without what older versions do not know, where it says nothing."""
+    return manifest.model_dump_json(indent=2, exclude=None if manifest.together else {"together"})
 
 
 def read(folder: str | Path) -> Saved:

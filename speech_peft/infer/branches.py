@@ -16,10 +16,21 @@ from ..decoders.classifier import ClassifierHead
 
 
 def branches(
-    backbone: Backbone, model: AdaptedModel, heads: Mapping[str, ClassifierHead], features: Features
+    backbone: Backbone,
+    model: AdaptedModel,
+    heads: Mapping[str, ClassifierHead],
+    features: Features,
+    together: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Iterator[tuple[str, Float[Tensor, "b c"]]]:
-    """The logits of each head behind the adapter of `model` of the same name; the shallowest comes first."""
-    first = {name: first_block(backbone, model, name, head.top) for name, head in heads.items()}
+    """The logits of each head behind the adapter of `model` of the same name; the shallowest comes first.
+
+    `together` names all adapters that run for a head, where it is not that one alone.
+    """
+    runs = {name: (name,) for name in heads} | dict(together or {})
+    first = {
+        name: min(first_block(backbone, model, one, head.top) for one in runs[name])
+        for name, head in heads.items()
+    }
     mixes = any(head.layer == "mix" for head in heads.values())
     below: list[Tensor] = []  # outputs of the bare blocks so far, for heads that read them all
     with model.using():
@@ -32,7 +43,7 @@ def branches(
                 if mixes:
                     below.append(backbone._in_time(states, features))
         at = k
-        with model.using(name):
+        with model.using(*runs[name]):
             logits = heads[name].logits_from(backbone, k, states, features, below)
         yield name, logits
 

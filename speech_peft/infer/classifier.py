@@ -175,8 +175,11 @@ class Classifier(Listener[_File]):
         """What each adapter hears in each piece: `(b, c)`."""
         names = {inside: name for name, (inside, _) in self.opened.parts.items()}
         heads = {inside: self.heads[name] for inside, name in names.items()}
+        together = {inside: opened.runs for inside, opened in self.opened.parts.values()}
         found = {}
-        for inside, logits in branches(self.backbone, self.opened.model, heads, self._features(batch)):
+        for inside, logits in branches(
+            self.backbone, self.opened.model, heads, self._features(batch), together
+        ):
             shares = heads[inside].probabilities(logits.float())
             if not shares.isfinite().all():
                 raise RuntimeError(f"adapter {names[inside]} gives probabilities that are no numbers")

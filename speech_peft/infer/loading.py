@@ -15,6 +15,7 @@ from ..core.model import AdaptedModel
 from ..core.save import Saved, parts_of, read
 from ..core.wrapping import plainly
 from ..errors import ConfigError
+from .companions import with_companions
 
 if TYPE_CHECKING:
     from ..decoders.classifier import ClassifierHead
@@ -34,6 +35,8 @@ class Opened:
     model: AdaptedModel
     saved: Saved | None = None
     heads: dict[str, nn.Module] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    """The adapters inside the model that run for it: itself, and those that were trained together with it."""
 
     @property
     def ctc(self) -> "CtcHead | None":
@@ -70,6 +73,7 @@ def load(
 ) -> Opened:
     """Open an adapter folder (or hub id) on the backbone it was trained for, or a bare backbone.
 
+    Adapters that were trained together with it are opened too, and run as they did then.
     `weights` replaces the address in the adapter's card, for a copy of them elsewhere; `options` (such as
     `context="full"`) replace what the adapter was trained with. Raises ConfigError for another backbone.
 
@@ -86,11 +90,14 @@ def load(
         card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
     )
     saved.check_backbone(backbone.card())
-    model = AdaptedModel(backbone.module, backbone.sites(), {NAME: saved.pinned})
-    _fill(saved, model, NAME)
+    group = list(with_companions(saved, offline).values())
+    inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
+    model = AdaptedModel(backbone.module, backbone.sites(), {n: one.pinned for n, one in inside.items()})
+    for name, one in inside.items():
+        _fill(one, model, name)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
-    return _on(device, Opened(backbone, model, saved, _heads(saved, backbone)))
+    return _on(device, Opened(backbone, model, saved, _heads(saved, backbone), tuple(inside)))
 
 
 def load_together(
@@ -102,8 +109,9 @@ def load_together(
 ) -> Together:
     """Open adapter folders (or hub ids) that were trained for one backbone; it is loaded once.
 
-    They are called by their folders, with as many of the folders above as tell them apart. Raises ConfigError
-    for adapters of two backbones, or of one that was opened in two ways.
+    They are called by their folders, with as many of the folders above as tell them apart. Each is used with
+    those that were trained together with it, and without the others. Raises ConfigError for adapters of two
+    backbones, or of one that was opened in two ways.
     """
     if len(adapters) == 1:
         opened = load(adapters[0], weights, device, offline, **options)
@@ -124,13 +132,18 @@ def load_together(
     backbone = open_backbone(
         card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
     )
-    inside = {name: f"{NAME}_{i}" for i, name in enumerate(saved)}  # no dots are allowed there
-    model = AdaptedModel(backbone.module, backbone.sites(), {inside[n]: s.pinned for n, s in saved.items()})
+    groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
+    every = {one.folder.resolve(): one for group in groups.values() for one in group}
+    inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
+    model = AdaptedModel(backbone.module, backbone.sites(), {inside[f]: s.pinned for f, s in every.items()})
+    for folder, one in every.items():
+        one.check_backbone(backbone.card())
+        _fill(one, model, inside[folder])
     parts = {}
     for name, one in saved.items():
-        one.check_backbone(backbone.card())
-        _fill(one, model, inside[name])
-        parts[name] = inside[name], _on(device, Opened(backbone, model, one, _heads(one, backbone)))
+        runs = tuple(inside[other.folder.resolve()] for other in groups[name])
+        opened = Opened(backbone, model, one, _heads(one, backbone), runs)
+        parts[name] = inside[one.folder.resolve()], _on(device, opened)
     return Together(backbone, model, parts)
 
 

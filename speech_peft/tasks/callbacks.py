@@ -129,11 +129,11 @@ class SaveAdapter(Callback):
             self.write(trainer, task)
 
     def write(self, trainer: L.Trainer, task: Task) -> None:
-        self.folders = [self.out / name for name in task.written]
+        self.folders = [self.out / name for name in _saved(task)]
         task.settle()  # every process, though only the first writes
         if not trainer.is_global_zero:
             return
-        for name, folder in zip(task.written, self.folders, strict=True):
+        for name, folder in zip(_saved(task), self.folders, strict=True):
             save.write(
                 folder,
                 task.model,
@@ -142,9 +142,32 @@ class SaveAdapter(Callback):
                 heads=dict(task.heads),
                 head_config=task.head_config(),
                 base=task.base_parameters,
+                together=_together(task, name),
                 recipe=dump(task.recipe),
                 readme=_card(task, name, self.best),
             )
+
+
+def _together(task: Task, name: str) -> dict[str, str]:
+    """Where each adapter is that runs beside this one, for `Manifest.together`; nothing where it is alone."""
+    if len(task.recipe.active) < 2:
+        return {}
+    found = {}
+    for other in task.recipe.active:
+        if other in _saved(task):
+            found[other] = "." if other == name else f"../{other}"
+        elif Path(source := task.recipe.adapters[other]["from"]).is_dir():
+            found[other] = f"./{os.path.relpath(source, Path(task.recipe.out) / name)}"
+        else:
+            found[other] = source
+    return found
+
+
+def _saved(task: Task) -> list[str]:
+    """What the task writes, and fresh adapters that ran beside it untrained, which nobody would have else."""
+    recipe = task.recipe
+    fresh = [name for name in recipe.active if "from" not in recipe.adapters[name]]
+    return list(dict.fromkeys([*task.written, *fresh]))
 
 
 def _card(task: Task, name: str, scores: Scores | None) -> str:
@@ -153,10 +176,13 @@ def _card(task: Task, name: str, scores: Scores | None) -> str:
     measured = f"{scores.name} {scores.value:.4f} on {recipe.data.valid}" if scores else "not validated"
     size = sum(p.numel() for p in task.model.parameters_of(name))
     base = "" if not task.base_parameters else " The encoder itself was fine-tuned: `base.safetensors`."
+    beside = [other for other in recipe.active if other != name]
+    others = f" It runs together with {', '.join(beside)}, which `adapter.json` names." if beside else ""
     command = {"asr": "transcribe"}.get(recipe.task.name, recipe.task.name)
     return (
         f"# {name}\n\nA `{task.model.methods[name].name}` adapter ({size:,} parameters) for {card}, "
-        f"trained for {task.global_step} steps on `{recipe.data.train}`.{base}\n\nMeasured: {measured}.\n\n"
+        f"trained for {task.global_step} steps on `{recipe.data.train}`.{base}{others}\n\n"
+        f"Measured: {measured}.\n\n"
         f"```\npython -m speech_peft.{command} IN -o OUT --adapter {name}\n```\n\n"
         "`recipe.yaml` is the recipe that made it, every default written out.\n"
     )

@@ -103,6 +103,42 @@ def test_a_merged_folder_opens_as_stock_weights_with_every_side_file(
     }
 
 
+def test_a_trained_base_and_companions_are_merged_too(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import torch
+
+    from speech_peft.backbones.base import open_backbone
+    from speech_peft.core.model import AdaptedModel
+    from speech_peft.core.save import write
+    from speech_peft.methods.lora import Lora
+
+    backbone = open_backbone("whisper", weights)
+    before = {key: value.clone() for key, value in backbone.module.state_dict().items()}
+    methods = {"a": Lora(rank=2, sites=("layers.0.attn.q",)), "b": Lora(rank=2, sites=("layers.1.attn.v",))}
+    model = AdaptedModel(backbone.module, backbone.sites(), methods)
+    trained = backbone.encoder_parameters()
+    with torch.no_grad():
+        for parameter in [*model.parameters_of("a"), *model.parameters_of("b")]:
+            parameter.normal_(std=0.1)
+        for parameter in trained.values():
+            parameter.add_(0.1)
+    for name, together in {"a": {"a": ".", "b": "../b"}, "b": {"a": "../a", "b": "."}}.items():
+        write(tmp_path / name, model, name, backbone.card(), base=trained, together=together)
+    assert adapters_cli.main(["merge", str(tmp_path / "a"), "-o", str(tmp_path / "merged")]) == 0
+    assert "merged with b too" in capsys.readouterr().out
+    merged = open_backbone("whisper", tmp_path / "merged")
+    features = merged.prepare(torch.randn(1, 8000), torch.tensor([8000]))
+    with torch.no_grad():
+        wanted, found = backbone.encode(features).states, merged.encode(features).states
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    changed = {key for key, value in merged.module.state_dict().items() if not value.equal(before[key])}
+    assert any("fc1" in key for key in changed)
+    assert not any("decoder" in key for key in changed)
+    assert adapters_cli.main(["export-peft", str(tmp_path / "a"), "-o", str(tmp_path / "peft")]) == 2
+    assert "the backbone was trained too" in capsys.readouterr().err
+
+
 def test_what_cannot_merge_says_why_and_writes_nothing(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
