@@ -106,7 +106,7 @@ def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> 
 
     from .tasks import callbacks, progress
     from .tasks.bad import Unreadable
-    from .tasks.base import check_frozen, fingerprint
+    from .tasks.frozen import check_frozen, fingerprint
     from .tasks.strategy import strategy_of
 
     _quiet()

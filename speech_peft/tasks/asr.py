@@ -19,7 +19,8 @@ from ..errors import ConfigError
 from ..metrics.normalise import normaliser
 from ..metrics.wer import align_words, corpus, count
 from ..registry import TASKS
-from .base import Loss, Scores, Task, chance, encoder_sites
+from .base import Loss, Scores, Task, encoder_sites
+from .seeds import chance
 
 if TYPE_CHECKING:
     from ..core.model import AdaptedModel

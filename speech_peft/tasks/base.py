@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from ..config import OptimConfig, Recipe
+from ..config import Recipe
 from ..core.lifecycle import Outcome, Predicted
 from ..errors import ConfigError, SpeechPeftError
+from .accumulation import Accumulated
+from .frozen import check_frozen as check_frozen
+from .frozen import fingerprint as fingerprint
+from .schedule import learning_rate
+from .seeds import seed
+from .strategy import clip_apart, hide_from_ddp
 
 if TYPE_CHECKING:
     from ..backbones.base import Backbone, Encoded, Features
@@ -60,7 +63,7 @@ class Task(L.LightningModule, ABC):
         self.cache: PrefixCache | None = None
         self.strict_loading = False  # the base is not in our checkpoints; see load_state_dict
         self.batches_seen = 0
-        self._targets: list[float] = []  # of the batches since the last optimiser step
+        self._accumulated = Accumulated()
         self.scores: Scores | None = None
         self._seconds_before, self._started = 0.0, time.monotonic()
         model.activate(*recipe.active)
@@ -75,21 +78,8 @@ class Task(L.LightningModule, ABC):
         self.lifecycles = {name: life for name, life in lives.items() if life is not None}
         self.apart = [list(group) for life in self.lifecycles.values() for group in life.own()]
         """Groups of parameters that differ between processes."""
-        self._hide_from_ddp()
-
-    def _hide_from_ddp(self) -> None:
-        """Of the adapters with such parameters also no buffer is sent: they see to that themselves."""
-        names = {id(p): name for name, p in self.named_parameters()}
-        whose = [f"model.adapters.{name}." for name, life in self.lifecycles.items() if life.own()]
-        buffers = [name for name, _ in self.named_buffers() if name.startswith(tuple(whose))]
-        own = [names[id(p)] for group in self.apart for p in group]
-        # Nor is the frozen base: all have read the same, and decoders that are not called hold no memory.
-        base = [
-            name
-            for name, p in self.named_parameters()
-            if name.startswith("model.base.") and not p.requires_grad
-        ]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, own + buffers + base)
+        whose = [name for name, life in self.lifecycles.items() if life.own()]
+        hide_from_ddp(self, [p for group in self.apart for p in group], whose)
 
     # ---- what a task says ---------------------------------------------------------------------------------
 
@@ -195,7 +185,7 @@ class Task(L.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
-        torch.manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen))
+        torch.manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen))
         for life in self.lifecycles.values():
             life.before_forward(self.global_step)
         outcome, targets = self._outcome(batch)
@@ -204,12 +194,11 @@ class Task(L.LightningModule, ABC):
             extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
-        self._targets.append(targets)
-        return {"loss": total * self._weight(), "task_loss": loss.detach()}
+        return {"loss": total * self._accumulated.add(targets), "task_loss": loss.detach()}
 
     def generator(self) -> torch.Generator:
         """The randomness of the batch at hand, a function of its place in the run."""
-        return torch.Generator().manual_seed(_seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
+        return torch.Generator().manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
 
     def _mean_loss(self, batch: Batch) -> Tensor:
         return self._outcome(batch)[0].loss
@@ -230,23 +219,8 @@ class Task(L.LightningModule, ABC):
             targets = self.trainer.strategy.reduce(count, reduce_op="mean").item()
         return Outcome(loss.total / max(targets, 1.0), loss.predicted), targets
 
-    def _weight(self) -> float:
-        """How much the newest accumulated batch counts beside the first."""
-        return self._targets[-1] / max(self._targets[0], 1.0) if len(self._targets) > 1 else 1.0
-
-    def _even_out(self) -> None:
-        """Accumulated gradients become those of one batch: the mean over targets, not over batches."""
-        counts, self._targets = self._targets, []
-        if len(counts) == 1:
-            return
-        # Batch i came in with the weight n_i / n_1, and the trainer took the mean of all.
-        factor = len(counts) * max(counts[0], 1.0) / max(sum(counts), 1.0)
-        for p in self.trained():
-            if p.grad is not None:
-                p.grad.mul_(factor)
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self._even_out()
+        self._accumulated.even_out(self.trained())
         for life in self.lifecycles.values():
             life.after_backward()
 
@@ -256,17 +230,10 @@ class Task(L.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """One norm for what all processes share, and one for each group that they do not.
-
-        A norm over both would differ between processes, and so would what they share after the step.
-        """
-        if not self.apart or gradient_clip_val is None:
+        if self.apart and gradient_clip_val is not None:
+            clip_apart(optimizer, self.apart, gradient_clip_val)
+        else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        apart = {id(p) for group in self.apart for p in group}
-        every = [p for group in optimizer.param_groups for p in group["params"]]
-        for group in ([p for p in every if id(p) not in apart], *self.apart):
-            nn.utils.clip_grad_norm_(group, gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -333,73 +300,6 @@ class Task(L.LightningModule, ABC):
         self.scores = Scores(**run["scores"]) if run["scores"] else None
         for name, life in self.lifecycles.items():
             life.load_state_dict(run["lifecycles"][name])
-
-
-def _seed(*parts: int) -> int:
-    """A 63-bit seed; the same parts give the same seed on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
-def chance(*parts: int) -> float:
-    """A number in [0, 1) that the parts decide."""
-    return _seed(*parts, 1) / 2**63
-
-
-def learning_rate(optim: OptimConfig, step: int, fraction: float) -> float:
-    """Warm-up by steps, then the schedule over the fraction of the run."""
-    warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup else 1.0
-    match optim.schedule:
-        case "linear":
-            fall = 1.0 - fraction
-        case "cosine":
-            fall = 0.5 * (1.0 + math.cos(math.pi * fraction))
-        case "constant":
-            fall = 1.0
-    return optim.lr * warm * fall
-
-
-def check_frozen(task: Task) -> str:
-    """The table of what trains; raises ConfigError when the base would train unasked, or too much would."""
-    thawed = [
-        name
-        for name, p in task.model.base.named_parameters()
-        if p.requires_grad and name not in task.base_parameters
-    ]
-    if thawed:
-        raise ConfigError(
-            f"the base would train: {', '.join(thawed[:5])} require(s) grad. Nothing was changed."
-        )
-    trained = sum(p.numel() for p in task.trained())
-    own = [p for p in task.trained() if not any(p is q for q in task.base_parameters.values())]
-    every = sum(p.numel() for p in task.model.base.parameters()) + sum(p.numel() for p in own)
-    percent = 100 * trained / every
-    limit = task.recipe.trainer.max_trainable_pct
-    heads = [
-        f"  head {name}: {sum(p.numel() for p in head.parameters()):,}" for name, head in task.heads.items()
-    ]
-    tuned = sum(p.numel() for p in task.base_parameters.values())
-    base = [f"  of the base, fine-tuned: {tuned:,}"] if tuned else []
-    last = f"  trained in all: {trained:,} = {percent:.2f} %"
-    table = "\n".join([task.model.describe(), *heads, *base, last])
-    if percent > limit and not tuned:  # full fine-tuning was asked for by name
-        raise ConfigError(
-            f"trainer.max_trainable_pct: {percent:.1f} % of all parameters would train, {limit:g} % may. "
-            f"Choose a smaller adapter or raise the limit.\n{table}"
-        )
-    return table
-
-
-def fingerprint(module: nn.Module, tuned: Collection[str] = ()) -> str:
-    """sha256 over every parameter and buffer, by name: the frozen base has the same one before and after.
-
-    `tuned` names what is fine-tuned and therefore left out.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if name not in tuned:
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def encoder_sites(backbone: Backbone, top: int | None = None) -> list[Site]:
