@@ -51,6 +51,13 @@ class Adapter(nn.Module):
         """
         return self.to_lora(weight, bias).onto(weight, bias)
 
+    def condensed(self) -> dict[str, Tensor] | None:
+        """What a file holds of it, under names of its state, where all else in the state may be zero instead.
+
+        None: a file holds all of its state.
+        """
+        return None
+
     @property
     def changes_input(self) -> bool:
         """Whether the adapter has a `before` of its own."""

@@ -14,6 +14,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .adapter import Adapter
+
 BYTE = 8
 
 
@@ -74,9 +76,24 @@ def places(module: nn.Module) -> dict[str, Place]:
 
 
 def plain(module: nn.Module) -> dict[str, Tensor]:
-    """The rest of a module's state, saved as it is; the tensors are the module's own."""
+    """What a file holds of the rest of a module's state; the tensors are the module's own."""
+    rest, kept = _unpacked(module), _condensed(module)
+    return rest if kept is None else {key: rest[key] for key in kept}
+
+
+def left_out(module: nn.Module) -> dict[str, Tensor]:
+    """The rest of its state, of which a file holds nothing: it is zero in what is loaded."""
+    held = plain(module)
+    return {key: value for key, value in _unpacked(module).items() if key not in held}
+
+
+def _unpacked(module: nn.Module) -> dict[str, Tensor]:
     prefixes = tuple(_prefix(key) for key in places(module))
     return {key: value for key, value in module.state_dict().items() if not key.startswith(prefixes or "\0")}
+
+
+def _condensed(module: nn.Module) -> dict[str, Tensor] | None:
+    return module.condensed() if isinstance(module, Adapter) else None
 
 
 def _prefix(key: str) -> str:
@@ -87,7 +104,8 @@ def _prefix(key: str) -> str:
 
 def stored(module: nn.Module) -> dict[str, Tensor]:
     """All that a file holds of a module."""
-    return plain(module) | {k: t for place in places(module).values() for k, t in place.stored().items()}
+    held = plain(module) | (_condensed(module) or {})
+    return held | {k: t for place in places(module).values() for k, t in place.stored().items()}
 
 
 def pack_digits(digits: Int[Tensor, " n"], bits: int) -> UInt8[Tensor, " m"]:

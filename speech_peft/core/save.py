@@ -238,7 +238,8 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _fill_parts(path: Path, parts: Mapping[str, nn.Module], ignore: tuple[str, ...] = ()) -> None:
     own = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.plain(part).items()}
     places = {f"{p}.{key}": place for p, part in parts.items() for key, place in packing.places(part).items()}
-    _fill(path, own, places, ignore)
+    zero = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.left_out(part).items()}
+    _fill(path, own, places, ignore, zero)
 
 
 @torch.no_grad()
@@ -247,14 +248,20 @@ def _fill(
     own: Mapping[str, Tensor],
     places: Mapping[str, packing.Place] | None = None,
     ignore: tuple[str, ...] = (),
+    zero: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Copy a file's tensors over the model's; nothing is copied unless all fits."""
-    places = places or {}
+    """Copy a file's tensors over the model's; nothing is copied unless all fits.
+
+    `zero` is what a file need not hold, and is then set to zero.
+    """
+    places, zero = places or {}, zero or {}
     try:
         stored = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     stored = {key: value for key, value in stored.items() if not key.startswith(ignore or "\0")}
+    # Files of before hold the zeros too.
+    own = {**own, **{key: value for key, value in zero.items() if key in stored}}
     wanted = own.keys() | {key + suffix for key, place in places.items() for suffix in place.packed.suffixes}
     for key in wanted - stored.keys():
         raise ConfigError(f"{path} lacks {key!r}. {did_you_mean(key, stored)}")
@@ -275,6 +282,8 @@ def _fill(
             raise ConfigError(f"{path}: {key} {error}") from None
     for target, value in copies:
         target.copy_(value)
+    for key in zero.keys() - own.keys():
+        zero[key].zero_()
 
 
 def _swap(half: Path, final: Path) -> None:

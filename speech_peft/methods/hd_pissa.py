@@ -117,6 +117,11 @@ class _HdPissa(WorkersAdapter):
         return self.delta + left.transpose(0, 1).flatten(1) @ right.flatten(0, 1)
 
     @torch.no_grad()
+    def condensed(self) -> dict[str, Tensor]:
+        """D with the steps in it: as after a training step, none is left to hold."""
+        return {"delta": self.change()}
+
+    @torch.no_grad()
     def decompose(self, weight: Float[Tensor, "o i"]) -> None:
         """The slabs of W + D as it is now."""
         count, rank = self.slab_a.shape[:2]

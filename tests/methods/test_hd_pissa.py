@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
+from speech_peft.core import save
 from speech_peft.core.context import Context
 from speech_peft.core.low_rank import nearest
 from speech_peft.core.peft_lora import export_peft, import_peft, nearest_loras
@@ -192,6 +194,34 @@ def test_the_nearest_lora_says_how_near_it_is(tmp_path):
     changes = [change for change, _ in nearest_loras(trained.model, "a", 16)]
     lora = import_peft(export_peft(trained.model, "a", tmp_path, "toy", changes), toy.toy(), toy.sites(), "a")
     torch.testing.assert_close(lora.eval()(toy.speech()), trained.model.eval()(toy.speech()))
+
+
+def test_a_file_holds_the_change_of_the_weights_and_no_byte_more(tmp_path):
+    trained = loop(3)
+    trained.backward()
+    trained.optimizer.step()  # and not taken up yet
+    file = save.write(tmp_path / "a", trained.model, "a", toy.CARD) / "adapter.safetensors"
+    held = load_file(file)
+    assert {key: tuple(value.shape) for key, value in held.items()} == {
+        f"{site.name}.delta": (site.dim_out, site.dim_in) for site in trained.model.sites["a"]
+    }
+    other = loop(2)  # of which nothing stays
+    for p in other.model.parameters_of("a"):
+        p.data.fill_(1.0)
+    save.read(tmp_path / "a").load_into(other.model, "a")
+    for mine, theirs in zip(trained.parts, other.parts, strict=True):
+        assert torch.equal(theirs.delta, mine.change())
+        assert not any(p.any() for p in theirs.workers.parameters())
+
+
+def test_a_file_of_before_that_holds_the_steps_loads_too(tmp_path):
+    trained, other = loop(3), loop()
+    folder = save.write(tmp_path / "a", trained.model, "a", toy.CARD)
+    whole = {f"{s.name}.{k}": v for s, p in trained.life.parts.items() for k, v in p.state_dict().items()}
+    save_file(whole, folder / "adapter.safetensors")
+    save.read(folder).load_into(other.model, "a")
+    for mine, theirs in zip(trained.parts, other.parts, strict=True):
+        assert torch.equal(theirs.delta, mine.delta)
 
 
 def test_a_run_goes_on_as_if_it_had_not_ended():
