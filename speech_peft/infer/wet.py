@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +21,11 @@ from .inputs import Job
 from .loading import Opened
 from .reader import Source
 from .restored import RestoreOptions
-from .seams import RATE, Joiner, Layout, Stretch, stretches
+from .resynthesis import Resynthesis
+from .seams import RATE, Joiner, Layout, stretches
 from .tape import Frames, Tape
 
 _BLOCK_SECONDS = 10.0
-_ANCHOR_DB = 30.0  # the most that a window of a decoder that knows no level is moved
-Rows = Float32[ndarray, "r s"]
 
 
 @dataclass(eq=False)
@@ -68,7 +66,7 @@ class Resampler:
 
 
 class Rewriter:
-    """Runs encoder and decoder over recordings, window by window."""
+    """Tapes of recordings, and beside them of what the model makes of their windows."""
 
     def __init__(
         self,
@@ -79,9 +77,10 @@ class Rewriter:
         batch_seconds: float,
         notes: list[str],
     ):
-        self.opened, self.decoder, self.layout, self.options = opened, decoder, layout, options
-        self.batch_seconds, self.notes = batch_seconds, notes
-        self.device = next(decoder.parameters(), torch.zeros(0)).device
+        self.decoder, self.layout, self.options = decoder, layout, options
+        self.resynthesis = Resynthesis(
+            opened.backbone, decoder, options.seed, options.steps, batch_seconds, notes
+        )
 
     @contextmanager
     def rewrite(self, source: Source, rate: int, folder: Path | None) -> Iterator[Taped]:
@@ -178,90 +177,13 @@ class Rewriter:
         """What is finished: samples at 16 kHz, what was made of them, at the decoder's rate; is it all?"""
         joiner = Joiner(self.decoder.sample_rate)
         given = 0  # samples at 16 kHz that were handed on
-        for batch in self._batches(stretches(blocks, self.layout)):
-            for stretch, made in zip(batch, self._rewritten(batch), strict=True):
-                fresh = stretch.samples[given - stretch.start : stretch.last - stretch.start]
-                given = stretch.last
-                yield fresh, joiner.add(stretch, made), False
+        for stretch, made in self.resynthesis(stretches(blocks, self.layout)):
+            fresh = stretch.samples[given - stretch.start : stretch.last - stretch.start]
+            given = stretch.last
+            yield fresh, joiner.add(stretch, made), False
         rest = joiner.rest()
         if rest is not None:
             yield np.zeros((0, rest.shape[1]), np.float32), rest, True
-
-    def _batches(self, found: Iterator[Stretch]) -> Iterator[list[Stretch]]:
-        """Windows of one length, not too many: encoders without a mask would hear the padding."""
-        for _, alike in groupby(found, key=lambda stretch: len(stretch.samples)):
-            batch: list[Stretch] = []
-            for stretch in alike:
-                batch.append(stretch)
-                if (len(batch) + 1) * stretch.samples.size > self.batch_seconds * RATE:
-                    yield batch
-                    batch = []
-            if batch:
-                yield batch
-
-    def _rewritten(self, batch: list[Stretch]) -> list[Frames]:
-        """What the model makes of windows of one length, each `(samples at the decoder's rate, c)`."""
-        rows = np.concatenate([np.ascontiguousarray(stretch.samples.T) for stretch in batch])
-        size = max(1, int(self.batch_seconds * RATE / rows.shape[1]))
-        made = np.concatenate(
-            [
-                self._made(rows[i : i + size], (self.options.seed, batch[0].index, i))
-                for i in range(0, len(rows), size)
-            ]
-        )
-        return [part.T for part in np.split(made, len(batch))]
-
-    def _made(self, rows: Rows, seed: tuple[int, ...]) -> Rows:
-        """What the model makes of rows; silent ones stay silent. Halves what does not fit into memory."""
-        made = np.zeros((len(rows), -(-rows.shape[1] * self.decoder.sample_rate // RATE)), np.float32)
-        sounding = np.flatnonzero(rows.any(1))
-        if not len(sounding):
-            return made
-        try:
-            made[sounding] = self._decoded(rows[sounding], seed, made.shape[1])
-        except (RuntimeError, MemoryError) as error:
-            lack = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in str(error)
-            if not lack or len(rows) == 1:
-                raise
-            self.batch_seconds /= 2
-            self.notes.append(f"out of memory: batches are now {self.batch_seconds:g} s of audio")
-            half = len(rows) // 2
-            return np.concatenate([self._made(rows[:half], seed), self._made(rows[half:], (*seed, 1))])
-        return made
-
-    def _decoded(self, rows: Rows, seed: tuple[int, ...], length: int) -> Rows:
-        backbone, decoder = self.opened.backbone, self.decoder
-        audio = torch.from_numpy(rows).to(self.device)
-        lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
-        features = backbone.prepare(audio, lengths)
-        states = backbone.encode(features).states[:, : int(features.lengths.max())].float()
-        degraded = None
-        if decoder.needs_waveform:
-            same = decoder.sample_rate == RATE
-            at_rate = rows if same else np.stack([soxr.resample(r, RATE, decoder.sample_rate) for r in rows])
-            degraded = torch.from_numpy(_fitted(at_rate, length)).to(self.device)
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-        waveform = decoder(states, degraded, generator=generator, steps=self.options.steps)
-        found = _fitted(waveform.float().cpu().numpy(), length)
-        if not np.isfinite(found).all():
-            raise RuntimeError(f"the decoder {decoder.name} makes samples that are no numbers")
-        return found if decoder.needs_waveform else _anchored(rows, found)
-
-
-def _anchored(heard: Rows, made: Rows) -> Rows:
-    """Each row at the level of what was heard: states tell a decoder little of how loud it was."""
-    level = [np.sqrt(np.square(x, dtype=np.float64).mean(1)) for x in (heard, made)]
-    limit = 10 ** (_ANCHOR_DB / 20)
-    gain = np.clip(level[0] / np.maximum(level[1], 1e-12), 1 / limit, limit)
-    return made * gain[:, None].astype(np.float32)
-
-
-def _fitted(rows: Rows, length: int) -> Rows:
-    """Cut or filled with silence to a length."""
-    if rows.shape[1] < length:
-        rows = np.pad(rows, ((0, 0), (0, length - rows.shape[1])))
-    return np.ascontiguousarray(rows[:, :length], np.float32)
 
 
 def _watched(blocks: Iterator[Frames], scores: list[Float32[ndarray, " v"]]) -> Iterator[Frames]:
