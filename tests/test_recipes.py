@@ -17,18 +17,19 @@ JUDGES = "{scales: 1, periods: [3], scale_channels: 1, period_channels: 2}"
 
 def shrunk(name: str) -> list[str]:
     """Overrides that make a recipe as tiny as the backbones, of which two blocks are all there is."""
-    if name.startswith("sweeps/"):
+    manifest = str(config.find(name))  # any file: nothing is read from it
+    stages = config.read_stages(name, [f"data.{part}={manifest}" for part in ("train", "valid")])
+    if name.startswith("sweeps/") and stages[""].task.name == "classify":
         return ["task.layer=2", "data.cache=null"]  # adapters in both leave nothing to keep
     if not name.startswith("restore/"):
         return []
-    manifest = str(config.find(name))  # any file: nothing is read from it
-    stages = config.read_stages(name, [f"data.{part}={manifest}" for part in ("train", "valid")])
     over = ["backbone.layer=1"]
     for stage, recipe in stages.items():
+        prefix = f"stages.{stage}." if stage else ""
         fields = recipe.task.decoder or {}
-        over += [f"stages.{stage}.task.decoder.{given}" for given in SMALL.get(fields.get("name"), [])]
+        over += [f"{prefix}task.decoder.{given}" for given in SMALL.get(fields.get("name"), [])]
         if recipe.task.discriminators:
-            over.append(f"stages.{stage}.task.discriminators={JUDGES}")
+            over.append(f"{prefix}task.discriminators={JUDGES}")
     return over
 
 
