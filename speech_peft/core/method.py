@@ -67,11 +67,6 @@ class Method(BaseModel):
         return True
 
     @property
-    def chooses(self) -> bool:
-        """True for methods in which rounding may turn a choice (of frames), and a few frames with it."""
-        return False
-
-    @property
     def sees_neighbours(self) -> bool:
         """True for methods in which a frame's change depends on the frames around it (convolutions)."""
         return False

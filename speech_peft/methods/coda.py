@@ -92,10 +92,6 @@ class Coda(Method):
         return self.ratio == 1
 
     @property
-    def chooses(self) -> bool:
-        return self.ratio > 1
-
-    @property
     def sees_neighbours(self) -> bool:
         return True
 
