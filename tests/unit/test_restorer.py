@@ -37,9 +37,11 @@ def level(samples: np.ndarray) -> float:
     return 10 * np.log10(np.square(samples, dtype=np.float64).mean())
 
 
-def random_inputs(folder: Path, tmp_path: Path, count: int, longest: float, window: float) -> None:
+def random_inputs(
+    folder: Path, tmp_path: Path, count: int, longest: float, window: float, seed: int = 12
+) -> None:
     """Random lengths, rates and channels: the length within a sample, the level within 0.5 dB, no seams."""
-    random = np.random.default_rng(count)
+    random = np.random.default_rng(seed)
     cut = Restorer(folder, window_seconds=window, context_seconds=0.2, subtype="FLOAT")
     whole = Restorer(folder, window_seconds=30.0, context_seconds=0.5, subtype="FLOAT")
     for i in range(count):
@@ -70,7 +72,7 @@ def test_random_inputs_keep_length_level_and_have_no_seams(folder, tmp_path):
 
 @pytest.mark.slow
 def test_many_random_inputs_keep_length_level_and_have_no_seams(folder, tmp_path):
-    random_inputs(folder, tmp_path, 200, 90.0, 5.0)
+    random_inputs(folder, tmp_path, 80, 90.0, 5.0, seed=200)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
