@@ -6,7 +6,8 @@
 ADAPTER is the folder of a trained waveform decoder. Clean recordings go through the frozen encoder, with the
 adapter that lies there, and the decoder makes them anew. Prints a JSON line for each number of rounds (one
 for a decoder that makes its waveform at once): `convergence` and `log_magnitude` are the losses of the
-multi-resolution short-time spectrum at the decoder's rate, `rtf` is seconds of work for one of audio.
+multi-resolution short-time spectrum at the decoder's rate and the recording's level (which the states do not
+tell, and `restore` keeps), `rtf` is seconds of work for one of audio.
 """
 
 import argparse
@@ -56,7 +57,9 @@ def measured(restorer: Restorer, clips: list[np.ndarray], steps: int | None) -> 
         work += time.perf_counter() - started
         clean = torch.from_numpy(soxr.resample(clip, RATE, restorer.decoder.sample_rate))[None]
         size = min(wave.shape[1], clean.shape[1])
-        losses.append(distance(wave[:, :size], clean[:, :size]))
+        wave, clean = wave[:, :size], clean[:, :size]
+        level = (clean.square().mean() / wave.square().mean().clamp_min(1e-12)).sqrt()
+        losses.append(distance(level * wave, clean))
     means = {name: round(float(torch.stack([one[name] for one in losses]).mean()), 4) for name in losses[0]}
     seconds = sum(map(len, clips)) / RATE
     return {"steps": steps, **means, "rtf": round(work / seconds, 4), "threads": torch.get_num_threads()}
