@@ -37,6 +37,31 @@ TWO_METHODS = {  # in one run, beside a head that is averaged
 NOTHING_SHARED = {"a": TWO_METHODS["a"]}
 
 
+FEWER_FRAMES_AND_MORE_STREAMS = {
+    "a": {"method": "coda", "width": 4, "sites": ["layers.0.block"], "ramp_steps": 2},
+    "b": {"method": "parscale", "streams": 2, "frames": 2, "hidden": 4, "sites": ["layers.1.attn"]},
+}
+
+
+@pytest.mark.slow
+def test_two_processes_choose_the_frames_and_weigh_the_streams_of_one(tmp_path):
+    (tmp_path / "data").mkdir()
+    tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
+    path = tiny.recipe(tmp_path, adapters=FEWER_FRAMES_AND_MORE_STREAMS, **CLASSIFY)
+    runs = {
+        "one": ["data.seconds_per_batch=2"],
+        "two": ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"],
+    }
+    for out, over in runs.items():
+        over = [f"out={tmp_path}/{out}", "trainer.max_steps=4", "optim.lr=1e-3", *over]
+        command = [sys.executable, str(Path(tiny.__file__)), str(path), *over]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    for name in FEWER_FRAMES_AND_MORE_STREAMS:
+        one, two = (load_file(tmp_path / out / name / "adapter.safetensors") for out in runs)
+        torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "adapters"),
