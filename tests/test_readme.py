@@ -53,6 +53,9 @@ def ours(words: list[str]) -> list[str] | None:
 @pytest.mark.parametrize("words", ALL)
 def test_a_command_on_a_page_exists_with_its_options(words: list[str]):
     if (arguments := ours(words)) is None:
+        if words[0] == "python":
+            assert (ROOT / words[1]).is_file(), words[1]
+            return
         program = ROOT / words[0]
         assert words[0] == "pip" or (program.is_file() and os.access(program, os.X_OK)), words[0]
         return
