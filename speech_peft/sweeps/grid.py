@@ -83,10 +83,10 @@ class Cell:
     fold: str
     recipe: config.Recipe
     rows: tuple[Row, ...]
-    degrade: tuple[Any, ...]
-    """What is done to them before."""
     key: str
     """Digest of everything that the figures depend on."""
+    degrade: tuple[Any, ...]
+    """What is done to the rows before they are tested."""
 
     @property
     def name(self) -> str:
@@ -171,7 +171,9 @@ def _cell(
         heard, rows = _rows(read, grid, fold)
     except ConfigError as error:
         raise ConfigError(f"grid: {where}: {error}") from None
-    return Cell(method, point, seed, fold, *_shared(read, heard, rows, grid.test_degrade, out))
+    return Cell(
+        method, point, seed, fold, *_shared(read, heard, rows, grid.test_degrade, out), grid.test_degrade
+    )
 
 
 def _as_override(key: str, value: Any) -> str:
@@ -181,7 +183,7 @@ def _as_override(key: str, value: Any) -> str:
 
 def _shared(
     recipe: config.Recipe, heard: list[Row], rows: list[Row], degrade: tuple[Any, ...], out: Path
-) -> tuple[config.Recipe, tuple[Row, ...], tuple[Any, ...], str]:
+) -> tuple[config.Recipe, tuple[Row, ...], str]:
     """The recipe with the sweep's own prefix cache, the test rows, and the key of both."""
     learned = _digest(_identity(row) for row in heard)
     tree = recipe.model_dump(mode="json")
@@ -197,7 +199,7 @@ def _shared(
         cache = cache.model_copy(update={"folder": str(folder)})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": cache})})
     key = _digest([tree, learned, [_identity(row) for row in rows], *degrade])
-    return recipe, tuple(rows), degrade, key
+    return recipe, tuple(rows), key
 
 
 def _rows(recipe: config.Recipe, grid: Grid, fold: str) -> tuple[list[Row], list[Row]]:
