@@ -2,7 +2,8 @@
 
 Each cell is trained, saved, opened again and tested on rows that it has not heard. What is finished is a line
 of OUT/results.jsonl and is not run again: the same command goes on after whatever ended it, and several of
-them may work on one OUT. OUT/summary.md is the table so far; OUT/runs keeps the adapters.
+them may work on one OUT. OUT/summary.md is the table so far; OUT/runs keeps the adapters. With --overhead it
+adds to the table what each method's adapter costs at inference, which takes an idle machine and no training.
 
 Exit codes: 0 done, 1 nothing worked, 2 wrong usage, 3 some cells failed (`error` in their line), 130 stopped.
 """
@@ -35,6 +36,9 @@ def command(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all cells")] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the table so far and stop.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Validate and list every cell and stop.")] = False,
+    overhead: Annotated[
+        bool, typer.Option("--overhead", help="Measure what finished adapters add to the encoder and stop.")
+    ] = False,
 ) -> None:
     """Train and test every cell of a grid over one recipe."""
     from .sweeps import grid as grids
@@ -47,12 +51,14 @@ def command(
     from .sweeps.table import markdown, summary
 
     results = Results(out)
-    if not table:
+    if overhead:
+        measure(cells, results, out)
+    elif not table:
         sweep(cells, results, out)
     rows = results.rows()
     print(markdown(summary(cells, rows)), end="")
     failed = sum(rows[cell.key]["error"] is not None for cell in cells if cell.key in rows)
-    if failed and not table:
+    if failed and not (table or overhead):
         raise typer.Exit(1 if failed == len(cells) else 3)
 
 
@@ -75,6 +81,25 @@ def sweep(cells: Sequence["Cell"], results: "Results", out: Path) -> None:
             again = True
             show(cell, row)
             _write_summary(cells, results, out)
+    _write_summary(cells, results, out)
+
+
+def measure(cells: Sequence["Cell"], results: "Results", out: Path) -> None:
+    """Add to one finished cell of each method what its adapter adds to the time of the encoder."""
+    from .sweeps.overhead import overhead
+
+    rows = results.rows()
+    good = [cell for cell in cells if cell.key in rows and rows[cell.key]["error"] is None]
+    for method in dict.fromkeys(cell.method for cell in good):
+        found = ((cell, Path(rows[cell.key]["folder"], cell.recipe.train[0])) for cell in good)
+        there = [(cell, folder) for cell, folder in found if cell.method == method and folder.is_dir()]
+        if not there:
+            print(f"{method}: its adapters are gone from {out}, so it is not measured", file=sys.stderr)
+            continue
+        cell, folder = there[0]
+        ratio = round(overhead(folder, cell.recipe.backbone.weights), 4)
+        results.add({**rows[cell.key], "overhead": ratio})
+        print(f"{method}: {ratio:.3f} x the time of the bare encoder", file=sys.stderr, flush=True)
     _write_summary(cells, results, out)
 
 

@@ -19,6 +19,7 @@ def summary(cells: Sequence[Cell], rows: Mapping[str, Row]) -> dict[str, Any]:
     The headline is accuracy, or the word error rate. `deviation` is that over the seeds of the means over the
     folds; a seed with a fold missing is left out of both until it is there. `run_memory_mb` is what the peak
     lies above what the process held before the run: libraries, decoded clips, the prefix cache of all runs.
+    `overhead` is that of the adapters it was measured on, None where it was on none.
     """
     metrics = ("wer", "cer") if cells[0].recipe.task.name == "asr" else ("accuracy", "macro_f1", "map", "ece")
     groups: dict[tuple[Any, ...], list[Cell]] = {}
@@ -61,7 +62,16 @@ def _entry(group: Sequence[Cell], rows: Mapping[str, Row], metrics: Sequence[str
         means = [value for of_seed in whole if (value := _mean(row[metric] for row in of_seed)) is not None]
         entry[metric] = {"mean": _mean(means), "deviation": stdev(means) if len(means) > 1 else None}
     valid = [row["valid"]["value"] for row in good if row["valid"]]
-    return {**entry, "valid": _mean(valid), **{name: _mean(row[name] for row in good) for name in _COSTS}}
+    costs = {name: _mean(row[name] for row in good) for name in _COSTS}
+    step = _mean(_step_cpu_seconds(row) for row in good)
+    overhead = _mean(row["overhead"] for row in good if "overhead" in row)
+    return {**entry, "valid": _mean(valid), **costs, "step_cpu_seconds": step, "overhead": overhead}
+
+
+def _step_cpu_seconds(row: Row) -> float | None:
+    """Of one optimiser step: an epoch's, by the epochs and the steps of the run."""
+    epoch = row["epoch_cpu_seconds"]
+    return None if epoch is None or not row["steps"] else epoch * row["epochs"] / row["steps"]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -74,8 +84,19 @@ def markdown(found: Mapping[str, Any]) -> str:
     """The table of summary.md."""
     metric, entries = found["metric"], found["methods"]
     varied = list(entries[0]["vary"])
-    head = ["method", *varied, metric, "seeds", "adapter", "head", "KB", "of full", "s/epoch", "CPU s/epoch"]
-    lines = [[*head, "run MB"], *(_line(entry, metric) for entry in entries)]
+    head = [
+        "method",
+        *varied,
+        metric,
+        "seeds",
+        "adapter",
+        "head",
+        "KB",
+        "of full",
+        "CPU s/epoch",
+        "CPU s/step",
+    ]
+    lines = [[*head, "run MB", "infer x"], *(_line(entry, metric) for entry in entries)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rows = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = "| " + " | ".join("-" * width for width in widths) + " |"
@@ -95,9 +116,10 @@ def _line(entry: Mapping[str, Any], metric: str) -> list[str]:
         _number(entry["head_parameters"], ",.0f"),
         _number(entry["adapter_bytes"], ",.0f", 1e-3),
         _number(entry["bytes_of_full"], ".2%"),
-        _number(entry["epoch_seconds"], ".2f"),
         _number(entry["epoch_cpu_seconds"], ".2f"),
+        _number(entry["step_cpu_seconds"], ".3f"),
         _number(entry["run_memory_mb"], ",.0f"),
+        _number(entry["overhead"], ".2f"),
     ]
 
 

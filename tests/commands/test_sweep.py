@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
 from speech_peft.infer import loading
 from speech_peft.sweeps import cell as cells
-from speech_peft.sweeps import grid, memory
+from speech_peft.sweeps import grid, memory, overhead
 from speech_peft.sweeps.results import Results
 from speech_peft.sweeps.table import markdown, summary
 from speech_peft.tasks import callbacks
@@ -262,7 +263,8 @@ def test_the_table_is_of_whole_seeds(tmp_path):
             ("epoch_seconds", "epoch_cpu_seconds", "peak_memory_mb", "run_memory_mb", "cell_seconds"), 1.0
         )
         figures = {"accuracy": accuracy, "macro_f1": 0.5, "map": None, "ece": 0.1, "valid": None}
-        return {**cell.place(), **figures, **costs, **times, "peak_gpu_mb": None, "error": None}
+        length = {"steps": 4, "epochs": 2.0}
+        return {**cell.place(), **figures, **costs, **times, **length, "peak_gpu_mb": None, "error": None}
 
     rows = {
         cell.key: row(
@@ -277,8 +279,41 @@ def test_the_table_is_of_whole_seeds(tmp_path):
     assert a["accuracy"] == {"mean": pytest.approx(0.65), "deviation": pytest.approx(0.1 / 2**0.5)}
     assert a["map"]["mean"] is None
     assert (a["bytes_of_full"], b["bytes_of_full"]) == (0.01, 1.0)
+    assert a["step_cpu_seconds"] == 0.5
+    assert a["overhead"] is None
     assert "0.6500 ± 0.0707" in markdown(table)
     assert "11 of 12 cells" in markdown(table)
+
+
+def test_overhead_is_measured_on_what_is_finished(tmp_path, capsys):
+    methods = {"own": {}, "lora": {"adapters": {"a": {"method": "lora", "rank": 2}}}}
+    assert go(tmp_path, methods) == 0
+    rows = {(row["method"], row["fold"]): row for row in lines(tmp_path)}
+    for method, fold in (("own", "1"), ("lora", "1"), ("lora", "2")):
+        shutil.rmtree(rows[method, fold]["folder"])
+    capsys.readouterr()
+    assert go(tmp_path, methods, "--overhead") == 0
+    table, said = capsys.readouterr()
+    (measured,) = lines(tmp_path)[len(rows) :]
+    assert measured == {**rows["own", "2"], "overhead": measured["overhead"]}
+    assert 0.2 < measured["overhead"] < 20
+    assert "lora: its adapters are gone" in said
+    assert f"own: {measured['overhead']:.3f} x" in said
+    assert (tmp_path / "out" / "summary.md").read_text() == table
+    assert f"{measured['overhead']:.2f}" in next(line for line in table.splitlines() if "| own" in line)
+
+
+def test_an_adapter_that_waits_costs_what_it_waits(tmp_path, monkeypatch):
+    (cell, _) = planned(tmp_path, {"own": {}})
+    folder = Path(cells.run(cell)["folder"], "a")
+    plain, opened = overhead.load(folder), overhead.load(folder)
+    name = opened.model.sites["adapter"][0]
+    part = opened.model.at("adapter", name)
+    part.register_forward_hook(lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(overhead, "load", lambda *_: opened)
+    waits = overhead.overhead(folder, rounds=3)
+    monkeypatch.setattr(overhead, "load", lambda *_: plain)
+    assert waits > 2 * overhead.overhead(folder, rounds=3)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux keeps a peak that can be reset")
