@@ -110,16 +110,16 @@ def _line(entry: Mapping[str, Any], metric: str) -> list[str]:
     return [
         entry["method"],
         *(str(value) for value in entry["vary"].values()),
-        _figure(entry[metric]),
+        figure(entry[metric]),
         str(entry["seeds"]) + (f", {entry['failed']} failed" if entry["failed"] else ""),
-        _number(_of_base(entry), ",.0f"),
-        _number(entry["head_parameters"], ",.0f"),
-        _number(entry["adapter_bytes"], ",.0f", 1e-3),
-        _number(entry["bytes_of_full"], ".2%"),
-        _number(entry["epoch_cpu_seconds"], ".2f"),
-        _number(entry["step_cpu_seconds"], ".3f"),
-        _number(entry["run_memory_mb"], ",.0f"),
-        _number(entry["overhead"], ".2f"),
+        number(_of_base(entry), ",.0f"),
+        number(entry["head_parameters"], ",.0f"),
+        number(entry["adapter_bytes"], ",.0f", 1e-3),
+        number(entry["bytes_of_full"], ".2%"),
+        number(entry["epoch_cpu_seconds"], ".2f"),
+        number(entry["step_cpu_seconds"], ".3f"),
+        number(entry["run_memory_mb"], ",.0f"),
+        number(entry["overhead"], ".2f"),
     ]
 
 
@@ -129,12 +129,14 @@ def _of_base(entry: Mapping[str, Any]) -> float | None:
     return None if own is None else own + base
 
 
-def _figure(value: Mapping[str, float | None]) -> str:
+def figure(value: Mapping[str, float | None], digits: int = 4) -> str:
+    """Mean and deviation."""
     if value["mean"] is None:
         return "-"
-    spread = "" if value["deviation"] is None else f" ± {value['deviation']:.4f}"
-    return f"{value['mean']:.4f}{spread}"
+    spread = "" if value["deviation"] is None else f" ± {value['deviation']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"
 
 
-def _number(value: float | None, how: str, times: float = 1.0) -> str:
+def number(value: float | None, how: str, times: float = 1.0) -> str:
+    """A figure of which there may be none."""
     return "-" if value is None else format(value * times, how)

@@ -1,6 +1,5 @@
 """docs/methods.md is generated, and what it says of a method is found out and not typed."""
 
-import json
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -28,6 +27,9 @@ def script():
 @pytest.mark.slow
 def test_the_page_is_what_the_code_says(script):
     assert (ROOT / "docs" / "methods.md").read_text() == script.document()
+    text = (ROOT / "README.md").read_text()
+    assert script.readme(text) == text
+    assert "<!-- compared -->" in text
 
 
 def test_costs_are_those_that_are_known(script):
@@ -75,26 +77,3 @@ def test_settings_are_shown_as_a_recipe_has_them(script):
         "of": host,
         "density": 0.5,
     }
-
-
-def test_a_sweeps_summary_becomes_a_table_and_the_best_of_each_method(script, tmp_path, monkeypatch):
-    def entry(name: str, mean: float | None) -> dict[str, object]:
-        costs = dict.fromkeys(
-            ("adapter_parameters", "head_parameters", "base_parameters", "adapter_bytes", "bytes_of_full")
-        )
-        times = dict.fromkeys(("epoch_seconds", "epoch_cpu_seconds", "run_memory_mb"))
-        accuracy = {"mean": mean, "deviation": 0.01}
-        return {"method": name, "vary": {}, "seeds": 3, "failed": 0, "accuracy": accuracy, **costs, **times}
-
-    methods = [entry("lora_4", 0.8), entry("lora", 0.9), entry("low_bit_lora", 0.7), entry("pissa", None)]
-    summary = {"metric": "accuracy", "done": 3, "cells": 4, "failed": 0, "methods": methods}
-    (tmp_path / "esc10.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(script, "MEASURED", tmp_path)
-    sweeps = script.summaries()
-    assert script.reached("lora", sweeps) == "esc10 0.900 ± 0.010"
-    assert script.reached("low_bit", sweeps) == "esc10 0.700 ± 0.010"
-    assert script.reached("pissa", sweeps) == "–"
-    page = script.measured(sweeps)
-    assert "### esc10" in page
-    assert "| [`lora_4`](#lora) " in page
-    assert "| [`low_bit_lora`](#low_bit) " in page
