@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import SpeechPeftError
 from .players import player, spectrogram
-from .slices import Recording
+from .slices import Recording, in_order
 
 Loader = Callable[[Any], tuple[NDArray[np.float32], int]]
 """Samples and sample rate of what a prediction is about."""
@@ -134,7 +134,7 @@ def slice_tables(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = []
     for column in dict.fromkeys(column for run in runs.values() for column in run["slices"]):
         cells = {name: run["slices"].get(column, {}) for name, run in runs.items()}
-        values = sorted({value for cell in cells.values() for value in cell})
+        values = in_order({value for cell in cells.values() for value in cell})
         if len(values) > 1:
             rows = [(value, [cells[name].get(value) for name in runs]) for value in values]
             tables.append({"column": column, "rows": rows})

@@ -12,6 +12,8 @@ from . import bootstrap
 MIN_GROUPS = 10  # fewer speakers than this do not carry an interval; recordings are drawn then
 _OWN = ("id", "lang", "speaker")
 _DURATIONS = ((2, "up to 2 s"), (5, "2 to 5 s"), (10, "5 to 10 s"), (30, "10 to 30 s"))
+_LONGER = f"over {_DURATIONS[-1][0]} s"
+_ORDER = [*(label for _, label in _DURATIONS), _LONGER]
 
 
 @runtime_checkable
@@ -60,8 +62,7 @@ def known_columns(columns: Collection[str], wanted: Iterable[str]) -> None:
 def value_of(recording: Recording, column: str) -> str:
     """The cell of a manifest column, as text; durations are sorted into buckets."""
     if column == "duration":
-        longer = f"over {_DURATIONS[-1][0]} s"
-        return next((label for limit, label in _DURATIONS if recording.duration <= limit), longer)
+        return next((label for limit, label in _DURATIONS if recording.duration <= limit), _LONGER)
     if column == "audio":
         return recording.audio_filepath
     value = getattr(recording, column) if column in _OWN else recording.columns.get(column)
@@ -80,13 +81,18 @@ def grouping(recordings: Sequence[Recording], wanted: str = "auto", more: Sequen
 
 
 def sliced(recordings: Sequence[Some], column: str) -> dict[str, list[Some]]:
-    """The recordings of each value, sorted by value; numbers with many values by quarters."""
+    """The recordings of each value, in order; numbers with many values by quarters."""
     label = _binner([recording.columns.get(column) for recording in recordings])
     groups: dict[str, list[Some]] = defaultdict(list)
     for recording in recordings:
         name = label(recording.columns.get(column)) or value_of(recording, column) or "(none)"
         groups[name].append(recording)
-    return dict(sorted(groups.items()))
+    return {name: groups[name] for name in in_order(groups)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of slices as a table has them: durations from short to long, others by the alphabet."""
+    return sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
 
 
 def _binner(values: list[Any]) -> Callable[[Any], str]:

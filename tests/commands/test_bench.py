@@ -12,7 +12,7 @@ from speech_peft import bench
 from speech_peft.audio import io
 from speech_peft.infer import benchmark
 from speech_peft.infer.result import Result
-from speech_peft.metrics import predictions
+from speech_peft.metrics import predictions, slices
 from speech_peft.metrics.asr import Options, Run, score, scores
 from speech_peft.metrics.normalise import normaliser
 
@@ -185,6 +185,11 @@ def test_slices_add_up_to_the_whole_and_small_ones_get_no_rate(manifest, opened,
     assert {name: cell["n"] for name, cell in room.items()} == {"a": 3, "b": 2}
     assert room["a"]["wer"]["substitutions"] == found["wer"]["substitutions"] == 1
     assert room["b"]["wer"] is None
+
+
+def test_slices_stand_in_order():
+    assert slices.in_order({"over 30 s", "10 to 30 s", "2 to 5 s"}) == ["2 to 5 s", "10 to 30 s", "over 30 s"]
+    assert slices.in_order(["fr", "de", "en"]) == ["de", "en", "fr"]
 
 
 def test_numeric_columns_are_sliced_by_quarters():
