@@ -62,9 +62,9 @@ def _entry(group: Sequence[Cell], rows: Mapping[str, Row], metrics: Sequence[str
         means = [value for of_seed in whole if (value := _mean(row[metric] for row in of_seed)) is not None]
         entry[metric] = {"mean": _mean(means), "deviation": stdev(means) if len(means) > 1 else None}
     valid = [row["valid"]["value"] for row in good if row["valid"]]
-    costs = {name: _mean(row[name] for row in good) for name in _COSTS}
-    step = _mean(_step_cpu_seconds(row) for row in good)
-    overhead = _mean(row["overhead"] for row in good if "overhead" in row)
+    costs = {name: _known(row[name] for row in good) for name in _COSTS}
+    step = _known(_step_cpu_seconds(row) for row in good)
+    overhead = _known(row.get("overhead") for row in good)
     return {**entry, "valid": _mean(valid), **costs, "step_cpu_seconds": step, "overhead": overhead}
 
 
@@ -78,6 +78,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
     """None where one is missing, or there is none."""
     found = list(values)
     return fmean(v for v in found if v is not None) if found and None not in found else None
+
+
+def _known(values: Iterable[float | None]) -> float | None:
+    """The mean of those measured: a run that ended right after a resumption has no epoch to time."""
+    found = [value for value in values if value is not None]
+    return fmean(found) if found else None
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -273,6 +273,8 @@ def test_the_table_is_of_whole_seeds(tmp_path):
         for cell in found
         if (cell.method, cell.seed, cell.fold) in scores or cell.method == "b"
     }
+    one = next(row for row in rows.values() if row["method"] == "a")
+    one |= {"epoch_cpu_seconds": None, "overhead": 1.25}
     table = summary(found, rows)
     a, b = table["methods"]
     assert (a["done"], a["cells"], a["seeds"]) == (5, 6, 2)
@@ -280,7 +282,7 @@ def test_the_table_is_of_whole_seeds(tmp_path):
     assert a["map"]["mean"] is None
     assert (a["bytes_of_full"], b["bytes_of_full"]) == (0.01, 1.0)
     assert a["step_cpu_seconds"] == 0.5
-    assert a["overhead"] is None
+    assert (a["overhead"], b["overhead"]) == (1.25, None)
     assert "0.6500 ± 0.0707" in markdown(table)
     assert "11 of 12 cells" in markdown(table)
 
