@@ -67,8 +67,8 @@ def compared(sweeps: Sweeps, page: str = "") -> str:
     return table(head, [cells for _, cells in sorted(rows, key=lambda row: row[0])])
 
 
-def measured(sweeps: Sweeps) -> str:
-    """A table for each sweep; empty while there is none."""
+def measured(sweeps: Sweeps, folder: Path) -> str:
+    """A table for each sweep, and its figure where `folder` has one; empty while there is none."""
     parts = ["\n## What each reached\n"] if sweeps else []
     for task, found in sweeps.items():
         lines = []
@@ -77,6 +77,8 @@ def measured(sweeps: Sweeps) -> str:
             of = owner(cell)
             lines.append(line.replace(f"| {cell} ", f"| {link(of, cell)} ", 1) if of else line)
         parts.append("\n".join([f"\n### {task}\n", *lines, ""]))
+        if (folder / f"{task}_bytes.svg").exists():
+            parts.append(f"\n![By the bytes of a folder]({folder.name}/{task}_bytes.svg)\n")
     return "".join(parts)
 
 

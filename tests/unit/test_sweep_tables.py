@@ -38,7 +38,10 @@ def test_a_summary_becomes_a_table_and_the_best_of_each_method(tables, tmp_path)
     assert tables.reached("lora", sweeps) == "esc10 0.900 ± 0.010"
     assert tables.reached("low_bit", sweeps) == "esc10 0.700 ± 0.010"
     assert tables.reached("pissa", sweeps) == "–"
-    page = tables.measured(sweeps)
+    assert ".svg" not in tables.measured(sweeps, tmp_path)
+    (tmp_path / "esc10_bytes.svg").touch()
+    page = tables.measured(sweeps, tmp_path)
+    assert f"({tmp_path.name}/esc10_bytes.svg)" in page
     assert "### esc10" in page
     assert "| [`lora_4`](#lora) " in page
     assert "| [`low_bit_lora`](#low_bit) " in page
