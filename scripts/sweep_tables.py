@@ -37,10 +37,10 @@ def reached(name: str, sweeps: Sweeps) -> str:
     """The best result of a method in each sweep."""
     best = []
     for task, found in sweeps.items():
-        entries = [entry for entry in found["methods"] if owner(entry["method"]) == name]
-        values = sorted(value for entry in entries if (value := _rank(entry, found)) is not None)
-        if values:
-            entry = next(entry for entry in entries if _rank(entry, found) == values[0])
+        own = [entry for entry in found["methods"] if owner(entry["method"]) == name]
+        ranked = [(rank, entry) for entry in own if (rank := _rank(entry, found)) is not None]
+        if ranked:
+            _, entry = min(ranked, key=lambda pair: pair[0])
             best.append(f"{task} {figure(entry[found['metric']], 3)}")
     return "; ".join(best) or "–"
 

@@ -36,7 +36,8 @@ def show(adapter: Adapter) -> None:
     tensors = _tensors(saved.folder / "adapter.safetensors")
     size = sum(file.stat().st_size for file in saved.folder.iterdir() if file.is_file())
     first, last = saved.sites[0], saved.sites[-1]
-    print(f"{saved.folder}: {saved.method.name}, written by speech_peft {saved.manifest.library}")
+    written_by = saved.manifest.model_dump()["library"]
+    print(f"{saved.folder}: {saved.method.name}, written by speech_peft {written_by}")
     print(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
     print(f"  sites       {len(saved.sites)}: {first} … {last}")
     if all(tensor.is_floating_point() for tensor in tensors.values()):
