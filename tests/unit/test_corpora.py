@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speech_peft.audio import io, manifest
-from speech_peft.audio.corpora import asterisk_prompts, common_voice, librispeech
+from speech_peft.audio.corpora import asterisk_prompts, common_voice, debian, librispeech
 from speech_peft.audio.corpora.base import normalised, split_of
 from speech_peft.errors import ConfigError
 
@@ -128,11 +128,18 @@ def test_source_without_transcripts_says_what_to_add(tmp_path):
         asterisk_prompts.read_prompts("en", [tmp_path / "a.deb"])
 
 
+def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(tmp_path):
+    header = f"{'debian-binary':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{-60:<10}`\n".encode()
+    (tmp_path / "a.deb").write_bytes(b"!<arch>\n" + header + bytes(60))
+    with pytest.raises(ConfigError, match=r"a\.deb: damaged archive .*'-60'"):
+        asterisk_prompts.read_prompts("en", [tmp_path / "a.deb"])
+
+
 def test_nothing_installed_and_apt_failing_says_what_to_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(asterisk_prompts, "INSTALLED", tmp_path)
-    monkeypatch.setattr(asterisk_prompts.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
     failed = subprocess.CompletedProcess([], 100, "", "E: Unable to locate package")
-    monkeypatch.setattr(asterisk_prompts.subprocess, "run", lambda *a, **k: failed)
+    monkeypatch.setattr(debian.subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(ConfigError, match=r"Unable to locate package.*--source"):
         asterisk_prompts.read_prompts("en")
 

@@ -11,11 +11,7 @@ opened, their words kept. English writes `*` and `#` for the keys; the speaker s
 """
 
 import gzip
-import io as stdio
 import re
-import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +21,7 @@ from ...errors import ConfigError
 from ...registry import CORPORA
 from .. import io
 from ..manifest import Row
+from . import debian
 from .base import Prepared, Progress, reuse, silent, split_of, write_parts
 
 SAMPLE_RATE = 16_000
@@ -157,48 +154,16 @@ def _installed(lang: str) -> list[Path]:
 
 
 def _download(lang: str, folder: Path) -> list[Path]:
-    """The two packages, fetched by apt; with package lists of our own when the machine has none."""
     packages = [f"asterisk-core-sounds-{lang}", f"asterisk-core-sounds-{lang}-g722"]
     manual = (
         f"pass {' and '.join(packages)} (.deb) or asterisk-core-sounds-{lang}-g722-current.tar.gz as --source"
     )
-    if shutil.which("apt-get") is None:
-        raise ConfigError(f"asterisk-prompts: not installed, and this machine has no apt-get; {manual}")
-    (folder / "lists").mkdir()
-    private = ["-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}"]
-    failure = ""
-    for before, options in ((None, []), ("update", private)):
-        base = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", *options]
-        if before:
-            subprocess.run([*base, before], capture_output=True, timeout=300, check=False)
-        ran = subprocess.run(
-            [*base, "download", *packages],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        if found := sorted(folder.glob("*.deb")):
-            return found
-        failure = ran.stderr.strip()
-    raise ConfigError(f"asterisk-prompts: apt-get download failed ({failure[-300:]}); {manual}")
+    return debian.download(packages, folder, "asterisk-prompts", manual)
 
 
 def _members(source: Path, lang: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Files of a folder, a .deb, a tarball or a single file, read in memory; other languages are left out."""
-    if not source.exists():
-        raise ConfigError(f"{source}: no such file or folder")
-    if source.is_dir():
-        paths = (path for path in sorted(source.rglob("*")) if path.is_file())
-        found = ((PurePosixPath(path.as_posix()), path.read_bytes()) for path in paths if _wanted(path.name))
-    elif source.suffix == ".deb":
-        found = _tar(_deb_contents(source), source)
-    elif tarfile.is_tarfile(source):
-        found = _tar(source.read_bytes(), source)
-    else:
-        found = iter([(PurePosixPath(source.as_posix()), source.read_bytes())])
-    for path, content in found:
+    """Files of one source, read in memory; other languages are left out."""
+    for path, content in debian.members(source, _wanted):
         voices = [part for part in path.parts if re.match(r"[a-z]{2}_[A-Z]{2}_", part)]
         if all(voice.startswith(f"{lang}_") for voice in voices):
             yield path, content
@@ -206,35 +171,3 @@ def _members(source: Path, lang: str) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def _wanted(path: str) -> bool:
     return path.endswith(_BEST_FIRST) or "core-sounds-" in path.rpartition("/")[2]
-
-
-def _tar(content: bytes, source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    try:
-        with tarfile.open(fileobj=stdio.BytesIO(content)) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.isfile() and _wanted(member.name) else None
-                if file is not None:
-                    yield PurePosixPath(member.name), file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ConfigError(f"{source}: damaged archive ({error})") from error
-
-
-def _deb_contents(source: Path) -> bytes:
-    """The data archive of a Debian package: an `ar` file of members with 60-byte headers."""
-    content = source.read_bytes()
-    if not content.startswith(b"!<arch>\n"):
-        raise ConfigError(f"{source}: not a Debian package")
-    at = 8
-    while at + 60 <= len(content):
-        name, size = (
-            content[at : at + 16].decode("ascii", "replace").strip(" /"),
-            int(content[at + 48 : at + 58]),
-        )
-        if name in ("data.tar", "data.tar.xz", "data.tar.gz", "data.tar.bz2"):
-            return content[at + 60 : at + 60 + size]
-        at += 60 + size + size % 2
-    if shutil.which("dpkg-deb"):  # zstd, which Python's tarfile does not read
-        return subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", str(source)], capture_output=True, check=True
-        ).stdout
-    raise ConfigError(f"{source}: its data is compressed in a way only dpkg-deb reads, and that is not here")
