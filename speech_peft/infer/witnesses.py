@@ -79,7 +79,8 @@ class Resemblyzer:
     def __call__(self, clips: Sequence[Samples]) -> Float32[ndarray, " d"]:
         joined = np.concatenate(clips)
         level = np.sqrt(np.mean(np.square(joined)) + 1e-12)
-        return self._encoder.embed_utterance(joined * np.float32(0.03 / level))  # the level it was trained at
+        # At the level it was trained at. One embedding, an array; parts come only when asked for.
+        return np.asarray(self._encoder.embed_utterance(joined * np.float32(0.03 / level)))
 
 
 class States:
