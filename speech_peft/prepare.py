@@ -34,6 +34,23 @@ def asterisk_prompts(
     _show(lambda step: _corpus("asterisk-prompts")(out, lang=lang, sources=source or (), progress=step))
 
 
+@app.command("amazon-queen")
+def amazon_queen(
+    out: Annotated[Path, typer.Argument(help="Recordings and manifests go here.")] = Path(
+        "corpora/amazon-queen"
+    ),
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="The game's .deb or its queen.1c. Default: installed, else apt-get."),
+    ] = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Also clips whose speaker nobody names, for training.")
+    ] = False,
+) -> None:
+    """Dialogue of Flight of the Amazon Queen: acted English by 30 voices, split by speaker (3.2 hours)."""
+    _show(lambda step: _corpus("amazon-queen")(out, sources=source or (), unknown=unknown, progress=step))
+
+
 @app.command("librispeech")
 def librispeech(root: Root, out: Out = None) -> None:
     """LibriSpeech, or any folder in its layout; a manifest for each subset found."""
