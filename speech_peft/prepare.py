@@ -122,11 +122,15 @@ def _show(prepare: Callable[["Progress"], "Prepared"]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from .audio.atomic import sweep
+
     console = Console(stderr=True)
     columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=None)
         prepared = prepare(lambda done, total: progress.update(bar, completed=done, total=total))
+    for folder in {part.path.parent for part in prepared.parts.values()}:
+        sweep(folder)  # what killed runs left behind
     for name, part in prepared.parts.items():
         print(f"{name}: {part.rows} recordings, {part.seconds / 60:.1f} min -> {part.path}")
     if prepared.reused:

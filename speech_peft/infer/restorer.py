@@ -113,8 +113,6 @@ class Restorer:
             inputs = [inputs]
         for index, source in enumerate(inputs):
             final = None if out is None else Path(out) / f"{_name(source, index)}.{self.options.format}"
-            if final is not None:
-                final.parent.mkdir(parents=True, exist_ok=True)
             yield self._restore(source, final, None if final is None else temporary_beside(final), rate)
 
     def work(self, jobs: Iterable[Job], out: Path) -> Iterator[Outcome]:
@@ -122,7 +120,11 @@ class Restorer:
         import json
 
         for job in jobs:
-            temporary = temporary_beside(out / FOLDER / f"restored.{self.options.format}")
+            try:
+                temporary = temporary_beside(out / FOLDER / f"restored.{self.options.format}")
+            except OSError as error:
+                yield Outcome(job, error=f"cannot be written: {error.strerror or error}", stage="write")
+                continue
             result = self._restore(job, None, temporary)
             if result.error is not None:
                 temporary.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_mirrored_folder_with_a_report_beside_each(tmp_path, 
     report = json.loads((out / "deep/er/b.json").read_text())
     assert (report["id"], report["strength"], report["length"]) == ("deep/er/b", 1.0, 44_100)
     assert abs(report["level_db"]) < 0.5
-    left = [p.name for p in out.rglob("*") if p.is_file() and ".tmp-" in p.name]
+    left = [p.name for p in out.rglob("*") if p.is_file() and p.name.endswith(".tmp")]
     assert not left
     assert go(*arguments, "--sr", "24000") == 0
     assert soundfile.info(out / "a.wav").frames == 24_000
