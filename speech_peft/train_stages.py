@@ -107,6 +107,10 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+# What launchers call a process by: torchrun and Lightning, then SLURM and MPI.
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
+
 def _speaks() -> bool:
-    """Whether this is the first of several processes."""
-    return not int(os.environ.get("LOCAL_RANK", "0"))
+    """Whether this is the first of several processes, on all nodes together."""
+    return all(os.environ.get(name, "0") in ("0", "") for name in _RANKS)

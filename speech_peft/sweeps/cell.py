@@ -1,5 +1,6 @@
 """One cell of a sweep: trained in this process, saved, opened again as a user would, tested and measured."""
 
+import re
 import shutil
 import time
 import traceback
@@ -15,7 +16,7 @@ from ..audio.atomic import write_text
 from ..audio.degrade import parse
 from ..audio.row import Row
 from ..config import Recipe
-from ..errors import Interrupted, SpeechPeftError
+from ..errors import ConfigError, Interrupted, SpeechPeftError
 from ..infer import benchmark
 from ..infer.classifier import Classifier, evaluate
 from ..metrics import asr, class_predictions, classification, predictions
@@ -28,6 +29,8 @@ from ..train import train
 from . import memory
 from .grid import Cell
 
+MARK = "cell"
+"""The file that says that a folder is a cell's, and of which grid."""
 # What of an adapter folder is needed to run it.
 _NEEDED = ("adapter.json", "adapter.safetensors", "head.safetensors", "base.safetensors")
 
@@ -38,12 +41,11 @@ def run(cell: Cell) -> dict[str, Any]:
     A run that was killed goes on from its last state.
     """
     out = Path(cell.recipe.out)
-    mark = out / "cell"
-    if out.exists() and (not mark.exists() or mark.read_text() != cell.key):
-        shutil.rmtree(out)  # of an older grid
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(mark, cell.key)
     started = time.perf_counter()
+    try:
+        _cleared(out, cell.key)
+    except ConfigError as error:
+        return {**cell.place(), "error": str(error), "cell_seconds": 0.0, "folder": str(out)}
     with (out / "train.log").open("w", encoding="utf-8") as log, redirect_stderr(log):
         try:
             found = {**_measured(cell), "error": None}
@@ -56,6 +58,24 @@ def run(cell: Cell) -> dict[str, Any]:
     (out / LAST).unlink(missing_ok=True)  # with a fine-tuned base it is three times as large as the weights
     seconds = round(time.perf_counter() - started, 3)
     return {**cell.place(), **found, "cell_seconds": seconds, "folder": str(out)}
+
+
+def _cleared(out: Path, key: str) -> None:
+    """The cell's folder, without what an older grid left in it; raises ConfigError for what no sweep made."""
+    mark = out / MARK
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"{out} is no folder; move it away, or give another folder with -o")
+    if out.is_dir() and any(out.iterdir()):
+        before = mark.read_text(errors="replace") if mark.is_file() else ""
+        if not re.fullmatch(r"[0-9a-f]{8,64}", before):
+            raise ConfigError(
+                f"{out} holds files that no sweep made, and this cell would replace them; move them away, or "
+                "give another folder with -o"
+            )
+        if before != key:
+            shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(mark, key)
 
 
 def _measured(cell: Cell) -> dict[str, Any]:

@@ -371,3 +371,16 @@ def test_bundled_grids_fit_their_recipes(tmp_path):
         assert command[:4] == ["#", "python", "-m", "speech_peft.sweep"]
         assert command[4] in config.bundled()
         assert command[5] == name
+
+
+def test_a_cell_never_removes_a_folder_that_no_sweep_made(tmp_path):
+    (cell, _) = planned(tmp_path, {"own": {}})
+    mine = Path(cell.recipe.out) / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep")
+    for mark in (None, "my own file of this name"):
+        if mark is not None:
+            (mine.parent / cells.MARK).write_text(mark)
+        row = cells.run(cell)
+        assert "no sweep made" in row["error"]
+        assert mine.read_text() == "keep"

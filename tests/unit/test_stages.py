@@ -2,6 +2,7 @@
 
 import pytest
 
+from speech_peft import train_stages
 from speech_peft.errors import ConfigError
 from speech_peft.stages import split
 
@@ -56,3 +57,12 @@ def test_a_recipe_without_stages_is_itself():
 def test_what_is_wrong_is_named(tree, over, message):
     with pytest.raises(ConfigError, match=message):
         split(tree, over)
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_one_process_of_all_nodes_clears_and_writes(monkeypatch, rank):
+    for name in train_stages._RANKS:
+        monkeypatch.delenv(name, raising=False)
+    assert train_stages._speaks()
+    monkeypatch.setenv(rank, "1")
+    assert not train_stages._speaks()
