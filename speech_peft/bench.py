@@ -239,12 +239,9 @@ def degradation(name: str) -> Sequence[Any]:
 
     if Path(name).suffix not in (".yaml", ".yml"):
         return parse(name)
-    import yaml
+    from .files import yaml_text
 
-    try:
-        return parse(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--degrade {name}: {error}") from error
+    return parse(yaml_text.read(name))
 
 
 def _options(

@@ -15,6 +15,7 @@ import yaml
 from . import stages
 from .dotted import leaves, validate
 from .errors import ConfigError, did_you_mean
+from .files import yaml_text
 from .parts import AsrConfig as AsrConfig
 from .parts import BackboneConfig as BackboneConfig
 from .parts import CacheConfig as CacheConfig
@@ -72,10 +73,7 @@ def read_stages(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Recipe]
     whole = Path(recipe).is_file() or ":" not in recipe
     name, _, wanted = (recipe, "", "") if whole else recipe.rpartition(":")
     path = find(name)
-    try:
-        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+    loaded: Any = yaml_text.read(path)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(loaded).__name__}")
     trees = stages.split(cast("dict[str, Any]", loaded), overrides)

@@ -1,12 +1,14 @@
 """Dotted keys: setting the value at one, listing them, and saying what is wrong at one."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import ConfigError, did_you_mean
+from .files import yaml_text
+from .files.plain_values import DEPTH
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,16 +26,15 @@ def override(tree: dict[str, Any], given: str) -> None:
     key, equals, text = given.partition("=")
     steps = key.split(".")
     if not equals or not all(steps):
-        raise ConfigError(f"{given!r}: overrides are key=value, as in optim.lr=3e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
+        raise ConfigError(f"{given[:200]!r}: overrides are key=value, as in optim.lr=3e-4")
+    if len(steps) > DEPTH:
+        raise ConfigError(f"{key[:200]}: more than {DEPTH} parts lie inside each other")
+    value = yaml_text.parse(text, key)
     here: Any = tree
     for depth, step in enumerate(steps):
         last = depth == len(steps) - 1
         if isinstance(here, list):
-            if not step.isdigit() or int(step) >= len(here):
+            if not re.fullmatch(r"[0-9]{1,9}", step) or int(step) >= len(here):
                 raise ConfigError(
                     f"{key}: {'.'.join(steps[:depth])} is a list of {len(here)}; give 0 to {len(here) - 1}"
                 )

@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..audio import manifest
 from ..audio.row import Row
 from ..audio.select import where
 from ..errors import ConfigError
+from ..files import yaml_text
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,16 @@ def _used(folder: Path, unknown: list[str], visited: set[Path]) -> Iterator[Used
     """The data of the recipe in `folder`, and of the adapters that it started `from`."""
     path = folder / "recipe.yaml"
     visited.add(folder.resolve())
+    if not path.exists():
+        unknown.append(f"{folder} has no recipe.yaml")
+        return
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml_text.read(path)
         data = dict(recipe["data"])
         parts = {part: data[part] for part in ("train", "valid") if data.get(part)}
         if data.get("valid_where") and "valid" not in parts:
             parts["valid"] = parts["train"]
-    except FileNotFoundError:
-        unknown.append(f"{folder} has no recipe.yaml")
-        return
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         unknown.append(f"{path} does not say what it trained on ({error!r})")
         return
     for part, name in parts.items():

@@ -33,6 +33,7 @@ from ..audio.degrade import parse
 from ..audio.row import Row
 from ..dotted import validate
 from ..errors import ConfigError, did_you_mean
+from ..files import yaml_text
 from ..infer.heldout import overlap
 from ..parts import Part, Where
 
@@ -111,11 +112,7 @@ def read(path: str | Path) -> Grid:
     names = bundled()
     if not Path(path).is_file() and str(path) not in names:
         raise ConfigError(f"grid {path}: neither a file nor a bundled grid. {did_you_mean(str(path), names)}")
-    try:
-        file = Path(path) if Path(path).is_file() else names[str(path)]
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"grid {path}: {error}") from error
+    tree = yaml_text.read(path if Path(path).is_file() else names[str(path)])
     if not isinstance(tree, dict):
         raise ConfigError(f"grid {path}: expected methods, seeds and folds, found {type(tree).__name__}")
     return validate(Grid, tree)
