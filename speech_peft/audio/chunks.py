@@ -1,8 +1,7 @@
 """Where there is speech, and windows of it cut at pauses, while the recording streams by.
 
-A voice activity detector gives one number per 32 ms frame: above 0.5 is speech. Frames become regions,
-regions become windows no longer than the encoder hears at once. Only the samples of the window in the making
-are held.
+A voice activity detector gives one number per 32 ms frame: above 0.5 is speech. Frames become windows no
+longer than the encoder hears at once (`cutter.py`). Only the samples of the window in the making are held.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,33 +14,16 @@ from numpy import ndarray
 
 from ..errors import ConfigError, did_you_mean
 from . import silero
+from .cutter import SAMPLE_RATE as SAMPLE_RATE
+from .cutter import Cutter
+from .cutter import Cutting as Cutting
 
-SAMPLE_RATE = 16_000
 FRAME = silero.FRAME
-FRAME_SECONDS = FRAME / SAMPLE_RATE
 BLOCK_SECONDS = 30.0
 
 Samples = Float32[ndarray, " s"]
 Detector = Callable[[Samples], Float32[ndarray, " f"]]
 Vad = Literal["silero", "energy", "none"]
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """How frames become windows; all in seconds."""
-
-    max_seconds: float = 30.0
-    """The longest window."""
-    join_gap: float = 2.0
-    """A pause this long ends the window even when there is room."""
-    min_pause: float = 0.3
-    """A shorter one does not end a region of speech."""
-    min_speech: float = 0.1
-    """Shorter bursts are no speech."""
-    pad: float = 0.4
-    """Kept before and after speech: onsets and last consonants are quiet."""
-    on: float = 0.5
-    off: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -84,8 +66,7 @@ class Energy:
         self._floor = np.inf
 
     def __call__(self, samples: Samples) -> Float32[ndarray, " f"]:
-        frames = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
-        level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
+        level = _levels(samples)
         here = float(np.quantile(level, 0.05)) if len(level) else 0.0
         # Falls at once and rises slowly, so that a block full of speech does not become the floor.
         self._floor = here if here < self._floor else min(here, self._floor + 3.0)
@@ -96,24 +77,21 @@ class Energy:
 def windows(blocks: Iterable[Samples], detect: Detector, cutting: Cutting | None = None) -> Iterator[Window]:
     """Windows of speech in the order of the stream; none where there is no speech.
 
+    None is longer than `cutting.max_seconds`, to the sample.
+
     >>> list(windows([np.zeros(16_000, np.float32)], Energy()))
     []
     """
-    cutting = cutting or Cutting()
+    cutter = Cutter(cutting or Cutting())
     stream = _Stream()
-    regions = _regions(stream, blocks, detect, cutting)
-    limit, pad = _frames(cutting.max_seconds), _frames(cutting.pad)
-    held: tuple[int, int] | None = None  # first and last frame of the window in the making, padding included
-    for first, last in regions:
-        first, last = max(first - pad, 0 if held is None else held[1]), last + pad
-        if held and first - held[1] + 2 * pad <= _frames(cutting.join_gap) and last - held[0] <= limit:
-            held = held[0], last
-            continue
-        if held:
-            yield stream.take(*held)
-        held = first, min(last, first + limit)
-    if held:
-        yield stream.take(*held)
+    for block in _whole_frames(blocks):
+        stream.forget(cutter.needed)
+        stream.add(block)
+        for score, level in zip(detect(block).tolist(), _levels(block).tolist(), strict=True):
+            if span := cutter.add(score, level):
+                yield stream.take(*span)
+    if span := cutter.finish():
+        yield stream.take(*span)
 
 
 class _Stream:
@@ -129,55 +107,20 @@ class _Stream:
     def forget(self, frame: int) -> None:
         """Nothing before this frame will be taken."""
         drop = min(max(0, frame * FRAME - self.start), len(self.samples))
-        self.samples, self.start = self.samples[drop:].copy() if drop else self.samples, self.start + drop
+        self.samples, self.start = self.samples[drop:], self.start + drop
 
     def take(self, first: int, last: int) -> Window:
-        begin = max(0, first * FRAME - self.start)
-        return Window(
-            (self.start + begin) / SAMPLE_RATE, self.samples[begin : last * FRAME - self.start].copy()
-        )
+        begin = first * FRAME - self.start
+        if begin < 0:
+            raise RuntimeError(f"a window begins {-begin} samples before those that are held")
+        return Window(first * FRAME / SAMPLE_RATE, self.samples[begin : last * FRAME - self.start].copy())
 
 
-def _regions(
-    stream: _Stream, blocks: Iterable[Samples], detect: Detector, cutting: Cutting
-) -> Iterator[tuple[int, int]]:
-    """Runs of speech frames `[first, last)`; one longer than a window is cut where it is quietest."""
-    pause, least, pad = _frames(cutting.min_pause), _frames(cutting.min_speech), _frames(cutting.pad)
-    room = _frames(cutting.max_seconds) - 2 * pad
-    scores = np.zeros(0, np.float32)  # of the frames from `base` on
-    base = at = 0
-    first = quiet = -1  # where speech began, where the present pause began
-    for block in _whole_frames(blocks):
-        # What the window in the making holds is at most one window back, the padding of a region before it.
-        stream.forget((first if first >= 0 else at) - room - 4 * pad - _frames(cutting.join_gap))
-        stream.add(block)
-        scores = np.concatenate([scores[max(0, at - room - base) :], new := detect(block)])
-        base = at + len(new) - len(scores)
-        for score in new.tolist():
-            if first < 0:
-                first = at if score >= cutting.on else -1
-            elif score >= cutting.off:
-                quiet = -1
-            elif quiet < 0:
-                quiet = at
-            if first >= 0 and quiet >= 0 and at - quiet >= pause:
-                if quiet - first >= least:
-                    yield first, quiet
-                first = quiet = -1
-            elif first >= 0 and at - first >= room:
-                cut = quiet if quiet > first else first + _quietest(scores[first - base : at - base])
-                yield first, cut
-                first, quiet = cut, -1
-            at += 1
-    end = quiet if quiet >= 0 else at
-    if first >= 0 and end - first >= least:
-        yield first, end
-
-
-def _quietest(scores: Float32[ndarray, " f"]) -> int:
-    """The frame in the last third where speech is least likely; the latest of several."""
-    third = len(scores) * 2 // 3
-    return third + len(scores) - third - 1 - int(np.argmin(scores[third:][::-1]))
+def _levels(samples: Samples) -> Float32[ndarray, " f"]:
+    """The power of each frame in dB below full scale; -100 for silence."""
+    rest = -len(samples) % FRAME
+    frames = (np.pad(samples, (0, rest)) if rest else samples).reshape(-1, FRAME)
+    return 10 * np.log10(np.einsum("fs,fs->f", frames, frames) / FRAME + 1e-10)
 
 
 def _whole_frames(blocks: Iterable[Samples]) -> Iterator[Samples]:
@@ -191,7 +134,3 @@ def _whole_frames(blocks: Iterable[Samples]) -> Iterator[Samples]:
             yield block
     if len(rest):
         yield rest
-
-
-def _frames(seconds: float) -> int:
-    return round(seconds / FRAME_SECONDS)
