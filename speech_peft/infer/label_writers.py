@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import escapes
 from .classified import Classified, Heard
 
 SCHEMA = 1
@@ -69,7 +70,7 @@ def _jsonl(result: Classified, top_k: int) -> str:
 
 
 def _csv(result: Classified, top_k: int) -> str:
-    """The columns of jsonl, with label_1, probability_1, label_2, ... for `top`."""
+    """The columns of jsonl, with label_1, probability_1, label_2, ... for `top`; no cell is a formula."""
     table = list(rows(result, top_k))
     most = max((len(row["top"]) for row in table), default=0)
     ranks = [f"{name}_{rank}" for rank in range(1, most + 1) for name in ("label", "probability")]
@@ -78,7 +79,8 @@ def _csv(result: Classified, top_k: int) -> str:
     writer.writerow([*(name for name in table[0] if name != "top"), *ranks])
     for row in table:
         top = row.pop("top")
-        writer.writerow([*row.values(), *(cell for pair in top for cell in pair)])
+        cells = [*row.values(), *(cell for pair in top for cell in pair)]
+        writer.writerow([escapes.csv(cell) if isinstance(cell, str) else cell for cell in cells])
     return file.getvalue()
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from . import escapes
 from .result import Result, Segment
 
 SCHEMA = 1
@@ -45,7 +46,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
 
 
 def _txt(result: Result) -> str:
-    return "".join(f"{segment.text}\n" for segment in result.segments)
+    return "".join(f"{escapes.line(segment.text)}\n" for segment in result.segments)
 
 
 def _json(result: Result) -> str:
@@ -60,26 +61,25 @@ def _jsonl(result: Result) -> str:
 
 def _tsv(result: Result) -> str:
     """Milliseconds, as openai-whisper writes them."""
-    rows = [(round(1000 * s.start), round(1000 * s.end), s.text.replace("\t", " ")) for s in result.segments]
+    rows = [(round(1000 * s.start), round(1000 * s.end), escapes.line(s.text)) for s in result.segments]
     return "".join("\t".join(map(str, row)) + "\n" for row in [("start", "end", "text"), *rows])
 
 
 def _srt(result: Result) -> str:
-    return _subtitles(result).to_string("srt")
+    return _subtitles(result, escapes.srt).to_string("srt")
 
 
 def _vtt(result: Result) -> str:
-    return _subtitles(result).to_string("vtt")
+    return _subtitles(result, escapes.vtt).to_string("vtt")
 
 
-def _subtitles(result: Result) -> Any:
+def _subtitles(result: Result, escape: Callable[[str], str]) -> Any:
     from pysubs2 import SSAEvent, SSAFile
 
     file = SSAFile()
     for segment in result.segments:
         event = SSAEvent(start=round(1000 * segment.start), end=round(1000 * segment.end))
-        # An arrow would start a new cue, and pysubs2 takes braces for style tags and drops what they hold.
-        event.plaintext = segment.text.replace("-->", "→").replace("{", "(").replace("}", ")")
+        event.plaintext = escape(segment.text)
         file.append(event)
     return file
 

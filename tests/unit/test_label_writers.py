@@ -61,6 +61,15 @@ def test_csv_reads_back_as_it_was_whatever_the_names_hold():
     assert "label_3" not in table[0]
 
 
+def test_no_cell_of_a_csv_is_a_formula():
+    heard = Heard("@x", ("=HYPERLINK(1)", "-5 dB", "rain"), np.array([0.5, 0.3, 0.2], np.float32), ())
+    named = Classified("+in/a.wav", "=1+1", {"@x": heard}, duration=1.0)
+    (row,) = csv.DictReader(io.StringIO(render(named, "csv", 3)))
+    assert not [cell for cell in row.values() if cell[:1] in "=+-@\t\r"]
+    assert (row["label_1"], row["label_2"], row["label_3"]) == ("'=HYPERLINK(1)", "'-5 dB", "rain")
+    assert row["id"] == "'=1+1"
+
+
 def test_jsonl_has_the_rows_and_json_has_them_by_adapter():
     lines = [json.loads(line) for line in render(result(), "jsonl", 3).splitlines()]
     assert lines == list(rows(result(), 3))

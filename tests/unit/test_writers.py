@@ -31,6 +31,29 @@ def test_subtitles_come_back_from_pysubs2(format):
     assert "fine" in read[1].plaintext
 
 
+@pytest.mark.parametrize("format", ["srt", "vtt", "tsv", "txt"])
+def test_whatever_a_text_holds_it_stays_one_cue_or_line(format):
+    text = "a\n\n2\nx --> 00:00:10,000\n<script>x & y</script>\u2028{\\an8}C:\\New\x1b[2J\tz\r\n"
+    written = render(
+        Result("a.wav", segments=(Segment(0, 0.0, 1.0, text), Segment(1, 1.0, 2.0, "b"))), format
+    )
+    assert "\x1b" not in written
+    if format in ("txt", "tsv"):
+        rows = written.split("\n")
+        assert len(rows) == (3 if format == "txt" else 4)
+        assert rows[-3].count("\t") == (2 if format == "tsv" else 0)
+    else:
+        read = pysubs2.SSAFile.from_string(written, format_=format)
+        assert [(event.start, event.end) for event in read] == [(0, 1000), (1000, 2000)]
+        assert "<script" not in written
+        assert "New" in read[0].plaintext
+
+
+def test_vtt_escapes_what_it_reads_as_tags():
+    written = render(Result("a.wav", segments=(Segment(0, 0.0, 1.0, "R&D <b>x</b> 1 < 2"),)), "vtt")
+    assert "R&amp;D &lt;b&gt;x&lt;/b&gt; 1 &lt; 2" in written
+
+
 def test_json_has_whispers_fields_and_ours():
     read = json.loads(render(RESULT, "json"))
     assert {
