@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -54,8 +54,7 @@ def align(
     with _queries_and_keys(backbone) as caught:
         hidden = reader.read(forced)
     skip = len(prompts[0])
-    scores = reader.scores(hidden[:, skip - 1 : -1], None).float().log_softmax(-1)
-    chosen = scores.gather(-1, forced[:, skip:, None])[..., 0].exp().cpu().numpy()
+    chosen = _probabilities(reader, hidden[:, skip - 1 : -1], forced[:, skip:]).cpu().numpy()
     found = []
     for i, (row, length) in enumerate(zip(tokens, seconds, strict=True)):
         frames = max(1, min(int(mask[i].sum()), round(length * backbone.frame_rate)))
@@ -63,6 +62,17 @@ def align(
         attention = _attention(backbone, caught, i, len(row) + skip + 1, frames)[skip - 1 : -1]
         starts = _first_frames(-attention) / backbone.frame_rate
         found.append(_words(backbone, row, starts, min(length, frames / backbone.frame_rate), chosen[i]))
+    return found
+
+
+def _probabilities(
+    reader: Reader, hidden: Float[Tensor, "b n d"], tokens: Int[Tensor, "b n"]
+) -> Float[Tensor, "b n"]:
+    """Of each token that was written; row by row, as the scores of all tokens of a pool are a gigabyte."""
+    found = torch.empty(tokens.shape, device=tokens.device)
+    for row, (states, written) in enumerate(zip(hidden, tokens, strict=True)):
+        scores = reader.scores(states, None)
+        found[row] = (scores.gather(-1, written[:, None])[:, 0].float() - scores.float().logsumexp(-1)).exp()
     return found
 
 

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from speech_peft.backbones.base import tiny
-from speech_peft.decoders.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND, Decoded, decode, greedy
+from speech_peft.decoders.whisper_text import (
+    SPARE_TOKENS,
+    TOKENS_PER_SECOND,
+    Decoded,
+    Reader,
+    decode,
+    greedy,
+)
 from speech_peft.decoders.word_times import _first_frames, align, words_of
 
 
@@ -136,3 +143,20 @@ def test_a_text_loops_when_it_compresses_like_one():
     assert not Decoded(
         "Press 1 to mute or unmute yourself, 4 or 6 to decrease or increase.", (), 0.0, 0.0
     ).loops
+
+
+def test_word_probabilities_are_read_clip_by_clip(backbone, monkeypatch):
+    """The scores of every token of every clip at once were most of the memory of word times."""
+    sizes = []
+    plain = Reader.scores
+
+    def watched(reader, hidden, bias):
+        found = plain(reader, hidden, bias)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr(Reader, "scores", watched)
+    states = torch.cat([states_of(backbone, 1.0, seed) for seed in range(4)])
+    mask = torch.ones(states.shape[:2], dtype=torch.bool)
+    align(backbone, states, mask, [(70, 71, 72, 73)] * 4, seconds=[1.0] * 4)
+    assert max(sizes) <= 5 * backbone.module.config.vocab_size
