@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 from numpy import ndarray
 from torch import Tensor
 
+from ..writing import stands_alone
 from .whisper_text import Reader
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def words_of(tokenizer: Any, tokens: Sequence[int]) -> list[tuple[str, int]]:
             held = []
     if held:
         pieces.append((tokenizer.decode(held, skip_special_tokens=True), len(held)))
-    begins = [text.startswith(" ") or (_stands_alone(text) and text.isalnum()) for text, _ in pieces]
+    begins = [text.startswith(" ") or (stands_alone(text) and text.isalnum()) for text, _ in pieces]
     words = _joined(pieces, begins)
     return _joined(words, [any(c.isalnum() for c in text) for text, _ in words])
 
@@ -199,9 +200,3 @@ def _joined(parts: Sequence[tuple[str, int]], begins: Sequence[bool]) -> list[tu
         else:
             found[-1] = found[-1][0] + text, found[-1][1] + count
     return found
-
-
-def _stands_alone(text: str) -> bool:
-    """Scripts written without spaces: Chinese and Japanese, Thai, Lao, Khmer, Burmese."""
-    ranges = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF))
-    return any(low <= ord(c) <= high for c in text for low, high in ranges)

@@ -21,6 +21,7 @@ from ..decoders import whisper_text
 from ..decoders.whisper_text import Decoded
 from ..decoders.word_times import TimedWord, align
 from ..errors import ConfigError
+from ..writing import joined
 from .inputs import Job
 from .listener import Listener
 from .loading import DEFAULT_WEIGHTS, Opened, load
@@ -136,7 +137,7 @@ class Transcriber(Listener[_File]):
             segments = tuple(replace(segment, words=()) for segment in segments)
         return Result(
             path=file.name,
-            text=" ".join(segment.text for segment in segments),
+            text=joined(segment.text for segment in segments),
             language=file.language or self.options.language or "en",
             segments=segments,
             duration=file.duration,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..writing import without_spaces
+
 Operation = Literal["equal", "substitute", "delete", "insert"]
 
 
@@ -92,10 +94,14 @@ def count(pairs: Iterable[Pair]) -> Counts:
 
 
 def count_characters(reference: str, hypothesis: str) -> Counts:
-    """Character errors. A space between words is a character, as in jiwer and the usual toolkits."""
+    """Character errors. A space between words is a character, as in jiwer and the usual toolkits.
+
+    Beside letters of a script that writes no spaces it is none, on either side.
+    """
     import jiwer
 
-    output = jiwer.process_characters(_spaced(reference), _spaced(hypothesis))
+    said, heard = (without_spaces(_spaced(text)) for text in (reference, hypothesis))
+    output = jiwer.process_characters(said, heard)
     return Counts(output.hits, output.substitutions, output.deletions, output.insertions)
 
 
