@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for scores.json, report.html and the runs.")]
-Normalizer = Annotated[str, typer.Option(help="none, basic, whisper-en or auto.")]
+Normalizer = Annotated[str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")]
 Language = Annotated[str, typer.Option(help="Language of rows that name none, such as en.")]
 SliceBy = Annotated[list[str] | None, typer.Option(help="Manifest column to score by; may be repeated.")]
 GroupBy = Annotated[str, typer.Option(help="What the bootstrap draws: auto, speaker, audio, id or a column.")]

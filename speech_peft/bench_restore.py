@@ -44,7 +44,9 @@ def restore(
     steps: Annotated[int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
-    normalizer: Annotated[str, typer.Option(help="none, basic, whisper-en or auto.")] = "auto",
+    normalizer: Annotated[
+        str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")
+    ] = "auto",
     language: Annotated[str, typer.Option(help="Language of rows that name none, such as en.")] = "",
     slice_by: Annotated[list[str] | None, typer.Option(help="Manifest column; may be repeated.")] = None,
     group_by: Annotated[str, typer.Option(help="What the bootstrap draws: auto, speaker, id, ...")] = "auto",

@@ -148,7 +148,7 @@ class _Show:
 
 
 def _scores(row: Mapping[str, Any]) -> str:
-    metric = "wer" if "wer" in row else "accuracy"
+    metric = row.get("metric", "wer" if "wer" in row else "accuracy")
     valid = row["valid"]
     known = f" ({valid['name']} {valid['value']:.4f} in validation)" if valid else ""
     value = row[metric]

@@ -120,11 +120,19 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Pred
             "beam_size": settings.beam_size,
             "batch_seconds": settings.batch_seconds,
             "warm_up_files": min(_WARM_UP, len(files)),
+            "language": only_language(transcriber),
             # What the transcriber says of itself knows better than what was asked for.
             **next((result.about for result in heard.values() if result.about), {}),
         },
         hardware(settings.device),
     )
+
+
+def only_language(transcriber: Any) -> str:
+    """`en` of a Whisper that knows nothing but English; empty where what it writes may be of any language."""
+    generation = getattr(getattr(transcriber, "backbone", None), "generation", None)
+    own_decoder = getattr(getattr(transcriber, "opened", None), "ctc", None) is None
+    return "en" if own_decoder and generation is not None and not generation.is_multilingual else ""
 
 
 def save(folder: Path, run: Run[Prediction]) -> None:

@@ -15,13 +15,16 @@ from .table import difference
 def of_words(old: asr.Run, new: asr.Run, options: Options, top: int) -> Iterator[str]:
     """Utterances by how many errors they gained."""
     runs = [old, new]
-    unit = asr.grouping(runs, options.group_by)
-    yield difference(asr.compare(old, new, unit, options, asr.headline(runs)))
-    both = paired(old, new)
-    both.sort(key=lambda pair: pair[0].words.errors - pair[1].words.errors)
-    for was, now in both[:top]:
-        if was.words.errors != now.words.errors:
-            yield f"{now.words.errors - was.words.errors:+4d}  {now.prediction.id}"
+    unit, metric = asr.grouping(runs, options.group_by), asr.headline(runs)
+    yield difference(asr.compare(old, new, unit, options, metric))
+    gained = [
+        (asr.counts_of(now, metric).errors - asr.counts_of(was, metric).errors, was, now)
+        for was, now in paired(old, new)
+    ]
+    gained.sort(key=lambda change: -change[0])
+    for errors, was, now in gained[:top]:
+        if errors:
+            yield f"{errors:+4d}  {now.prediction.id}"
             yield f"      said  {now.prediction.text}"
             yield f"      {old.name}: {was.prediction.pred_text}"
             yield f"      {new.name}: {now.prediction.pred_text}"

@@ -64,8 +64,8 @@ def gates(run: Mapping[str, Any], limits: Mapping[str, float | None], task: str 
 def against(document: Mapping[str, Any], name: str, baseline: Path, max_regression: float) -> Gate:
     """Not worse by more than `max_regression` points than that run of an earlier score (else its last run).
 
-    What is compared is the WER of recognition; of classification the accuracy, or mAP of several classes; of
-    restoration the figure that leads, in its own unit.
+    What is compared is what leads: of recognition the WER, or the CER of scripts without spaces; of
+    classification the accuracy, or mAP of several classes; of restoration a figure in its own unit.
     """
     earlier = read(baseline)
     if earlier["task"] != document["task"]:
@@ -79,15 +79,23 @@ def against(document: Mapping[str, Any], name: str, baseline: Path, max_regressi
         return restoration_gate.against(document, name, before, baseline, max_regression)
     if document["task"] == "classify":
         return _against_classes(document, name, earlier, before, baseline, max_regression)
-    if earlier["normaliser"] != document["normaliser"]:
+    if _rules(earlier) != _rules(document):
         raise ConfigError(
             f"{baseline}: its normaliser {earlier['normaliser']} is not {document['normaliser']}; "
-            "score both again with one of them"
+            "score both again with one of them, and with --language where rows name none"
         )
-    was = percent(before, "wer")
+    metric = document["metric"]
+    was = percent(before, metric)
     if was is None:
-        raise ConfigError(f"{baseline}: has no WER, for its references hold no words")
-    return Gate(f"WER against {baseline}", percent(document["runs"][name], "wer"), was + max_regression)
+        raise ConfigError(f"{baseline}: has no {metric.upper()}, for its references hold no words")
+    now = percent(document["runs"][name], metric)
+    return Gate(f"{metric.upper()} against {baseline}", now, was + max_regression)
+
+
+def _rules(document: Mapping[str, Any]) -> tuple[str, str, list[str]]:
+    """What made texts comparable: the normaliser, and which of its rules they met."""
+    normaliser = document["normaliser"]
+    return normaliser["id"], normaliser["version"], sorted(normaliser.get("met", ()))
 
 
 def _against_classes(

@@ -6,8 +6,11 @@ every score. A change that moves any score takes a new version.
 none        splits at white space, nothing else
 basic       Whisper's BasicTextNormalizer: lower case, no brackets, no symbols. It also strips combining
             marks, which are vowels in Devanagari, Thai or Arabic, and so flatters the score there
-whisper-en  Whisper's EnglishTextNormalizer (contractions, numbers, titles) with a short spelling table
-auto        `whisper-en` for English; elsewhere `basic`, but every combining mark stays
+marks       `basic`, but every combining mark stays
+whisper-en  Whisper's EnglishTextNormalizer (contractions, numbers, titles) with its table of spellings, as
+            leaderboards use it
+english     the same, but numbers keep their units, signs and zeros: "one dollar" is not "one"
+auto        `english` for English, `marks` elsewhere; scores say how many utterances met which
 """
 
 import re
@@ -17,21 +20,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..errors import ConfigError, did_you_mean
-
-# Written without spaces between words: there a word error rate measures the segmenter, so CER leads.
-CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo"})
-
-_SPELLINGS = """
-analyse/analyze apologise/apologize apologised/apologized behaviour/behavior cancelled/canceled
-cancelling/canceling catalogue/catalog centre/center centres/centers cheque/check cheques/checks
-colour/color colours/colors customise/customize defence/defense dialled/dialed dialling/dialing
-dialogue/dialog enquiries/inquiries enquiry/inquiry favour/favor favourite/favorite finalise/finalize
-fulfil/fulfill grey/gray honour/honor labelled/labeled labour/labor licence/license litre/liter
-metre/meter metres/meters minimise/minimize modelling/modeling neighbour/neighbor normalise/normalize
-offence/offense organisation/organization organise/organize programme/program programmes/programs
-realise/realize realised/realized recognise/recognize recognised/recognized signalling/signaling
-theatre/theater travelled/traveled traveller/traveler travelling/traveling tyre/tire
-"""
 
 _BRACKETS = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+?\)")
 
@@ -47,9 +35,13 @@ class Normaliser:
     def __call__(self, text: str, language: str = "") -> str:
         return " ".join(self.rule(text, language).split())
 
+    def meets(self, language: str) -> str:
+        """The id of the rule that texts of this language meet: what `auto` chooses, else its own."""
+        return _chosen(language) if self.id == "auto" else self.id
+
 
 def normaliser(name: str = "auto") -> Normaliser:
-    """The normaliser of this id: `none`, `basic`, `whisper-en` or `auto`.
+    """The normaliser of this id, one of NAMES.
 
     >>> normaliser("basic")("Hello, (cough) WORLD!")
     'hello world'
@@ -75,21 +67,26 @@ def _drop(text: str, categories: str) -> str:
 
 
 def _auto(text: str, language: str) -> str:
-    return _english()(text) if language_code(language) == "en" else _drop(text, "SP")
+    return _ALL[_chosen(language)].rule(text, language)
+
+
+def _chosen(language: str) -> str:
+    return "english" if language_code(language) == "en" else "marks"
+
+
+@cache
+def _whisper() -> Callable[[str], str]:
+    # A second's import that only English scores need. This module alone does not load torch.
+    from .english import whisper
+
+    return whisper()
 
 
 @cache
 def _english() -> Callable[[str], str]:
-    # A second's import that only English scores need. This module alone does not load torch.
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+    from .english import Mended
 
-    return EnglishTextNormalizer(_spellings())
-
-
-def _spellings() -> dict[str, str]:
-    """British to American. Whisper's own table of 1,700 words is a download; these are the frequent ones."""
-    pairs = (pair.partition("/") for pair in _SPELLINGS.split())
-    return {british: american for british, _, american in pairs}
+    return Mended()
 
 
 _ALL = {
@@ -97,8 +94,10 @@ _ALL = {
     for item in (
         Normaliser("none", "1", lambda text, _: text),
         Normaliser("basic", "1", lambda text, _: _drop(text, "MSP")),
-        Normaliser("whisper-en", "1+spellings.1", lambda text, _: _english()(text)),
-        Normaliser("auto", "1+spellings.1", _auto),
+        Normaliser("marks", "1", lambda text, _: _drop(text, "SP")),
+        Normaliser("whisper-en", "2", lambda text, _: _whisper()(text)),
+        Normaliser("english", "1", lambda text, _: _english()(text)),
+        Normaliser("auto", "2", _auto),
     )
 }
 NAMES = tuple(_ALL)

@@ -50,11 +50,17 @@ def _task(file: Path) -> str:
 
 
 def asr_runs(paths: Sequence[Path], normalizer: str = "auto", language: str = "") -> list[asr.Run]:
-    """Scored recognition runs, named by their folders, with the `run.json` beside them."""
-    rule = normaliser(normalizer)
+    """Scored recognition runs, named by their folders, with the `run.json` beside them.
+
+    `language` is that of rows that name none; without it English, where a run is of a model that knows no
+    other. All runs are scored by one rule.
+    """
+    rule, files = normaliser(normalizer), list(_files(paths))
+    known = (about.get("config", {}).get("language") for _, _, about in files)
+    language = language or next((code for code in known if code), "")
     return [
         asr.Run(name, asr.score(predictions.read(file), rule, language), **about)
-        for name, file, about in _files(paths)
+        for name, file, about in files
     ]
 
 

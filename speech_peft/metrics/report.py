@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .asr import Run, Scored
+from .asr import Run, Scored, counts_of
 from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
 from .run import by_recording, first
 from .wer import Counts, Pair, error_pairs
@@ -44,14 +44,10 @@ def worst_first(runs: Sequence[Run], metric: str = "wer") -> list[dict[str, Scor
     """Utterances as `{run: scored}`, by the rate of the last run, the one in question."""
 
     def badness(row: dict[str, Scored]) -> tuple[float, int]:
-        counts = _counts(list(row.values())[-1], metric)
+        counts = counts_of(list(row.values())[-1], metric)
         return _sortable(counts), counts.errors
 
     return sorted(by_recording(runs), key=badness, reverse=True)
-
-
-def _counts(item: Scored, metric: str) -> Counts:
-    return item.characters if metric == "cer" else item.words
 
 
 def _sortable(counts: Counts) -> float:
@@ -62,9 +58,9 @@ def _sortable(counts: Counts) -> float:
 def _row(row: Mapping[str, Scored], metric: str, media: Media) -> dict[str, Any]:
     runs = {
         name: {
-            "rate": _counts(item, metric).rate,
-            "key": _sortable(_counts(item, metric)),
-            "errors": _counts(item, metric).errors,
+            "rate": counts_of(item, metric).rate,
+            "key": _sortable(counts_of(item, metric)),
+            "errors": counts_of(item, metric).errors,
             "pairs": _merged(item.pairs),
             "heard": item.prediction.pred_text,
             "error": item.prediction.error,

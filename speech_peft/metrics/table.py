@@ -7,10 +7,20 @@ from .gate import percent
 
 
 def table(scores: Mapping[str, Any]) -> str:
-    """One line a run, then one line a pair of runs."""
-    head, line = (_CLASSES, _class_run) if scores["task"] == "classify" else (_WORDS, _run)
-    lines = [line(name, run) for name, run in scores["runs"].items()]
-    return "\n".join([head, *lines, *(difference(one) for one in scores["comparisons"])])
+    """One line a run, then one line a pair of runs; of words also how texts were made comparable."""
+    pairs = [difference(one) for one in scores["comparisons"]]
+    if scores["task"] == "classify":
+        return "\n".join([_CLASSES, *(_class_run(name, run) for name, run in scores["runs"].items()), *pairs])
+    lead, other = ("cer", "wer") if scores["metric"] == "cer" else ("wer", "cer")
+    head = _WORDS.format(lead=f"{_NAMES[lead]} %", other=f"{_NAMES[other]} %")
+    lines = [_run(name, run, lead, other) for name, run in scores["runs"].items()]
+    return "\n".join([head, *lines, *pairs, normalised(scores["normaliser"])])
+
+
+def normalised(normaliser: Mapping[str, Any]) -> str:
+    """`normaliser auto 2: english for 90 utterances, marks for 10`."""
+    met = [f"{rule} for {n} utterances" for rule, n in normaliser["met"].items() if rule != normaliser["id"]]
+    return f"normaliser {normaliser['id']} {normaliser['version']}" + (f": {', '.join(met)}" if met else "")
 
 
 def difference(found: Mapping[str, Any]) -> str:
@@ -26,18 +36,18 @@ def difference(found: Mapping[str, Any]) -> str:
 
 
 _NAMES = {"wer": "WER", "cer": "CER", "accuracy": "accuracy", "map": "mAP"}
-_WORDS = f"{'run':<24} {'n':>6} {'WER %':>7} {'interval':>15} {'CER %':>7} {'S/D/I':>16} {'RTFx':>7}"
+_WORDS = f"{'run':<24} {'n':>6} {{lead:>7}} {'interval':>15} {{other:>7}} {'S/D/I':>16} {'RTFx':>7}"
 _CLASSES = (
     f"{'run':<24} {'n':>6} {'acc. %':>7} {'interval':>15} {'F1 %':>7} {'mAP %':>7} {'ECE %':>7} "
     f"{'folds':>13} {'RTFx':>7}"
 )
 
 
-def _run(name: str, run: Mapping[str, Any]) -> str:
-    wer = run["wer"]
-    errors = f"{wer['substitutions']}/{wer['deletions']}/{wer['insertions']}"
-    line = f"{name:<24.24} {run['n']:>6} {_cell(percent(run, 'wer')):>7} {_interval(wer):>15}"
-    line += f" {_cell(percent(run, 'cer')):>7} {errors:>16} {_cell(run['rtfx']):>7}"
+def _run(name: str, run: Mapping[str, Any], lead: str, other: str) -> str:
+    rate = run[lead]
+    errors = f"{rate['substitutions']}/{rate['deletions']}/{rate['insertions']}"
+    line = f"{name:<24.24} {run['n']:>6} {_cell(percent(run, lead)):>7} {_interval(rate):>15}"
+    line += f" {_cell(percent(run, other)):>7} {errors:>16} {_cell(run['rtfx']):>7}"
     return line + _failed(run)
 
 

@@ -131,10 +131,13 @@ def _tested(recipe: Recipe, folder: Path, rows: Sequence[Row]) -> dict[str, Any]
         }
     whole = benchmark.cut(benchmark.with_text(rows), folder.parent / "clips")
     system = benchmark.System(folder.name, folder, weights=weights)
-    heard = benchmark.measure(system, whole, benchmark.Settings(device)).predictions
+    measured = benchmark.measure(system, whole, benchmark.Settings(device))
+    heard = measured.predictions
     write_text(folder.parent / "preds.jsonl", predictions.dumps(heard))
-    scored = asr.score(heard, normaliser("auto"), getattr(recipe.task, "language", None) or "")
+    language = getattr(recipe.task, "language", None) or str(measured.config["language"])
+    scored = asr.score(heard, normaliser("auto"), language)
     return {
+        "metric": asr.headline([asr.Run(folder.name, scored)]),
         "wer": sum((one.words for one in scored), Counts()).rate,
         "cer": sum((one.characters for one in scored), Counts()).rate,
         "test_clips": len(heard),

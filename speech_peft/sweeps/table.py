@@ -16,12 +16,13 @@ _COSTS = (
 def summary(cells: Sequence[Cell], rows: Mapping[str, Row]) -> dict[str, Any]:
     """The content of summary.json: one entry for each method, and each value of what else varies.
 
-    The headline is accuracy, or the word error rate. `deviation` is that over the seeds of the means over the
-    folds; a seed with a fold missing is left out of both until it is there. `run_memory_mb` is what the peak
-    lies above what the process held before the run: libraries, decoded clips, the prefix cache of all runs.
+    The headline is accuracy, or the word error rate, or of scripts without spaces that of characters.
+    `deviation` is that over the seeds of the means over the folds; a seed with a fold missing is left out of
+    both until it is there. `run_memory_mb` is what the peak lies above what the process held before the run:
+    libraries, decoded clips, the prefix cache of all runs.
     `overhead` is that of the adapters it was measured on, None where it was on none.
     """
-    metrics = ("wer", "cer") if cells[0].recipe.task.name == "asr" else ("accuracy", "macro_f1", "map", "ece")
+    metrics = _metrics(cells[0].recipe.task.name, rows.values())
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.method, *cell.vary.values()), []).append(cell)
@@ -40,6 +41,14 @@ def summary(cells: Sequence[Cell], rows: Mapping[str, Row]) -> dict[str, Any]:
         "failed": failed,
         "methods": entries,
     }
+
+
+def _metrics(task: str, rows: Iterable[Row]) -> tuple[str, ...]:
+    """What is shown, the headline first."""
+    if task != "asr":
+        return "accuracy", "macro_f1", "map", "ece"
+    characters = any(row.get("metric") == "cer" for row in rows)
+    return ("cer", "wer") if characters else ("wer", "cer")
 
 
 def _entry(group: Sequence[Cell], rows: Mapping[str, Row], metrics: Sequence[str]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from ..decoders.ctc import Characters, CtcHead
 from ..decoders.whisper_text import greedy
 from ..errors import ConfigError
 from ..metrics.normalise import normaliser
-from ..metrics.wer import align_words, corpus, count
+from ..metrics.wer import align_words, corpus, count, count_characters
 from ..registry import TASKS
+from ..writing import unspaced
 from .base import Loss, Scores, Task, encoder_sites
 from .seeds import chance
 
@@ -114,7 +115,8 @@ class CtcLayer:
 
 @TASKS.register("asr")
 class Asr(Task):
-    """Learns to write down what is said; validated by the corpus word error rate."""
+    """Learns to write down what is said; validated by the corpus word error rate, or by that of characters
+    where most of what is said is written without spaces."""
 
     def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel, data: SpeechData):
         super().__init__(recipe, backbone, model)
@@ -150,12 +152,17 @@ class Asr(Task):
         return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
 
     def validate(self, batches: list[Examined]) -> Scores:
-        write, language = normaliser(), self.config.language or "en"
+        own_decoder = self.config.decoder == "whisper"  # which, unless told otherwise, writes English
+        write, language = normaliser(), self.config.language or ("en" if own_decoder else "")
         said = [write(text, language) for batch in batches for text in batch.said]
         heard = [write(text, language) for batch in batches for text in batch.heard]
-        rate = corpus(count(pairs) for pairs in align_words(said, heard)).rate
+        if unspaced(said):
+            name, counts = "cer", [count_characters(*pair) for pair in zip(said, heard, strict=True)]
+        else:
+            name, counts = "wer", [count(pairs) for pairs in align_words(said, heard)]
+        rate = corpus(counts).rate
         loss = sum(b.loss for b in batches) / max(1, sum(b.targets for b in batches))
-        return Scores("wer", 0.0 if rate is None else rate, loss)
+        return Scores(name, 0.0 if rate is None else rate, loss)
 
     @classmethod
     def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:

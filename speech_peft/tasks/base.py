@@ -52,6 +52,13 @@ class Scores:
     value: float
     loss: float
 
+    def better_than(self, other: Scores | None) -> bool:
+        """Or as good; a run that is resumed may hold the best by another measure, which tells nothing."""
+        if other is None or other.name != self.name:
+            return True
+        # Equal error rates are common on small sets: the lower loss decides.
+        return (self.value, self.loss) <= (other.value, other.loss)
+
 
 class Task(L.LightningModule, ABC):
     """Trains the adapters named in the recipe, and a task's own heads, on a frozen backbone."""

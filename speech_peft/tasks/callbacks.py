@@ -119,8 +119,7 @@ class SaveAdapter(Callback):
         new = task.scores
         if trainer.sanity_checking or new is None:
             return
-        # Equal word error rates are common on small sets: the lower loss decides.
-        if self.best is None or (new.value, new.loss) <= (self.best.value, self.best.loss):
+        if new.better_than(self.best):
             self.best = new
             self.write(trainer, task)
 

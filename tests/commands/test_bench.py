@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from speech_peft.infer.result import Result
 from speech_peft.metrics import predictions, slices
 from speech_peft.metrics.asr import Options, Run, score, scores
 from speech_peft.metrics.normalise import normaliser
+from speech_peft.metrics.table import table
 
 TEXTS = ["press one for sales", "goodbye", "", "please hold the line", "it is 5 o'clock"]
 
@@ -89,7 +91,8 @@ def test_base_and_adapter_are_run_scored_and_compared(manifest, adapter, opened,
     assert (base["wer"]["substitutions"], base["wer"]["reference"]) == (1, words)
     assert base["wer"]["rate"] == 1 / words
     assert phone["wer"]["rate"] == 0
-    assert found["normaliser"] == {"id": "auto", "version": normaliser("auto").version}
+    used = {"id": "auto", "version": normaliser("auto").version, "met": {"english": len(TEXTS)}}
+    assert found["normaliser"] == used
     (pair,) = found["comparisons"]
     assert (pair["a"], pair["b"], pair["better"], pair["worse"], pair["same"]) == ("base", "phone", 1, 0, 4)
     assert pair["delta"] == pytest.approx(-1 / words)
@@ -218,12 +221,52 @@ def test_intervals_are_drawn_over_speakers_only_when_there_are_enough():
     assert units == ["audio", "speaker"]
 
 
-def test_text_without_spaces_puts_characters_first():
+@pytest.mark.parametrize("lang", ["zh", ""])
+def test_text_without_spaces_puts_characters_first(lang, tmp_path, capsys):
     rule = normaliser("auto")
-    row = predictions.Prediction("a", "", 1.0, 0.1, "你好世界", "你好世间", lang="zh")
-    found = scores([Run("r", score([row], rule))], rule)
+    row = predictions.Prediction("a", "", 1.0, 0.1, "你好，世界", "你好世间", lang=lang)
+    worse = predictions.Prediction("a", "", 1.0, 0.1, "你好，世界", "你们世间", lang=lang)
+    found = scores([Run("r", score([row], rule)), Run("s", score([worse], rule))], rule)
     assert found["metric"] == "cer"
     assert found["runs"]["r"]["cer"]["rate"] == 0.25
+    head, line, *_ = table(found).splitlines()
+    assert head.index("CER %") < head.index("WER %")
+    assert line.split()[2] == "25.00"
+    for name, one in (("old", row), ("new", worse)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "preds.jsonl").write_text(predictions.dumps([one]))
+        assert run("score", tmp_path / name, "-o", tmp_path / name) == 0
+    old, new = (tmp_path / name / "scores.json" for name in ("old", "new"))
+    assert run("check", new, "--baseline", old, "--max-regression", "24") == 1
+    assert run("check", new, "--baseline", old, "--max-regression", "26") == 0
+    capsys.readouterr()
+    assert run("diff", tmp_path / "old", tmp_path / "new") == 0
+    assert "  +1  a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("known", "rate", "met"), [("en", 0.0, "english"), ("", 0.5, "marks")])
+def test_rows_without_language_are_english_where_a_model_knows_no_other(known, rate, met, tmp_path, capsys):
+    row = predictions.Prediction("a", "", 1.0, 0.1, "twenty-one dollars", "$21")
+    for name, language in (("one", known), ("two", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "preds.jsonl").write_text(predictions.dumps([row]))
+        (tmp_path / name / "run.json").write_text(json.dumps({"config": {"language": language}}))
+    assert run("score", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert [bool(one["wer"]["rate"]) for one in found["runs"].values()] == [bool(rate)] * 2
+    assert found["normaliser"]["met"] == {met: 1}
+    assert f"auto {normaliser('auto').version}: {met} for 1 utterances" in capsys.readouterr().out
+    assert f"<b>{met}</b> for 1 utterances" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_transcriber_of_english_alone_says_so():
+    def opened(**generation):
+        backbone = SimpleNamespace(generation=SimpleNamespace(**generation))
+        return SimpleNamespace(backbone=backbone, opened=SimpleNamespace(ctc=None))
+
+    assert benchmark.only_language(opened(is_multilingual=False)) == "en"
+    assert benchmark.only_language(opened(is_multilingual=True)) == ""
+    assert benchmark.only_language(SimpleNamespace()) == ""
 
 
 @pytest.mark.parametrize(

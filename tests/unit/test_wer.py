@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speech_peft.metrics.normalise import normaliser
 from speech_peft.metrics.wer import Counts, Pair, align_words, corpus, count, count_characters, error_pairs
 
 
@@ -41,6 +42,23 @@ def test_word_counts_equal_the_ones_done_by_hand(reference, hypothesis, expected
 )
 def test_character_counts_equal_the_ones_done_by_hand(reference, hypothesis, expected):
     assert count_characters(reference, hypothesis) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis"),
+    [
+        ("今天天气很好，我们去公园散步。", "今天天气很好我们去公园散步"),
+        ("他说：「你好」，然后离开了。", "他说你好然后离开了"),
+        ("はい、わかりました。では、また明日。", "はいわかりましたではまた明日"),
+        ("สวัสดีครับ ผมชื่อสมชาย", "สวัสดีครับผมชื่อสมชาย"),
+        ("我用 Python 写", "我用Python写"),
+    ],
+)
+@pytest.mark.parametrize("language", ["", "zh"])
+def test_punctuation_and_unwritten_spaces_are_no_character_errors(reference, hypothesis, language):
+    plain = normaliser("auto")
+    for said, heard in ((reference, hypothesis), (hypothesis, reference)):
+        assert count_characters(plain(said, language), plain(heard, language)).errors == 0
 
 
 def test_corpus_rate_is_total_errors_over_total_words_not_the_mean_of_rates():
