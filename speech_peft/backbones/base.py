@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..core.context import Context, hearing
+from ..core.context import Context
+from ..core.current import hearing
 from ..core.save import BackboneCard
 from ..core.site import Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
@@ -190,7 +191,7 @@ class Backbone(ABC):
         outputs, entered = [], states
         with hearing(self.module, self._known(features, states)):
             for block in range(k, self.depth):
-                states = self._run(range(block, block + 1), states, features)
+                states = self._through(range(block, block + 1), states, features)
                 outputs.append(self._in_time(from_outside(states, entered), features))
         return [*outputs, self._finish(states, features).states]
 
@@ -210,11 +211,15 @@ class Backbone(ABC):
         return self._finish(self._run(range(k, self.depth), states, features), features)
 
     def _run(self, blocks: range, states: Tensor, features: Features) -> Tensor:
-        side = self._side(features, states) if blocks else {}
         with hearing(self.module, self._known(features, states)):
-            for i in blocks:
-                output = self.blocks[i](states, **side)
-                states = output[0] if isinstance(output, tuple) else output
+            return self._through(blocks, states, features)
+
+    def _through(self, blocks: range, states: Tensor, features: Features) -> Tensor:
+        """Part of a forward: a span of blocks that is entered here may be left in the next part."""
+        side = self._side(features, states) if blocks else {}
+        for i in blocks:
+            output = self.blocks[i](states, **side)
+            states = output[0] if isinstance(output, tuple) else output
         return states
 
     def mask_of(self, features: Features, states: Float[Tensor, "b t d"]) -> Bool[Tensor, "b t"]:

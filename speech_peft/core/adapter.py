@@ -80,13 +80,29 @@ class Adapter(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Combines what the adapters named in `over` would each have made of y at the same site."""
+    """Combines what the adapters named in `over` would each have made of y at the same site.
+
+    They need not be active themselves; where they are, they run inside the mixer alone.
+    """
 
     over: tuple[str, ...]
+
+    def before(self, x: Tensor, inputs: list[Tensor], ctx: Context) -> Tensor:
+        """Combines what each of `over` would have let the frozen modules see instead of `x`.
+
+        A mixer without one of its own is refused over adapters that change what enters.
+        """
+        raise NotImplementedError
 
     def forward(self, x: Tensor, y: Tensor, outputs: list[Tensor], ctx: Context) -> Tensor:
         raise NotImplementedError
 
     @property
+    def mixes_input(self) -> bool:
+        """Whether the mixer has a `before` of its own."""
+        return type(self).before is not Mixer.before
+
+    @property
     def dtype(self) -> torch.dtype | None:
+        """The precision the mixer computes in; None when it has no parameters."""
         return next((p.dtype for p in self.parameters()), None)

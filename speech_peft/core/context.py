@@ -1,12 +1,10 @@
-"""What one forward pass knows besides its input, and which adapters it runs."""
+"""What one forward pass knows besides its input."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 
@@ -26,9 +24,6 @@ class Context:
     streams: int = 1
     """How many times over the batch is run here, one whole batch behind the other."""
     timestep: Float[Tensor, " b"] | None = None
-    draw: int | None = None
-    """The number of the choice that this training pass makes at random: the same choice in every process, and
-    when a block is recomputed. None where nothing is chosen, as in evaluation."""
     again: bool = False
     """True while gradient checkpointing runs a block for the second time: what counts batches has counted."""
 
@@ -67,47 +62,3 @@ class Context:
         # Frames before them may be left out, and where they then lie differs from clip to clip.
         summary = self.summary if self.summary and self.summary[0] == 0 else None
         return replace(self, mask=mask, sound=sound, summary=summary)
-
-
-@dataclass
-class Current:
-    """The state every port of one model shares: one forward at a time, threads get their own copy."""
-
-    active: tuple[str, ...] = ()
-    ctx: Context = field(default_factory=Context)
-
-    @contextmanager
-    def set(self, active: tuple[str, ...], ctx: Context) -> Iterator[None]:
-        before = self.active, self.ctx
-        self.active, self.ctx = active, ctx
-        try:
-            yield
-        finally:
-            self.active, self.ctx = before
-
-
-_CURRENT = "_speech_peft_current"
-
-
-def attach(base: nn.Module, current: Current) -> None:
-    """Let `base` know its adapters' state, for whoever runs its submodules one by one."""
-    setattr(base, _CURRENT, current)
-
-
-def detach(base: nn.Module) -> None:
-    """Undo `attach`, for a copy that is to be the stock module again."""
-    base.__dict__.pop(_CURRENT, None)
-
-
-@contextmanager
-def hearing(base: nn.Module, known: Context) -> Iterator[None]:
-    """Let the adapters of `base`, if it has any, know what is `known` and their context does not say."""
-    current: Current | None = getattr(base, _CURRENT, None)
-    ctx = Context() if current is None else current.ctx.completed(known)
-    # Where nothing is new nothing is set, and so nothing is put back: a span of blocks that are run one by
-    # one leaves the context of its inside to the next of them.
-    if current is None or ctx is current.ctx:
-        yield
-    else:
-        with current.set(current.active, ctx):
-            yield

@@ -7,11 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter, NotMergeable
-from .attention import unroute
-from .context import detach
+from .hooks import detach
 from .model import AdaptedModel
-from .port import Port
-from .recompute import Recompute
 from .site import Site, resolve
 
 
@@ -24,7 +21,7 @@ def merge(model: AdaptedModel, *names: str) -> nn.Module:
     """
     names = names or model.active
     merged = deepcopy(model.base)
-    strip_hooks(merged)
+    detach(merged)
     for site in {site: None for name in names for site in model.sites[name]}:
         _merge_at(site, _in_order(model, names, site), resolve(merged, site.exit))
     return merged
@@ -59,16 +56,3 @@ def _merge_at(site: Site, parts: Sequence[Adapter], layer: nn.Module) -> None:
 
 def _frozen(value: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(value.to(like.dtype), requires_grad=False)
-
-
-def strip_hooks(base: nn.Module) -> None:
-    """Take our hooks off a copied base, which makes it the stock module again."""
-    detach(base)
-    for module in base.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Port)]:
-                del hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
-        unroute(module)
-        if isinstance(module.__dict__.get("forward"), Recompute):
-            del module.__dict__["forward"]

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from ..errors import ConfigError, did_you_mean
 from .adapter import Adapter, Mixer
-from .context import Context, Current, attach
+from .context import Context
+from .current import Current
+from .hooks import attach, check_free, detach
 from .method import Method
-from .port import Port, install
+from .mixing import check_mixers
+from .port import Port
 from .recompute import Recompute
 from .site import Site, resolve
 
@@ -20,9 +25,11 @@ class AdaptedModel(nn.Module):
 
     The base stays the stock object it was: same class, same keys, in eval mode, and calling it (or a
     submodule of it) directly runs the adapters too. `using()` with no name is the bare base, bit for bit.
-    A model runs one forward at a time; give each thread a deepcopy.
+    A model runs one forward at a time; give each thread a deepcopy. `detach()` takes the adapters off again,
+    and so does the end of a `with` block.
 
-    Raises ConfigError when a glob matches no site or a method must not sit at one.
+    Raises ConfigError when a glob matches no site, a method must not sit at one, a mixer cannot mix what it
+    is over, or the base carries another model's adapters.
 
     >>> model = AdaptedModel(encoder, sites, {"telephone": Lora(rank=8)})       # doctest: +SKIP
     >>> with model.using("telephone"): states = model(mel).last_hidden_state    # doctest: +SKIP
@@ -30,6 +37,7 @@ class AdaptedModel(nn.Module):
 
     def __init__(self, base: nn.Module, sites: Sequence[Site], methods: Mapping[str, Method]):
         super().__init__()
+        check_free(base)
         self.base = base.requires_grad_(False).eval()
         self.methods = dict(methods)
         self.sites = {name: method.choose(sites, base) for name, method in methods.items()}
@@ -37,21 +45,28 @@ class AdaptedModel(nn.Module):
         self.adapters = nn.ModuleDict()
         self.shared = nn.ModuleDict()
         self.current = Current(active=tuple(methods))
+        self.learning = tuple(methods)
+        """The adapters that train; all others are frozen, and always in eval mode."""
+        self.attached = True
         for name, method in self.methods.items():
             self._build(name, method)
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
-        attach(base, self.current)
-        in_order = (site for site in sites if site.name in occupied)
-        install(base, [Port(s, self._peers(s), self.methods, self.current) for s in in_order])
+        in_order = [site for site in sites if site.name in occupied]
+        for site in in_order:
+            check_mixers(site, self._peers(site), self.methods)
+        attach(base, [Port(s, self._peers(s), self.methods, self.current) for s in in_order], self.current)
 
     def _build(self, name: str, method: Method) -> None:
-        shared = method.shared(self.sites[name])
-        if shared is not None:
-            self.shared[name] = shared
-        parts = nn.ModuleDict()
+        """Parts are made on the CPU, from the same numbers on every machine, and moved to where they sit."""
         for site in self.sites[name]:
             method.check(name, site)
-            parts[key_of(site)] = method.build(site, resolve(self.base, site.exit), shared)
+        places = [resolve(self.base, site.exit) for site in self.sites[name]]
+        shared = method.shared(self.sites[name])
+        if shared is not None:
+            self.shared[name] = shared.to(_device(places[0]))
+        parts = nn.ModuleDict()
+        for site, target in zip(self.sites[name], places, strict=True):
+            parts[key_of(site)] = method.build(site, target, shared).to(_device(target))
         self.adapters[name] = parts
 
     def _peers(self, site: Site) -> dict[str, Adapter | Mixer]:
@@ -63,6 +78,8 @@ class AdaptedModel(nn.Module):
 
     def forward(self, *args: Any, ctx: Context | None = None, **kwargs: Any) -> Any:
         """Call the base with its own arguments; `ctx` is seen by every adapter during this call."""
+        if not self.attached:
+            raise ConfigError("this AdaptedModel was detached from its base; make another one")
         if ctx is None:
             return self.base(*args, **kwargs)
         with self.context(ctx):
@@ -92,11 +109,16 @@ class AdaptedModel(nn.Module):
             yield self
 
     def trainable(self, *names: str) -> list[nn.Parameter]:
-        """Let exactly these adapters be trained; returns their parameters."""
+        """Let exactly these adapters be trained; returns their parameters.
+
+        All others are frozen as the base is: parameters, statistics, and dropout.
+        """
         self._known(names)
+        self.learning = names
         for name in self.adapters:
             for part in self._parts(name):
                 part.requires_grad_(name in names)
+        self.train(self.training)
         return [p for name in names for p in self.parameters_of(name) if p.requires_grad]
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
@@ -115,10 +137,30 @@ class AdaptedModel(nn.Module):
                 block.forward = Recompute(block.forward, self.current)
 
     def train(self, mode: bool = True) -> "AdaptedModel":
-        """Switch the adapters; the base stays in eval mode: frozen includes dropout and statistics."""
+        """Switch the adapters that train; the rest stays in eval mode, dropout and statistics included."""
         super().train(mode)
         self.base.eval()
+        for name in self.adapters:
+            if name not in self.learning:
+                for part in self._parts(name):
+                    part.eval()
         return self
+
+    def detach(self) -> nn.Module:
+        """The base as the stock module it was: no hook, nothing rewired, no adapter. It stays in eval mode.
+
+        The adapters stay here, with what they have learned, and `at` and `state_dict` still give them.
+        """
+        if self.attached:
+            detach(self.base)
+            self.attached = False
+        return self.base
+
+    def __enter__(self) -> "AdaptedModel":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
 
     def describe(self) -> str:
         """A table of what sits where and what it costs."""
@@ -130,8 +172,16 @@ class AdaptedModel(nn.Module):
         for name in names:
             if name not in self.adapters:
                 raise ConfigError(f"no adapter is called {name!r}. {did_you_mean(name, self.adapters)}")
+            if list(names).count(name) > 1:
+                raise ConfigError(f"adapter {name!r} is named twice; each runs once")
 
 
 def key_of(site: Site) -> str:
     """The site's name as a key of a ModuleDict, which allows no dots."""
     return site.name.replace(".", "/")
+
+
+def _device(target: nn.Module) -> torch.device:
+    """Where the numbers of a frozen module lie."""
+    found = next(chain(target.parameters(), target.buffers()), None)
+    return torch.device("cpu") if found is None else found.device

@@ -8,7 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
-from .context import Current
+from .current import Current
 
 
 class Recompute:
@@ -30,13 +30,16 @@ class Recompute:
                 "recompute: a block was given a key-value cache, to which its second run would append again. "
                 "Call the model with use_cache=False, or decode under torch.no_grad()."
             )
-        active, ctx = self.current.active, self.current.ctx
-        runs = 0
+        current = self.current
+        active, again, draws = current.active, replace(current.here, again=True), current.draws
+        first = True
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal runs
-            runs += 1
-            with self.current.set(active, ctx if runs == 1 else replace(ctx, again=True)):
+            nonlocal first
+            if first:  # a span may begin in here and end behind: its passage stays open
+                first = False
+                return self.forward(*args, **kwargs)
+            with current.set(active, again, draws):
                 return self.forward(*args, **kwargs)
 
         return checkpoint(run, *args, use_reentrant=False, **kwargs)

@@ -9,7 +9,7 @@ process were the home of no other, and it is clipped by its own norm. A clip is 
 fewer clips than workers, some get none and a gradient of zero.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from ..errors import ConfigError
 from .adapter import Adapter
+from .context import Context
 from .lifecycle import Lifecycle
 from .model import AdaptedModel
 from .site import Site
@@ -50,21 +51,24 @@ class WorkersAdapter(Adapter):
         super().__init__()
         self.workers = nn.ModuleList(workers)
 
-    @property
-    def learning(self) -> bool:
-        """Whether workers go apart now. One that is frozen beside another adapter is as in evaluation."""
-        return self.training and next(self.workers.parameters()).requires_grad
+    def shares(self, ctx: Context, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Each worker that lives here, and its clips of each tensor; all are p*b ... d.
 
-    def shares(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Each worker that lives here, and its clips of each tensor; all are b ... d."""
+        A clip of which several streams run is one worker's in all of them. `together` undoes it.
+        """
         if (dims := min(tensor.dim() for tensor in tensors)) < 3:
             raise ConfigError(
                 f"workers: each learns from whole clips, and here comes a tensor of {dims} dimensions, where "
                 "3 were expected: batch, time and width. Choose other sites"
             )
         here = hosted(len(self.workers))
-        split = [tensor.tensor_split(len(here)) for tensor in tensors]
+        clips = [tensor.unflatten(0, (ctx.streams, -1)).tensor_split(len(here), 1) for tensor in tensors]
+        split = [[part.flatten(0, 1) for part in parts] for parts in clips]
         return zip(here, zip(*split, strict=True), strict=True)
+
+    def together(self, ctx: Context, parts: Sequence[Tensor]) -> Tensor:
+        """What the workers here made of their `shares`, in the order of the rows."""
+        return torch.cat([part.unflatten(0, (ctx.streams, -1)) for part in parts], 1).flatten(0, 1)
 
 
 class Workers(Lifecycle):

@@ -97,10 +97,10 @@ class _HdPissa(WorkersAdapter):
     def forward(
         self, x: Float[Tensor, "... i"], y: Float[Tensor, "... o"], ctx: Context
     ) -> Float[Tensor, "... o"]:
-        if not self.learning:
+        if not self.training:
             return y + F.linear(x, self.change())
-        taps = [self._tap(number, own) for number, (own,) in self.shares(x.detach())]
-        return y + F.linear(x, self.delta) + torch.cat(taps)
+        taps = [self._tap(number, own) for number, (own,) in self.shares(ctx, x.detach())]
+        return y + F.linear(x, self.delta) + self.together(ctx, taps)
 
     def _tap(self, number: int, x: Float[Tensor, "b t i"]) -> Float[Tensor, "b t o"]:
         """Zero, with the gradients of B_i A_i."""

@@ -100,12 +100,12 @@ class _Lte(WorkersAdapter):
         self, x: Float[Tensor, "... i"], y: Float[Tensor, "... o"], ctx: Context
     ) -> Float[Tensor, "... o"]:
         scale, mean = self.alpha / self.rank, self.alpha / self.rank / len(self.workers)
-        if not self.learning:
+        if not self.training:
             a, b = self.heads()
             return y + mean * F.linear(F.linear(x, a), b)
         h = F.linear(x, self.merged_a)
-        changes = [self._since(n, own_x, own_h) for n, (own_x, own_h) in self.shares(x, h)]
-        return y + mean * F.linear(h, self.merged_b) + scale * torch.cat(changes)
+        changes = [self._since(n, own_x, own_h) for n, (own_x, own_h) in self.shares(ctx, x, h)]
+        return y + mean * F.linear(h, self.merged_b) + scale * self.together(ctx, changes)
 
     def _since(
         self, number: int, x: Float[Tensor, "b t i"], h: Float[Tensor, "b t nr"]

@@ -26,7 +26,6 @@ stepped 1 / N as often. Give more steps or N times the host's scale before judgi
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -34,7 +33,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from ..core.context import Current
+from ..core.current import Current
 from ..core.lifecycle import Lifecycle, Outcome, Predicted
 from ..core.method import Method
 from ..core.model import AdaptedModel
@@ -89,6 +88,8 @@ class Split(Packed):
     order: Tensor
     owner: Tensor
     current: Current | None = None
+    adapter: str = ""
+    """Whose draws it follows, once a procedure draws any."""
 
     def __init__(self, key: tuple[object, ...], experts: int, size: int):
         super().__init__()
@@ -116,7 +117,7 @@ class Split(Packed):
 
     def forward(self, *vectors: Tensor) -> Tensor:
         weight = torch.cat(vectors)[self.order].view_as(self.start)
-        draw = self.current.ctx.draw if self.current is not None and self.training else None
+        draw = self.current.draws.get(self.adapter) if self.current is not None and self.training else None
         if draw is not None:
             # All vectors have a part in it, with a gradient of zero: DDP waits for every parameter.
             return torch.where(self.mask(self.expert(draw)), weight, self.start)
@@ -145,11 +146,11 @@ class _Draws(Lifecycle):
     """Names each pass's draw, and keeps those that were not drawn from the optimiser."""
 
     def __init__(self, model: AdaptedModel, adapter: str, method: Mosa):
-        self.method, self.current = method, model.current
+        self.method, self.current, self.adapter = method, model.current, adapter
         found = [pair for part in model._parts(adapter) for pair in constraints(part, Split)]
         self.splits = [(split, list(steps.parameters(recurse=False))) for steps, split in found]
         for split, _ in self.splits:
-            split.current = self.current
+            split.current, split.adapter = self.current, adapter
         self.drawn: set[int] = set()
 
     def before_forward(self, step: int) -> None:
@@ -157,7 +158,7 @@ class _Draws(Lifecycle):
         self.drawn.add(2 * step)
 
     def _draw(self, draw: int | None) -> None:
-        self.current.ctx = replace(self.current.ctx, draw=draw)
+        self.current.draw(self.adapter, draw)
 
     def extra_losses(self, step: int, first: Outcome, again: Callable[[], Outcome]) -> dict[str, Tensor]:
         if not (self.method.second or self.method.agreement):

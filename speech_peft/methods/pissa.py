@@ -103,7 +103,8 @@ def principal(
 
     With `niter`, of a random projection refined so often (Halko et al. 2009), under a seed of its own.
     """
-    matrix = weight.to("cpu", torch.float32)
+    # A weight without numbers gives an adapter without numbers.
+    matrix = weight.float() if weight.is_meta else weight.to("cpu", torch.float32)
     if niter is None:
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         return u[:, :rank].contiguous(), s[:rank], vt[:rank].T

@@ -207,7 +207,7 @@ def test_two_passes_of_different_experts_are_drawn_together():
     assert terms.keys() == {"agreement"}
     assert terms["agreement"] > 1e-4
     torch.autograd.grad(terms["agreement"], adapted.parameters_of("a"))
-    assert adapted.current.ctx.draw == 0
+    assert adapted.current.draws == {"a": 0}
     life.after_backward()
 
 

@@ -1,13 +1,12 @@
-"""Ports: order, tuples and keywords, the context, mixers, precision."""
+"""Ports: order, tuples and keywords, the context, precision."""
 
-import pickle
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from speech_peft.core.adapter import Adapter, Mixer
+from speech_peft.core.adapter import Adapter
 from speech_peft.core.context import Context
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
@@ -134,35 +133,6 @@ def test_the_context_is_restored_after_an_error():
     with pytest.raises(RuntimeError), model.context(Context(task=torch.tensor([0, 1]))):
         model(torch.zeros(2, 5, 3))
     assert model.current.ctx == Context()
-
-
-def test_a_mixer_gets_what_each_of_its_peers_would_have_made():
-    class Mean(Mixer):
-        over = ("a", "b")
-
-        def forward(self, x: Tensor, y: Tensor, outputs: list[Tensor], ctx: Context) -> Tensor:
-            return torch.stack([y, *outputs]).mean(0)
-
-    class Mix(Note):
-        def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Mixer:
-            return Mean()
-
-    at = ("layers.1.block",)
-    model = AdaptedModel(
-        toy.toy(), toy.sites(), {"a": Note(sites=at), "b": Note(sites=at), "mix": Mix(sites=at)}
-    )
-    with model.using("mix"):
-        mixed = model(toy.speech())
-    with model.using():
-        bare = model(toy.speech())
-    assert torch.allclose(mixed, bare + 2 / 3)
-
-
-def test_no_activation_travels_with_a_copy():
-    model = AdaptedModel(toy.toy(), toy.sites(), {"a": Note(sites=("layers.1.attn",))})
-    hook = next(iter(model.base.layers[1].attn._forward_pre_hooks.values()))
-    hook.__self__.x = torch.ones(1, requires_grad=True) * 2
-    assert pickle.loads(pickle.dumps(hook.__self__)).x is None
 
 
 def test_an_adapter_keeps_its_precision_and_the_base_keeps_its_own():
