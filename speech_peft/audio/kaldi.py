@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
-from .row import Row, resolve, seconds
+from .row import Row, path_text, resolve, seconds
 from .text import lines
 
 
@@ -23,7 +23,7 @@ def read(folder: Path) -> list[Row]:
     )
 
     def row(name: str, audio: str, start: float = 0.0, duration: float | None = None) -> Row:
-        path = resolve(folder, audio)
+        path = resolve(folder, path_text(f"{scp}: {name}", "audio", audio))
         text, speaker, lang = texts.get(name), speakers.get(name), langs.get(name)
         return Row(name, path, start, duration, text=text, speaker=speaker, lang=lang)
 
