@@ -166,8 +166,8 @@ class _Fields(NamedTuple):
     used: frozenset[str]
     all_there: bool
     words: tuple[str, ...]
-    asked: tuple[str | None, ...]
-    text: str | None
+    asked: tuple[Any, ...]
+    text: Any
 
 
 def made(folder: Path, audio: Path) -> str:

@@ -33,7 +33,7 @@ class Listing(Sequence[Row]):
         with opened(path) as file:
             self._bytes = _Bytes(file)
             self._scan(file, broken)
-        self.index = np.arange(len(self._at) - 1)
+        self.places = np.arange(len(self._at) - 1)
         """Which of the file's records these rows are."""
 
     def _scan(self, file: IO[bytes], broken: str) -> None:
@@ -85,17 +85,17 @@ class Listing(Sequence[Row]):
     @property
     def seconds(self) -> np.ndarray:
         """The length of each row as the manifest gives it; NaN where it does not."""
-        return self._lengths[self.index]
+        return self._lengths[self.places]
 
     @property
     def spoken(self) -> np.ndarray:
         """Which rows have a text that is not empty."""
-        return self._spoken[self.index]
+        return self._spoken[self.places]
 
     # ---- a sequence ---------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.places)
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -104,14 +104,14 @@ class Listing(Sequence[Row]):
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return self.take(np.arange(len(self))[place])
-        return self._row(int(self.index[place]))
+        return self._row(int(self.places[place]))
 
     def __iter__(self) -> Iterator[Row]:
-        return (self._row(int(record)) for record in self.index)
+        return (self._row(int(record)) for record in self.places)
 
     def each(self) -> Iterator[Row | str]:
         """Every row, or what is wrong with it."""
-        for record in self.index:
+        for record in self.places:
             try:
                 yield self._row(int(record))
             except ConfigError as error:
@@ -121,7 +121,7 @@ class Listing(Sequence[Row]):
         """The rows at these places, in this order."""
         other = object.__new__(Listing)
         other.__dict__.update(self.__dict__)
-        other.index = self.index[np.asarray(places, np.intp)]
+        other.places = self.places[np.asarray(places, np.intp)]
         return other
 
     def _row(self, record: int) -> Row:
