@@ -129,7 +129,7 @@ class Classifier(Listener[_File]):
 
     def _results(self, sources: Iterable[Source]) -> Iterator[tuple[_File, Classified]]:
         for file in self._listen(sources, self.options.channels):
-            yield file, self._result(file)
+            yield file, self._finished(file, self._result)
 
     def _result(self, file: _File) -> Classified:
         name = file.source.relpath if isinstance(file.source, Job) else file.name

@@ -23,9 +23,10 @@ from ..decoders.word_times import TimedWord, align
 from ..errors import ConfigError
 from ..writing import joined
 from .inputs import Job
+from .languages import Spoken, telling_first
 from .listener import Listener
 from .loading import DEFAULT_WEIGHTS, Opened, load
-from .reader import Piece, Recording, Samples, Source
+from .reader import Piece, Samples, Source
 from .result import Result, TranscribeOptions, Word
 from .runner import Outcome, failed
 from .segments import segments_of
@@ -33,10 +34,9 @@ from .writers import render
 
 
 @dataclass(eq=False)
-class _File(Recording):
+class _File(Spoken):
     """An input on its way."""
 
-    language: str | None = None
     heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
     """By where the window starts: its text, its length and its words."""
 
@@ -47,6 +47,8 @@ class _File(Recording):
 
 
 _Piece = Piece[_File]
+_Encoded = tuple[list[_Piece], Tensor]
+"""Pieces of one length, and their states."""
 _STRETCH = 2.0  # the longest piece of a decoder's batch over its shortest
 
 
@@ -116,10 +118,10 @@ class Transcriber(Listener[_File]):
     def _results(self, sources: Iterable[Source]) -> Iterator[tuple[Source, Result]]:
         chunks.detector(self.options.vad)  # a wrong name is told here, not in the thread
         for file in self._listen(sources, self.options.channels):
-            yield file.source, self._result(file)
+            yield file.source, self._finished(file, self._result)
 
     def _recording(self, index: int, source: Source) -> _File:
-        return _File(index, source)
+        return _File(index, source, language=self.options.language)
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         cutting = Cutting(max_seconds=min(30.0, self.backbone.max_seconds or 30.0))
@@ -155,27 +157,32 @@ class Transcriber(Listener[_File]):
             for piece, text in zip(pool, texts, strict=True):
                 piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
             return
-        for alike in self._alike(pool):
-            encoded = [self._encode(batch) for batch in self._batches(alike)]
-            longest = max(states.shape[1] for states, _ in encoded)
-            states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s, _ in encoded])
-            lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s, _ in encoded]).to(states.device)
+        encoded = [(batch, self._encode(batch)[0]) for batch in self._batches(pool)]
+        for batch, states in encoded:
+            self._detect(batch, states)
+        for alike in self._alike(encoded):
+            longest = alike[-1][1].shape[1]
+            states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, s in alike])
+            lengths = torch.cat([torch.full((len(s),), s.shape[1]) for _, s in alike]).to(states.device)
             mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
-            self._decode(alike, states, mask)
+            self._decode([piece for batch, _ in alike for piece in batch], states, mask)
 
-    def _alike(self, pool: list["_Piece"]) -> Iterator[list["_Piece"]]:
-        """Pieces to decode together: the decoder reads the padding of every piece at each token."""
-        group: list[_Piece] = []
-        for piece in pool:
-            if group and self._padded(piece) > _STRETCH * self._padded(group[0]):
+    def _alike(self, encoded: list[_Encoded]) -> Iterator[list[_Encoded]]:
+        """What to decode together: the decoder reads the padding of every piece at each token.
+
+        The batches are let go as they are taken.
+        """
+        group: list[_Encoded] = []
+        while encoded:
+            batch = encoded.pop(0)
+            if group and batch[1].shape[1] > _STRETCH * group[0][1].shape[1]:
                 yield group
                 group = []
-            group.append(piece)
+            group.append(batch)
         yield group
 
     def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> None:
         backbone = cast(Whisper, self.backbone)
-        self._detect(pool, states, mask)
         languages = [piece.file.language for piece in pool]
         heard = whisper_text.decode(
             backbone,
@@ -205,27 +212,25 @@ class Transcriber(Listener[_File]):
         for i, (piece, text) in enumerate(zip(pool, heard, strict=True)):
             piece.file.hear(piece.window, text, words.get(i, ()))
 
-    def _detect(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> None:
-        """The language of each file, by what its windows in this pool say together."""
-        backbone = cast(Whisper, self.backbone)
-        if self.options.language or not backbone.generation.is_multilingual:
-            for piece in pool:
-                piece.file.language = self.options.language
+    @property
+    def _asks(self) -> bool:
+        """Whether the language of a recording is asked of its sound."""
+        backbone = self.backbone
+        known = isinstance(backbone, Whisper) and backbone.generation.is_multilingual
+        return known and self.opened.ctc is None and self.options.language is None
+
+    def _ordered(self, events: Iterable[_Piece | _File]) -> Iterator[_Piece | _File]:
+        return telling_first(events) if self._asks else super()._ordered(events)
+
+    def _detect(self, batch: list[_Piece], states: Tensor) -> None:
+        """The language of each file whose telling window is in the batch."""
+        telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
+        if not telling:
             return
-        unknown = [i for i, piece in enumerate(pool) if piece.file.language is None]
-        if not unknown:
-            return
-        chosen = torch.tensor(unknown, device=states.device)
-        votes: dict[int, dict[str, float]] = {}
-        for i, shares in zip(
-            unknown, whisper_text.detect_language(backbone, states[chosen], mask[chosen]), strict=True
-        ):
-            total = votes.setdefault(pool[i].file.index, {})
-            for code, share in shares.items():
-                total[code] = total.get(code, 0.0) + share
-        for i in unknown:
-            total = votes[pool[i].file.index]
-            pool[i].file.language = max(total, key=total.__getitem__)
+        chosen = torch.tensor(telling, device=states.device)
+        found = whisper_text.detect_language(cast(Whisper, self.backbone), states[chosen])
+        for i, shares in zip(telling, found, strict=True):
+            batch[i].file.language = max(shares, key=shares.__getitem__)
 
     def _encode(self, batch: list[_Piece]) -> tuple[Tensor, Tensor]:
         encoded = self.backbone.encode(self._features(batch))
