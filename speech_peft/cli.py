@@ -1,11 +1,12 @@
 """The `speech-peft` command: one word per job, and nothing is imported before it is known which."""
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from . import __version__
-from .errors import ConfigError, SpeechPeftError, did_you_mean
+from .errors import ConfigError, OtherWeights, SpeechPeftError, did_you_mean
 
 # Word -> module with `main(argv) -> int`, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -58,6 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[list[str] | None], int], argv: list[str] | None) -> int:
     """The exit code of a command or a typer app; an error written for the user is one line, no traceback."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _shown(warnings.showwarning)
+        return _exit_code(command, argv)
+
+
+def _shown(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Prints warnings that are written for the user as notes, without a line of our source."""
+
+    def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+        if issubclass(category, OtherWeights):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            otherwise(message, category, *place, **more)
+
+    return show
+
+
+def _exit_code(command: Callable[[list[str] | None], int], argv: list[str] | None) -> int:
     try:
         return command(argv)
     except SystemExit as done:

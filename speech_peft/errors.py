@@ -20,6 +20,10 @@ class AudioError(SpeechPeftError):
         self.path, self.reason = str(path), reason
 
 
+class OtherWeights(UserWarning):
+    """An adapter is used on weights of the same shape that are not those it was trained on."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM at a moment when everything is saved; commands exit with 130."""
 

@@ -50,8 +50,8 @@ class Registry(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         things = self._load()
-        if name not in things:
-            raise ConfigError(f"no {self.kind} is called {name!r}. {did_you_mean(name, things)}")
+        if not isinstance(name, str) or name not in things:
+            raise ConfigError(f"no {self.kind} is called {name!r}. {did_you_mean(str(name), things)}")
         return things[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -6,7 +6,6 @@ A block adds half of each feed-forward, so an adapter at `ffn` or `ffn1` is halv
 those of the encoder; the pooling layers that some checkpoints put behind it are left out.
 """
 
-import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from ..errors import ConfigError, did_you_mean
 from ..registry import BACKBONES
 from .base import Backbone, Encoded, Features, truncated
 from .checkpoint import extractor_settings, load
+from .config_json import model_type, read_config
 from .frames import below
 from .mel import HOP, KaldiMel, frames_of
 from .stack import Row, Stack
@@ -68,7 +68,7 @@ class Conformer(Backbone):
 
     @classmethod
     def open(cls, folder: Path, origin: Origin, layer: int | None = None) -> "Conformer":
-        kind = json.loads((folder / "config.json").read_text()).get("model_type", "none")
+        kind = model_type(read_config(folder))
         known = families()
         family = next((f for model_type, f in known.items() if kind.startswith(model_type)), None)
         if family is None:

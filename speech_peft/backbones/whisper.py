@@ -18,14 +18,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..files import json_text
 from ..registry import BACKBONES
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import load
+from .checkpoint import load, made
 from .frames import below
 from .stack import Row, Stack
 from .weights import Origin
 from .whisper_tokens import Generation as Generation
-from .whisper_tokens import generation_of, tiny_tokenizer, tokenizer_of
+from .whisper_tokens import check_ids, generation_of, tiny_tokenizer, tokenizer_of
 
 GRID_SECONDS = 0.5
 FRAME_SAMPLES = 320  # of one encoder state: two mel frames, halved by the second convolution
@@ -108,12 +109,16 @@ class Whisper(Backbone):
 
         module = load(WhisperForConditionalGeneration, folder)
         tokenizer = tokenizer_of(folder)
-        settings = (
-            GenerationConfig.from_pretrained(folder)
-            if (folder / "generation_config.json").is_file()
-            else GenerationConfig()
-        )
-        return cls(module, tokenizer, generation_of(tokenizer, settings), origin, context, layer)
+        path = folder / "generation_config.json"
+        settings = made(GenerationConfig, json_text.read_object(path) if path.is_file() else {}, path)
+        try:
+            generation = generation_of(tokenizer, settings)
+            check_ids(generation, module.config)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"weights: {folder}: the tokenizer and generation_config.json are not of this model: {error}"
+            ) from None
+        return cls(module, tokenizer, generation, origin, context, layer)
 
     @classmethod
     def tiny(

@@ -84,18 +84,31 @@ def generation_of(tokenizer: Any, settings: Any) -> Generation:
     )
 
 
+def check_ids(generation: Generation, config: Any) -> None:
+    """Raise ValueError unless all that is told to be left out, or looked at, is in a model of this size."""
+    for token in (*generation.suppress, *generation.begin_suppress):
+        if not 0 <= int(token) < config.vocab_size:
+            raise ValueError(f"token {token} is none of {config.vocab_size}")
+    for block, head in generation.alignment_heads:
+        if not (0 <= block < config.decoder_layers and 0 <= head < config.decoder_attention_heads):
+            raise ValueError(f"alignment head {block}, {head} is none of the decoder's")
+
+
 def tokenizer_of(folder: Path) -> Any:
     """The tokenizer of a checkpoint, from its `tokenizer.json` or from vocabulary and merges."""
     from transformers import PreTrainedTokenizerFast, WhisperTokenizer
 
-    if not (folder / "tokenizer.json").is_file():
-        return WhisperTokenizer.from_pretrained(folder)
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"),
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )
+    try:
+        if not (folder / "tokenizer.json").is_file():
+            return WhisperTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"),
+            eos_token="<|endoftext|>",
+            pad_token="<|endoftext|>",
+            clean_up_tokenization_spaces=False,
+        )
+    except Exception as error:  # a bare Exception is what the tokenizers package raises
+        raise ConfigError(f"weights: {folder} has no tokenizer that could be read: {error}") from None
 
 
 def tiny_tokenizer() -> Any:

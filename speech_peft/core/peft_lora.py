@@ -8,41 +8,26 @@ Any adapter that can say what LoRA it amounts to (`Adapter.to_lora`) can be writ
 The file names differ from ours, so the two formats cannot be mistaken for each other.
 """
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..files import json_text, tensors
 from ..registry import METHODS
 from .adapter import Adapter, NotMergeable
 from .low_rank import LowRank, nearest
 from .model import AdaptedModel
+from .peft_settings import FILE, PeftLora, read_settings
 from .site import Site, resolve
 
 PREFIX = "base_model.model."
-
-# Settings that change what the two matrices mean; a folder that uses one is refused by its name.
-_UNSUPPORTED = {
-    "use_dora": False,
-    "use_rslora": False,
-    "use_qalora": False,
-    "modules_to_save": None,
-    "alpha_pattern": {},
-    "rank_pattern": {},
-    "fan_in_fan_out": False,
-    "bias": "none",
-    "layer_replication": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
-}
 
 
 def export_peft(
@@ -57,17 +42,22 @@ def export_peft(
     `changes` are written in its stead, one for each of its sites, for instance those nearest to it. Raises
     ConfigError, naming the site, for an adapter that is no low-rank change of single layers.
     """
+    if not model.sites[name]:
+        raise ConfigError(
+            f"adapter {name!r} is a {model.methods[name].name}, at no site: there is nothing to write into "
+            "PEFT's files"
+        )
     changes = _alike(changes or [_stated(model, name, site) for site in model.sites[name]])
     with_bias = any(change.bias is not None for change in changes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
+    parts: dict[str, Tensor] = {}
     for site, change in zip(model.sites[name], changes, strict=True):
-        tensors[f"{PREFIX}{site.exit}.lora_A.weight"] = change.a
-        tensors[f"{PREFIX}{site.exit}.lora_B.weight"] = change.b
+        parts[f"{PREFIX}{site.exit}.lora_A.weight"] = change.a
+        parts[f"{PREFIX}{site.exit}.lora_B.weight"] = change.b
         if with_bias:  # one setting for all layers, so a layer without one gets zeros
             bias = change.b.new_zeros(len(change.b)) if change.bias is None else change.bias
-            tensors[f"{PREFIX}{site.exit}.lora_B.bias"] = bias
+            parts[f"{PREFIX}{site.exit}.lora_B.bias"] = bias
     paths = "|".join(re.escape(site.exit) for site in model.sites[name])
     config = {
         "peft_type": "LORA",
@@ -82,10 +72,8 @@ def export_peft(
         "bias": "none",
         "inference_mode": True,
     }
-    # A clone each, as safetensors refuses tensors that share memory.
-    own = {key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
-    save_file(own, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors.write(folder / "adapter_model.safetensors", parts, {"format": "pt"})
+    (folder / FILE).write_text(json_text.write(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -151,33 +139,51 @@ def import_peft(folder: str | Path, base: torch.nn.Module, sites: Sequence[Site]
     Raises ConfigError naming the setting or the module that has no counterpart here.
     """
     folder = Path(folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA":
-        raise ConfigError(f"{folder}: peft_type is {config.get('peft_type')!r}; only LORA can be read")
-    for key, neutral in _UNSUPPORTED.items():
-        if config.get(key, neutral) not in (neutral, None, [], {}):
-            raise ConfigError(f"{folder}/adapter_config.json: {key}={config[key]!r} is not supported")
-    stored = load_file(folder / "adapter_model.safetensors")
-    by_path = {site.exit: site for site in sites if site.kind == "linear"}
-    used: dict[str, Site] = {}
-    for key in stored:
-        path = key.removeprefix(PREFIX).rsplit(".lora_", 1)[0]
-        if path not in by_path:
-            raise ConfigError(f"{folder}: {key} belongs to no linear site of this backbone")
-        used[path] = by_path[path]
+    settings = read_settings(folder)
+    path = folder / "adapter_model.safetensors"
+    used = _sites_of(path, tensors.shapes(path), sites, settings)
     lora = METHODS["lora"](
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        dropout=config.get("lora_dropout", 0.0),
-        bias=bool(config.get("lora_bias")),
+        rank=settings.r,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        bias=settings.lora_bias,
         sites=tuple(site.name for site in used.values()),
     )
+    stored = tensors.read(path)
     model = AdaptedModel(base, sites, {name: lora})
     with torch.no_grad():
-        for path, site in used.items():
+        for at, site in used.items():
             part: Any = model.at(name, site)
-            part.a.copy_(stored[f"{PREFIX}{path}.lora_A.weight"])
-            part.b.copy_(stored[f"{PREFIX}{path}.lora_B.weight"])
+            part.a.copy_(stored[f"{PREFIX}{at}.lora_A.weight"])
+            part.b.copy_(stored[f"{PREFIX}{at}.lora_B.weight"])
             if part.bias is not None:
-                part.bias.copy_(stored[f"{PREFIX}{path}.lora_B.bias"])
+                part.bias.copy_(stored[f"{PREFIX}{at}.lora_B.bias"])
     return model
+
+
+def _sites_of(
+    path: Path, there: Mapping[str, tensors.Shape], sites: Sequence[Site], settings: PeftLora
+) -> dict[str, Site]:
+    """The site of every layer in a file; raises ConfigError unless each has its tensors and no others."""
+    by_path = {site.exit: site for site in sites if site.kind == "linear"}
+    used: dict[str, Site] = {}
+    for key in there:
+        layer = key.removeprefix(PREFIX).rsplit(".lora_", 1)[0]
+        if layer not in by_path:
+            raise ConfigError(f"{path}: {key} belongs to no linear site of this backbone")
+        used[layer] = by_path[layer]
+    if not used:
+        raise ConfigError(f"{path} holds no tensors")
+    wanted: dict[str, tuple[int, ...]] = {}
+    for layer, site in used.items():
+        wanted[f"{PREFIX}{layer}.lora_A.weight"] = (settings.r, site.dim_in)
+        wanted[f"{PREFIX}{layer}.lora_B.weight"] = (site.dim_out, settings.r)
+        if settings.lora_bias:
+            wanted[f"{PREFIX}{layer}.lora_B.bias"] = (site.dim_out,)
+    for key in sorted(wanted.keys() ^ there.keys()):
+        what = "lacks" if key in wanted else "holds, besides what a LoRA has,"
+        raise ConfigError(f"{path} {what} {key}")
+    for key, shape in wanted.items():
+        if there[key].shape != shape or not there[key].dtype.is_floating_point:
+            raise ConfigError(f"{path}: {key} is {there[key]}, expected floats {shape}")
+    return used

@@ -7,22 +7,21 @@ recipe.yaml README.md optional: the recipe that made it, the model card
 """
 
 import hashlib
-import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, OtherWeights, did_you_mean
+from ..files import json_text, tensors
 from ..registry import METHODS
 from . import packing
 from .method import Method
@@ -30,6 +29,11 @@ from .model import AdaptedModel
 
 FORMAT = 2
 """The newest that is read. Adapters that were trained alone are written as 1, which older versions read."""
+MOST_SITES = 10_000
+"""The largest encoders have 1,500."""
+MOST_TOGETHER = 64
+MOST_BYTES = 8_000_000_000
+"""Of one file of tensors: an adapter that changes every weight of the largest encoder has a third of that."""
 
 
 class BackboneCard(BaseModel):
@@ -42,8 +46,8 @@ class BackboneCard(BaseModel):
     id: str
     """The address the weights came from: folder, hub id or pkg:PACKAGE/path."""
     revision: str | None = None
-    dim: int
-    layers: int
+    dim: PositiveInt
+    layers: PositiveInt
     sha256: str | None = None
     """Of the weight files."""
     options: dict[str, Any] = {}
@@ -62,12 +66,12 @@ class Manifest(BaseModel):
     method: str
     config: dict[str, Any]
     backbone: BackboneCard
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], Field(max_length=MOST_SITES)]
     needs: tuple[str, ...] = ()
     head_config: dict[str, Any] = {}
     base_trained: bool = False
     """Whether base.safetensors replaces parameters of the backbone (full fine-tuning)."""
-    together: dict[str, str] = {}
+    together: Annotated[dict[str, str], Field(max_length=MOST_TOGETHER)] = {}
     """All adapters that ran when it was trained, itself too, in their order.
 
     "." is itself, "../NAME" is of the same run; a frozen one is a hub id or, as "./../..", a folder."""
@@ -108,14 +112,28 @@ class Saved:
         """sha256 of the adapter's tensors and configuration: what a fusion names its experts by."""
         digest = hashlib.sha256(self.manifest.model_dump_json(include={"method", "config"}).encode())
         for file in ("adapter.safetensors", *(["base.safetensors"] if self.base_trained else [])):
-            digest.update((self.folder / file).read_bytes())
+            with open(self.folder / file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
         return digest.hexdigest()
 
     def check_backbone(self, given: BackboneCard) -> None:
-        """Raise ConfigError unless `given` has the name, width and depth of the model it was trained on."""
+        """Raise ConfigError unless `given` has the name, width and depth of the model it was trained on.
+
+        Other weights of that shape are warned of (`OtherWeights`): what was learned on one model says little
+        on another, and the output tells nobody.
+        """
         made_for = self.backbone
         if (made_for.name, made_for.dim, made_for.layers) != (given.name, given.dim, given.layers):
             raise ConfigError(f"{self.folder}: this adapter was trained on {made_for}; you gave {given}")
+        if made_for.sha256 and given.sha256 and made_for.sha256 != given.sha256:
+            warnings.warn(
+                f"{self.folder}: this adapter was trained on {made_for.id} with sha256 "
+                f"{made_for.sha256[:12]}, and {given.id} has {given.sha256[:12]}: the same shape, other "
+                "weights. Results may be worthless; give those that it was trained on",
+                OtherWeights,
+                stacklevel=2,
+            )
 
     def load_into(self, model: AdaptedModel, name: str, backbone: BackboneCard | None = None) -> None:
         """Copy the tensors into adapter `name` of `model`; keys and shapes must agree in both directions."""
@@ -166,6 +184,8 @@ def write(
 ) -> Path:
     """Save one adapter; the folder appears under its name only when it is complete.
 
+    Raises ConfigError where a number of it is not finite: nobody could open it again.
+
     `base` is what full fine-tuning changed of the backbone, by name; `together` names what ran beside the
     adapter, as `Manifest.together` does.
     """
@@ -186,15 +206,15 @@ def write(
     half = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
-    (half / "adapter.json").write_text(_json(manifest) + "\n")
-    _save(half / "adapter.safetensors", tensors_of(model, name))
+    (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
+    tensors.write(half / "adapter.safetensors", tensors_of(model, name))
     if heads:
-        _save(half / "head.safetensors", stored_of(heads))
+        tensors.write(half / "head.safetensors", stored_of(heads))
     if base:
-        _save(half / "base.safetensors", base)
+        tensors.write(half / "base.safetensors", base)
     for file, text in (("recipe.yaml", recipe), ("README.md", readme)):
         if text is not None:
-            (half / file).write_text(text)
+            (half / file).write_text(text, encoding="utf-8")
     _swap(half, folder)
     return folder
 
@@ -216,23 +236,35 @@ def read(folder: str | Path) -> Saved:
                 else ""
             )
             raise ConfigError(f"{folder} is no saved adapter: it has no {file.name}{hint}")
+    content = json_text.read_object(path)
+    version = content.get("format", 0)
+    if isinstance(version, int) and version > FORMAT:
+        raise ConfigError(
+            f"{path} has format {version}; this version ({__version__}) reads up to {FORMAT}. "
+            "Upgrade speech_peft"
+        )
     try:
-        content = json.loads(path.read_text())
-        if content.get("format", 0) > FORMAT:
-            raise ConfigError(
-                f"{path} has format {content['format']}; this version ({__version__}) reads up to {FORMAT}. "
-                "Upgrade speech_peft"
-            )
         manifest = Manifest.model_validate(content)
         method: Method = METHODS[manifest.method].model_validate(manifest.config)
-    except (json.JSONDecodeError, ValidationError, AttributeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return Saved(folder, manifest, method)
+        return Saved(folder, manifest, method)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_reasons(error)}") from None
+    except (ConfigError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # A clone each, as safetensors refuses tensors that share memory (a network used at two sites).
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, path)
+def _reasons(error: ValidationError) -> str:
+    """The first problems, each by its key, in one line."""
+    found = [f"{'.'.join(map(str, e['loc']))[:80]}: {e['msg']}" for e in error.errors(include_input=False)]
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def shapes_of(path: Path) -> dict[str, tensors.Shape]:
+    """What a file of an adapter folder holds, from its header; raises ConfigError for what no adapter has."""
+    there = tensors.shapes(path)
+    if (total := sum(shape.nbytes for shape in there.values())) > MOST_BYTES:
+        raise ConfigError(f"{path} holds {total / 1e9:.1f} GB of tensors; an adapter has at most 8 GB")
+    return there
 
 
 def _fill_parts(path: Path, parts: Mapping[str, nn.Module], ignore: tuple[str, ...] = ()) -> None:
@@ -255,35 +287,43 @@ def _fill(
     `zero` is what a file need not hold, and is then set to zero.
     """
     places, zero = places or {}, zero or {}
-    try:
-        stored = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    stored = {key: value for key, value in stored.items() if not key.startswith(ignore or "\0")}
+    there = {k: shape for k, shape in shapes_of(path).items() if not k.startswith(ignore or "\0")}
     # Files of before hold the zeros too.
-    own = {**own, **{key: value for key, value in zero.items() if key in stored}}
-    wanted = own.keys() | {key + suffix for key, place in places.items() for suffix in place.packed.suffixes}
-    for key in wanted - stored.keys():
-        raise ConfigError(f"{path} lacks {key!r}. {did_you_mean(key, stored)}")
-    copies: list[tuple[Tensor, Tensor]] = []
-    for key, value in stored.items():
-        if key not in wanted:
-            raise ConfigError(f"{path} holds {key!r}, which this model has not. {did_you_mean(key, wanted)}")
-        if key in own:
-            if value.shape != own[key].shape:
-                raise ConfigError(
-                    f"{path}: {key} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-                )
-            copies.append((own[key], value))
+    own = {**own, **{key: value for key, value in zero.items() if key in there}}
+    _check_shapes(path, there, own, places)
+    stored = tensors.read(path, there)
+    copies = [(value, stored[key]) for key, value in own.items()]
     for key, place in places.items():
         try:
             copies += place.filled(stored, key)
-        except ValueError as error:
+        except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(f"{path}: {key} {error}") from None
     for target, value in copies:
         target.copy_(value)
     for key in zero.keys() - own.keys():
         zero[key].zero_()
+
+
+def _check_shapes(
+    path: Path,
+    there: Mapping[str, tensors.Shape],
+    own: Mapping[str, Tensor],
+    places: Mapping[str, packing.Place],
+) -> None:
+    """Raise ConfigError unless a file holds what the model has, no more and no less, in the same types."""
+    wanted = own.keys() | {key + suffix for key, place in places.items() for suffix in place.packed.suffixes}
+    for key in sorted(wanted - there.keys()):
+        raise ConfigError(f"{path} lacks {key!r}. {did_you_mean(key, there)}")
+    for key, found in there.items():
+        if key not in wanted:
+            raise ConfigError(f"{path} holds {key!r}, which this model has not. {did_you_mean(key, wanted)}")
+        if key not in own:
+            continue  # packed, and looked at where it is unpacked
+        expected = tensors.Shape(tuple(own[key].shape), own[key].dtype)
+        if found.shape != expected.shape:
+            raise ConfigError(f"{path}: {key} has shape {found.shape}, expected {expected.shape}")
+        if not tensors.same_kind(found.dtype, expected.dtype):
+            raise ConfigError(f"{path}: {key} is {found}, expected {expected}")
 
 
 def _swap(half: Path, final: Path) -> None:

@@ -95,18 +95,18 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             raise ConfigError(f"{where}: {key} {problem}")
 
 
-def not_finite(value: Tensor) -> str | None:
+def not_finite(value: Tensor, most: float = LARGEST) -> str | None:
     """What is wrong with the numbers of a tensor: NaN, infinite, beyond all weights; None if nothing is."""
     if value.is_complex():
         return "holds complex numbers"
     if not value.is_floating_point() or not value.numel():
         return None
-    least, most = torch.aminmax(value.detach())  # NaN where one is
-    if not bool(torch.isfinite(least) & torch.isfinite(most)):
+    low, high = torch.aminmax(value.detach())  # NaN where one is
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
         count = int((~torch.isfinite(value)).sum())
         return f"has {count} of {value.numel()} numbers that are not finite (NaN or infinite)"
-    if (largest := max(abs(float(least)), abs(float(most)))) > LARGEST:
-        return f"has a number as large as {largest:.3g}; weights stay below {LARGEST:g}"
+    if (largest := max(abs(float(low)), abs(float(high)))) > most:
+        return f"has a number as large as {largest:.3g}; weights stay below {most:g}"
     return None
 
 

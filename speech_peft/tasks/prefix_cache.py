@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..audio.atomic import atomic_path
 from ..config import Recipe
 from ..errors import ConfigError
+from ..files import tensors
 
 if TYPE_CHECKING:
     from ..backbones.base import Backbone, Encoded, Features
@@ -87,7 +88,7 @@ class Disk:
 
     def put(self, key: str, entry: Entry) -> None:
         with atomic_path(self._path(key)) as half:
-            save_file({name: tensor.contiguous() for name, tensor in vars(entry).items()}, half)
+            tensors.write(half, vars(entry))
 
 
 class PrefixCache:

@@ -189,6 +189,16 @@ def test_only_a_lora_can_be_written(backbone, tmp_path):
         ("fan_in_fan_out", True),
         ("layer_replication", [[0, 1]]),
         ("peft_type", "IA3"),
+        ("init_lora_weights", "pissa"),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("alora_invocation_tokens", [1, 2]),
+        ("arrow_config", {"top_k": 1}),
+        ("a_setting_of_tomorrow", 1),
+        ("use_dora", 1),
+        ("r", 0),
+        ("r", "8"),
+        ("lora_alpha", None),
+        ("lora_dropout", 1.5),
     ],
 )
 def test_a_setting_that_is_not_supported_is_refused_by_name(adapted, backbone, tmp_path, key, value):
@@ -204,3 +214,56 @@ def test_a_layer_that_is_no_site_is_refused_by_key(backbone, tmp_path):
     peft.get_peft_model(copy.deepcopy(backbone.module), config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"proj_out.*belongs to no linear site"):
         import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("init_lora_weights", "gaussian"), ("a_setting_of_tomorrow", None), ("modules_to_save", [])],
+)
+def test_a_value_that_changes_nothing_is_read(adapted, backbone, tmp_path, key, value):
+    export_peft(adapted, "a", tmp_path, "x")
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    read = import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+    assert torch.equal(run(read), run(adapted))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_numbers_that_no_lora_has_are_refused_by_key(adapted, backbone, tmp_path, bad):
+    from safetensors.torch import load_file, save_file
+
+    export_peft(adapted, "a", tmp_path, "x")
+    path = tmp_path / "adapter_model.safetensors"
+    stored = load_file(path)
+    key = sorted(stored)[0]
+    stored[key][0, 0] = bad
+    save_file(stored, path)
+    with pytest.raises(ConfigError, match=f"{key} has"):
+        import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+
+
+def test_tensors_that_are_no_floats_of_the_rank_are_refused_before_anything_is_built(
+    adapted, backbone, tmp_path
+):
+    from safetensors.torch import load_file, save_file
+
+    export_peft(adapted, "a", tmp_path, "x")
+    path, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    stored, settings = load_file(path), json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "r": 10**9}))
+    with pytest.raises(ConfigError, match=r"lora_\w\.weight is float32 .*, expected floats \("):
+        import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+    config.write_text(json.dumps(settings))
+    save_file({key: value.to(torch.int32) for key, value in stored.items()}, path)
+    with pytest.raises(ConfigError, match=r"is int32 .*, expected floats"):
+        import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+    save_file(dict(list(stored.items())[1:]), path)
+    with pytest.raises(ConfigError, match=r"lacks .*lora_\w"):
+        import_peft(tmp_path, copy.deepcopy(backbone.module), backbone.sites(), "a")
+
+
+def test_an_adapter_at_no_site_is_no_lora(backbone, tmp_path):
+    model = AdaptedModel(copy.deepcopy(backbone.module), backbone.sites(), {"a": METHODS["none"]()})
+    with pytest.raises(ConfigError, match="'a' is a none, at no site"):
+        export_peft(model, "a", tmp_path / "out", "x")
+    assert not (tmp_path / "out").exists()

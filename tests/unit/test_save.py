@@ -8,7 +8,7 @@ from torch import nn
 
 from speech_peft.core import save
 from speech_peft.core.model import AdaptedModel
-from speech_peft.errors import ConfigError
+from speech_peft.errors import ConfigError, OtherWeights
 from speech_peft.methods.bottleneck import Bottleneck
 from tests import toy
 
@@ -99,6 +99,11 @@ def test_a_truncated_file_is_an_error_with_its_path(folder):
         ({"method": "lorra"}, r"'lorra'.*'lora'"),
         ({"config": {"widht": 4}}, r"adapter\.json: .*widht"),
         ({"surprise": 1}, r"adapter\.json: .*surprise"),
+        ({"format": "new"}, r"adapter\.json: format"),
+        ({"sites": [f"s{i}" for i in range(10_001)]}, r"adapter\.json: sites: .*at most 10000"),
+        ({"together": {f"a{i}": "../a" for i in range(2000)}}, r"adapter\.json: together: .*at most 64"),
+        ({"method": ["lora"]}, r"adapter\.json: method"),
+        ({"config": {"width": float("nan")}}, r"adapter\.json: not JSON: NaN"),
     ],
 )
 def test_a_wrong_adapter_json_says_what_is_wrong(folder, changes, message):
@@ -140,7 +145,7 @@ def test_a_failed_write_leaves_the_old_folder(folder, monkeypatch):
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(save, "save_file", full)
+    monkeypatch.setattr(save.tensors, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save.write(folder, adapted(), "a", toy.CARD)
     assert (folder / "adapter.safetensors").read_bytes() == before
@@ -150,3 +155,74 @@ def test_the_digest_follows_the_tensors(folder, tmp_path):
     digest = save.read(folder).digest
     assert save.read(folder).digest == digest
     assert save.read(save.write(tmp_path / "b", adapted(), "a", toy.CARD)).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.fill_(float("nan")), "not finite"),
+        (lambda t: t.fill_(float("-inf")), "not finite"),
+        (lambda t: t.fill_(1e30), "as large as"),
+        (lambda t: t.to(torch.int32), "is int32 .* expected float32"),
+        (lambda t: t.to(torch.bool), "is bool .* expected float32"),
+        (lambda t: t.to(torch.complex64), "of type C64"),
+    ],
+)
+@pytest.mark.parametrize("file", ["adapter", "head", "base"])
+def test_tensors_that_no_training_gives_are_refused_in_every_file(tmp_path, file, change, message):
+    from safetensors.torch import load_file, save_file
+
+    head, base = nn.Linear(3, 2), {"layers.0.up.weight": torch.ones(2, 2)}
+    folder = save.write(
+        tmp_path / "a", adapted(), "a", toy.CARD, heads={"ctc": head}, head_config={"ctc": {}}, base=base
+    )
+    path = folder / f"{file}.safetensors"
+    stored = load_file(path)
+    key = sorted(stored)[0]
+    save_file({**stored, key: change(stored[key])}, path)
+    saved, model = save.read(folder), adapted()
+    open_it = {
+        "adapter": lambda: saved.load_into(model, "a"),
+        "head": lambda: saved.load_head("ctc", head),
+        "base": lambda: saved.load_base(base),
+    }
+    with pytest.raises(ConfigError, match=rf"{file}\.safetensors: {key} .*{message}"):
+        open_it[file]()
+
+
+def test_half_precision_on_disk_is_the_same_kind_of_number(folder):
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter.safetensors"
+    save_file({key: value.half() for key, value in load_file(path).items()}, path)
+    save.read(folder).load_into(adapted(), "a")
+
+
+def test_what_is_not_finite_is_not_saved_and_the_older_folder_stays(folder):
+    model = adapted()
+    with torch.no_grad():
+        next(iter(model.parameters_of("a"))).fill_(float("nan"))
+    before = (folder / "adapter.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"is not written: .* not finite"):
+        save.write(folder, model, "a", toy.CARD)
+    assert (folder / "adapter.safetensors").read_bytes() == before
+
+
+def test_every_file_of_an_adapter_has_the_rights_of_a_new_file(folder):
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {new_file_mode(folder)}
+
+
+def new_file_mode(folder) -> int:
+    (folder / "new").touch()
+    return (folder / "new").stat().st_mode & 0o777
+
+
+def test_other_weights_of_the_same_shape_are_warned_of_by_their_hash(folder):
+    edit(folder, backbone={**toy.CARD.model_dump(), "sha256": "a" * 64})
+    saved = save.read(folder)
+    saved.check_backbone(toy.CARD.model_copy(update={"sha256": "a" * 64}))
+    saved.check_backbone(toy.CARD)  # made, not loaded: nothing to compare
+    with pytest.warns(
+        OtherWeights, match=r"trained on tests/toy with sha256 aaaaaaaaaaaa, and .* bbbbbbbbbbbb"
+    ):
+        saved.check_backbone(toy.CARD.model_copy(update={"sha256": "b" * 64}))

@@ -9,7 +9,7 @@ import torch
 
 from speech_peft.backbones.base import open_backbone, tiny
 from speech_peft.backbones.ctranslate2 import read_variables
-from speech_peft.backbones.weights import Origin, resolve_weights, weights_sha256
+from speech_peft.backbones.weights import Origin, package_path, resolve_weights, weights_sha256
 from speech_peft.errors import ConfigError
 
 _TYPE = {torch.float32: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.float16: 4}
@@ -267,3 +267,80 @@ def test_embedded_whisper_opens_with_all_its_ids():
     assert backbone.generation.prompt() == (50257, 50362)
     assert not backbone.generation.is_multilingual
     assert len(backbone.generation.alignment_heads) == 8
+
+
+def test_a_package_is_found_without_being_imported_and_never_in_the_current_directory(tmp_path, monkeypatch):
+    """What an address names may run nothing: neither a parent package, nor a folder that lies here."""
+    for name in ("trap", "trap/weights", "trap-1.dist-info"):
+        (tmp_path / name).mkdir()
+    for name in ("trap", "trap/weights"):
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "trap-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: trap\nVersion: 1\n")
+    (tmp_path / "trap-1.dist-info" / "RECORD").write_text("trap/__init__.py,,\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    for address in ("pkg:trap/weights", "pkg:trap.weights/x", "pkg:.trap/x", "pkg:/x", "pkg:../trap"):
+        with pytest.raises(ConfigError, match="not installed here"):
+            package_path(address)
+    monkeypatch.chdir("/")
+    monkeypatch.syspath_prepend(str(tmp_path))  # installed there, and not the current directory
+    assert package_path("pkg:trap/weights") == tmp_path / "trap" / "weights"
+    with pytest.raises(ConfigError, match="not installed here"):
+        package_path("pkg:trap.weights/x")
+    with pytest.raises(ConfigError, match="leads out of the package"):
+        package_path("pkg:trap/../other")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("whisper", {"_attn_implementation": "org/kernel"}, "_attn_implementation is 'org/kernel'"),
+        ("whisper", {"attn_implementation": {"": "org/kernel"}}, "attn_implementation is 'org/kernel'"),
+        ("usm", {"audio_config": {"_attn_implementation": "org/kernel"}}, "is 'org/kernel'"),
+        ("conformer", {"quantization_config": {"quant_method": "x"}}, "quantised checkpoints"),
+        ("ast", {"hidden_size": "wide"}, r"ASTConfig"),
+        ("whisper", {"d_model": -5}, r"Whisper"),
+        ("whisper", {"model_type": ["whisper"]}, "an unnamed kind of model"),
+    ],
+)
+def test_a_config_that_would_run_the_code_of_others_or_makes_no_model_is_one_line(
+    tmp_path, family, changes, message
+):
+    backbone = tiny(family)
+    backbone.module.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_backbone(family, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["usm", "parakeet"])
+def test_code_that_a_checkpoint_brings_is_not_run(tmp_path, family):
+    """`auto_map` names a module of the folder, which transformers' Auto classes import."""
+    backbone = tiny("conformer", family=family) if family == "parakeet" else tiny(family)
+    backbone.module.save_pretrained(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}})
+    )
+    opened = open_backbone("conformer" if family == "parakeet" else family, tmp_path)
+    assert type(opened.module) is type(backbone.module)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    backbone = tiny("ast")
+    with torch.no_grad():
+        backbone.module.layernorm.weight[0] = float("nan")
+    backbone.module.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"layernorm\.weight has 1 of 32 numbers that are not finite"):
+        open_backbone("ast", tmp_path)
+
+
+def test_a_converted_folder_has_the_rights_of_new_files(faster_whisper):
+    folder = resolve_weights(faster_whisper[0])
+    (folder.parent / "new").touch()
+    expected = (folder.parent / "new").stat().st_mode
+    assert {file.stat().st_mode for file in folder.iterdir()} == {expected}
