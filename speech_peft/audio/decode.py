@@ -1,25 +1,30 @@
-"""The two decoders behind `io`: libsndfile for what it knows, PyAV (FFmpeg) for the rest and the damaged."""
+"""The one door to a recording: is it a file that can be read, and which decoder reads all of it?
+
+libsndfile reads what it knows and what says the truth about itself; FFmpeg reads the rest, the damaged, and
+what is longer than its header says (`headers`).
+"""
 
 import os
-import re
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from fractions import Fraction
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import av
 import av.error
 import soundfile
 from jaxtyping import Float32
 from numpy import ndarray
 
 from ..errors import AudioError
+from . import headers
+from .ffmpeg import AvFile
+from .files import PathLike as PathLike
+from .files import problem_of
+from .sound_file import UNKNOWN_FRAMES, Joined, SoundFile
 
-PathLike = str | os.PathLike[str]
-
-_READ_FRAMES = 1 << 17  # frames decoded at a time; bounds the memory of a stream
-_SEEK_MARGIN = 1.0  # seconds decoded before a slice, so that codecs with memory have settled
-_UNSEEKABLE = {"g722", "amr", "gsm", "aac"}  # raw streams: FFmpeg guesses positions from the bit rate
+RATES = (1_000, 1_000_000)  # Hz that a recording of sound can have
+MOST_CHANNELS = 256
+LONGEST_SECONDS = 7 * 24 * 3600.0  # no recording: a header that lies, or a file made to fill the memory
+ERRORS = (av.error.FFmpegError, soundfile.SoundFileError, OSError, ValueError, MemoryError)
+"""What decoders raise."""
 
 
 @runtime_checkable
@@ -29,128 +34,95 @@ class Source(Protocol):
     rate: int
     channels: int
     format: str
-    seconds: float | None  # how long the audio is, as far as can be told without decoding
-    declared: float | None  # how long the header says it is
+    declared: float | None  # how long the header says it is, where it says so
+    reached: float  # seconds up to which the file was read, where that is more than what was decoded
+    notes: list[str]  # what a listener should know; complete when the last block was read
 
+    def length(self) -> float: ...  # seconds, by headers where they can be believed
     def blocks(self, start: float) -> Iterator[Float32[ndarray, "n c"]]: ...
     def close(self) -> None: ...
 
 
-def opened(path: PathLike) -> Source:
-    """The decoder that understands the file, or one clear reason why none does."""
+def opened(path: PathLike, track: int | None = None) -> Source:
+    """The decoder that understands the file, or an AudioError with one clear reason why none does."""
+    problem = problem_of(path)
+    if problem is not None:
+        raise AudioError(path, problem)
     try:
-        with open(path, "rb") as file:
-            empty = not file.read(1)
+        if not os.path.getsize(path):
+            raise AudioError(path, "is empty (0 bytes)")
+        source = _decoder(path, track)
     except OSError as error:
         raise AudioError(path, (error.strerror or str(error)).lower()) from error
-    except ValueError as error:
-        raise AudioError(path, str(error)) from error
-    if empty:
-        raise AudioError(path, "is empty (0 bytes)")
+    reason = _absurd(source)
+    if reason is not None:
+        source.close()
+        raise AudioError(path, reason)
+    return source
+
+
+def _decoder(path: PathLike, track: int | None) -> Source:
+    header = headers.examine(path)
+    if header.parts:
+        try:
+            return _only(Joined(path, header.parts), path, track)
+        except (soundfile.SoundFileError, ValueError, TypeError):
+            pass  # streams of a kind that libsndfile does not know
+    elif header.honest is not False:
+        try:
+            source = SoundFile(path, patch=header.patch)
+        except (soundfile.SoundFileError, ValueError, TypeError):
+            pass  # TypeError: a headerless format that libsndfile knows by its suffix only
+        else:
+            if header.honest or 0 < source.frames < UNKNOWN_FRAMES:
+                return _only(source, path, track)
+            return _longer(source, path, track)
+    source = _ffmpeg(path, track)
+    source.believed = header.honest is not False
+    if header.seconds is not None:
+        source.declared = header.seconds
+    return source
+
+
+def _only(source: Source, path: PathLike, track: int | None) -> Source:
+    """The source, which has one track."""
+    if track not in (None, 1):
+        source.close()
+        raise AudioError(path, f"has 1 audio track; there is no track {track}")
+    return source
+
+
+def _longer(source: SoundFile, path: PathLike, track: int | None) -> Source:
+    """Where libsndfile knows no length: FFmpeg, if it finds any sample."""
     try:
-        return _SoundFile(path)
-    except (soundfile.SoundFileError, ValueError, TypeError):
-        pass  # TypeError: a headerless format that libsndfile knows by its suffix only
+        other = _ffmpeg(path, track)
+    except AudioError:
+        if source.frames:
+            source.close()
+            raise
+        return source
+    source.close()
+    return other
+
+
+def _ffmpeg(path: PathLike, track: int | None) -> AvFile:
     try:
-        return _AvFile(path)
+        return AvFile(path, track)
     except AudioError:
         raise
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(path, f"is not audio that libsndfile or FFmpeg can decode ({reason})") from error
 
 
-class _SoundFile:
-    def __init__(self, path: PathLike):
-        name: Any = os.fsencode(path) if os.name == "posix" else os.fspath(path)  # any bytes are a name
-        self._path = path
-        self._file = soundfile.SoundFile(name)
-        self.rate, self.channels = self._file.samplerate, self._file.channels
-        self.format = f"{self._file.format} {self._file.subtype}"
-        self.seconds = self._file.frames / self.rate
-        self.declared = self.seconds * _missing_share(self._file.extra_info)
-
-    def blocks(self, start: float) -> Iterator[Float32[ndarray, "n c"]]:
-        first = min(round(start * self.rate), self._file.frames)
-        # mpg123 needs the frames before a slice (the bit reservoir): without them its start is wrong.
-        margin = min(first, int(_SEEK_MARGIN * self.rate)) if self._file.format == "MP3" else 0
-        at = first - margin
-        try:
-            self._file.seek(at)
-            while len(block := self._file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
-                if at + len(block) > first:
-                    yield block[max(0, first - at) :]
-                at += len(block)
-            damaged = self._file.frames > 0 and at <= first < self._file.frames
-        except soundfile.SoundFileError:
-            damaged = True
-        if damaged:  # libsndfile gives up at the first bad frame, FFmpeg decodes what is left
-            with suppress(AudioError, av.error.FFmpegError), closing(_AvFile(self._path)) as rest:
-                yield from rest.blocks(max(at, first) / self.rate)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _missing_share(log: str) -> float:
-    """Declared over present bytes of a WAV's samples: libsndfile shortens a cut file's header by itself."""
-    found = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    declared, present = (int(group) for group in found.groups()) if found else (1, 1)
-    streamed = declared >= 0x7FFFFF00  # a writer that could not seek back puts the largest number
-    return 1.0 if streamed or not present else max(1.0, declared / present)
-
-
-class _AvFile:
-    def __init__(self, path: PathLike):
-        self._container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
-        try:
-            if not self._container.streams.audio:
-                raise AudioError(path, "no audio stream")
-            self._stream = self._container.streams.audio[0]
-            self.rate, self.channels = self._stream.rate, self._stream.channels
-            if not self.rate or not self.channels:
-                raise AudioError(path, "its audio stream names no sample rate or channels")
-        except BaseException:
-            self._container.close()
-            raise
-        self.format = f"{self._container.format.name} {self._stream.codec_context.name}"
-        self.seconds = self.declared = self._seconds()
-
-    def _seconds(self) -> float | None:
-        stream, container = self._stream, self._container
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        return None if container.duration is None else container.duration / av.time_base
-
-    def blocks(self, start: float) -> Iterator[Float32[ndarray, "n c"]]:
-        raw = bool(_UNSEEKABLE & set(self._container.format.name.split(",")))
-        seeked = start > 2 * _SEEK_MARGIN and not raw
-        first, tick = self._stream.start_time or 0, self._stream.time_base or Fraction(1, self.rate)
-        if seeked:
-            self._container.seek(first + int((start - _SEEK_MARGIN) / tick), stream=self._stream)
-        at = 0  # frames before the next block; after a seek the first time stamp tells
-        wanted = round(start * self.rate)
-        for index, (frame, samples) in enumerate(self._frames()):
-            if seeked and index == 0 and frame.pts is not None:
-                at = round(float((frame.pts - first) * tick) * self.rate)
-            if at + len(samples) > wanted:
-                yield samples[max(0, wanted - at) :]
-            at += len(samples)
-
-    def _frames(self) -> Iterator[tuple[av.AudioFrame, Float32[ndarray, "n c"]]]:
-        to_float = av.AudioResampler(format="fltp")
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-                frames = packet.decode()
-            except (StopIteration, av.error.EOFError):
-                return
-            except av.error.InvalidDataError:
-                continue  # one damaged packet, as players skip it; the total length tells if much is missing
-            for frame in frames:
-                for converted in to_float.resample(frame):
-                    yield frame, converted.to_ndarray().T
-
-    def close(self) -> None:
-        self._container.close()
+def _absurd(source: Source) -> str | None:
+    """Why no recording of sound can be like that."""
+    if not RATES[0] <= source.rate <= RATES[1]:
+        return f"has {source.rate} samples a second; expected {RATES[0]} to {RATES[1]}"
+    if not 1 <= source.channels <= MOST_CHANNELS:
+        return f"has {source.channels} channels; expected 1 to {MOST_CHANNELS}"
+    if source.declared is not None and source.declared > LONGEST_SECONDS:
+        return (
+            f"declares {source.declared / 3600:.0f} hours; a recording may last {LONGEST_SECONDS / 3600:.0f}"
+        )
+    return None

@@ -2,11 +2,12 @@
 
 libsndfile decodes what it can (wav, flac, ogg, opus, mp3, aiff, ...); PyAV, whose wheel carries FFmpeg, does
 the rest (m4a, aac, amr, g722, webm, mkv, mp4, ...). Every way a file can be bad ends in one `AudioError`
-with the path and a reason, so that a batch can list it and go on.
+with the path and a reason, so that a batch can list it and go on. What a listener should know of a good
+one (it is longer than it says, has other tracks, its channels cancel each other) is in `notes`.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from ..errors import AudioError, ConfigError
 from . import decode
 from .atomic import atomic_path
 from .decode import PathLike as PathLike
+from .mixing import Mixer
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
@@ -30,6 +32,8 @@ AUDIO_SUFFIXES = frozenset({
 # fmt: on
 Channels = Literal["mix", "first"]
 Samples = Float32[ndarray, " s"]
+
+_MOST_SAMPLES = 1 << 28  # of one clip in memory: 1 GiB, four hours and a half at 16 kHz
 
 _FORMATS = {  # what `save` writes: suffix -> libsndfile format and default subtype
     ".wav": ("WAV", "PCM_16"),
@@ -48,6 +52,7 @@ class AudioInfo:
     sample_rate: int
     channels: int
     format: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,17 @@ class Clip:
     source_rate: int
     source_channels: int
     truncated: bool = False  # the file ends well before the length it declares
+    notes: tuple[str, ...] = ()  # what a listener should know
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.sample_rate
 
 
-def info(path: PathLike) -> AudioInfo:
-    """Length, rate and channels, from the header where it says so and by decoding where it does not."""
-    with closing(decode.opened(path)) as source:
-        seconds = source.seconds
-        if seconds is None:
-            seconds = sum(len(block) for block in source.blocks(0.0)) / source.rate
-        return AudioInfo(seconds, source.rate, source.channels, source.format)
+def info(path: PathLike, track: int | None = None) -> AudioInfo:
+    """Length, rate and channels: from the header where it can be believed, else from the whole file."""
+    with closing(decode.opened(path, track)) as source, _as_audio_error(path):
+        return AudioInfo(source.length(), source.rate, source.channels, source.format, tuple(source.notes))
 
 
 def load(
@@ -80,15 +83,27 @@ def load(
     start: float = 0.0,
     duration: float | None = None,
     channels: Channels = "mix",
+    track: int | None = None,
 ) -> Clip:
     """A recording, or its slice from `start` for `duration` seconds; `sample_rate=None` keeps its own rate.
+
+    `track` is one of several audio tracks, counted from 1; None takes the one that is marked as default.
+    Raises AudioError, also for what is too long to be held in memory; `stream` has no such limit.
 
     >>> load("prompt.g722", start=1.5, duration=2.0).samples.shape      # doctest: +SKIP
     (32000,)
     """
-    with closing(Stream(path, sample_rate, None, start, duration, channels)) as blocks:
-        samples = np.concatenate(list(blocks))
-        return Clip(samples, blocks.sample_rate, blocks.source_rate, blocks.source_channels, blocks.truncated)
+    with closing(Stream(path, sample_rate, None, start, duration, channels, track)) as stream:
+        blocks, held = [], 0
+        for block in stream:
+            blocks.append(block)
+            held += len(block)
+            if held > _MOST_SAMPLES:
+                hours = _MOST_SAMPLES / stream.sample_rate / 3600
+                raise AudioError(path, f"is longer than {hours:.1f} hours, which are held at most; cut it")
+        samples = np.concatenate(blocks)
+        about = (stream.sample_rate, stream.source_rate, stream.source_channels)
+        return Clip(samples, *about, stream.truncated, stream.notes)
 
 
 def stream(
@@ -98,9 +113,10 @@ def stream(
     start: float = 0.0,
     duration: float | None = None,
     channels: Channels = "mix",
+    track: int | None = None,
 ) -> "Stream":
     """The recording in blocks of `block_seconds` (the last may be shorter), in memory that does not grow."""
-    return Stream(path, sample_rate, block_seconds, start, duration, channels)
+    return Stream(path, sample_rate, block_seconds, start, duration, channels, track)
 
 
 def save(path: PathLike, samples: ndarray, sample_rate: int, subtype: str | None = None) -> None:
@@ -119,7 +135,7 @@ def save(path: PathLike, samples: ndarray, sample_rate: int, subtype: str | None
 
 
 class Stream:
-    """Iterate once, in order; `truncated` is known when the iteration has ended. `close()` to stop early."""
+    """Iterate once, in order; then `truncated` and `notes` are known. `close()` to stop early."""
 
     def __init__(
         self,
@@ -129,15 +145,22 @@ class Stream:
         start: float,
         duration: float | None,
         channels: Channels,
+        track: int | None = None,
     ):
         if start < 0 or (duration is not None and duration <= 0):
             raise AudioError(path, f"no slice starts at {start} s and lasts {duration} s")
         self.path, self.start, self.duration, self.channels = path, start, duration, channels
-        self._source = decode.opened(path)
+        self._source = decode.opened(path, track)
+        self._mixer, self._lengths = Mixer(), ""
         self.source_rate, self.source_channels = self._source.rate, self._source.channels
         self.sample_rate = sample_rate or self.source_rate
         self.truncated = False
         self._block = None if block_seconds is None else max(1, round(block_seconds * self.sample_rate))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a listener should know of the recording."""
+        return (*self._source.notes, *([self._lengths] if self._lengths else []), *self._mixer.notes)
 
     def close(self) -> None:
         self._source.close()
@@ -160,28 +183,49 @@ class Stream:
 
     def _mono(self) -> Iterator[Samples]:
         for block in self.frames():
-            mono = block[:, 0] if self.channels == "first" else block.mean(axis=1, dtype=np.float32)
-            yield np.ascontiguousarray(mono)
+            yield np.ascontiguousarray(block[:, 0] if self.channels == "first" else self._mixer(block))
 
     def frames(self) -> Iterator[Float32[ndarray, "n c"]]:
         """All channels at the file's own rate, as they are decoded; instead of iterating, and once."""
         wanted = None if self.duration is None else max(1, round(self.duration * self.source_rate))
-        done = 0
-        for block in self._source.blocks(self.start):
-            block = block if wanted is None else block[: wanted - done]
-            if not np.isfinite(block).all():
-                raise AudioError(self.path, "contains NaN or infinite samples")
-            done += len(block)
-            if len(block):
-                yield block
-            if done == wanted:
-                return
-        declared, decoded = self._source.declared, self.start + done / self.source_rate
+        done, most = 0, decode.LONGEST_SECONDS * self.source_rate
+        with _as_audio_error(self.path):
+            for block in self._source.blocks(self.start):
+                block = block if wanted is None else block[: wanted - done]
+                if not np.isfinite(block).all():
+                    raise AudioError(self.path, "contains NaN or infinite samples")
+                done += len(block)
+                if done > most:
+                    raise AudioError(self.path, f"is longer than {decode.LONGEST_SECONDS / 3600:.0f} hours")
+                if len(block):
+                    yield block
+                if done == wanted:
+                    return
+        self._ended(self.start + done / self.source_rate, done)
+
+    def _ended(self, decoded: float, done: int) -> None:
+        """Compare what was read, up to `decoded` seconds, with what was declared."""
+        declared = self._source.declared
         if not done:
             past = declared is not None and self.start >= declared > 0
             reason = f"ends at {declared:.2f} s, before {self.start:.2f} s" if past else "holds no samples"
             raise AudioError(self.path, reason)
-        self.truncated = declared is not None and declared - decoded > max(0.5, 0.02 * declared)
+        if declared is None:
+            return
+        slack = max(0.5, 0.02 * declared)
+        self.truncated = declared - max(decoded, self._source.reached) > slack
+        if decoded - declared > slack:
+            self._lengths = f"lasts {decoded:.2f} s; its header declares {declared:.2f} s"
+
+
+@contextmanager
+def _as_audio_error(path: PathLike) -> Iterator[None]:
+    """Whatever a decoder raises on the way is this file's error."""
+    try:
+        yield
+    except decode.ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise AudioError(path, f"cannot be decoded ({reason})") from error
 
 
 def _regroup(blocks: Iterator[Samples], size: int | None) -> Iterator[Samples]:

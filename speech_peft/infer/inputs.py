@@ -2,12 +2,12 @@
 
 import glob
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ..audio.files import problem_of
 from ..errors import ConfigError
 
 MANIFESTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
@@ -118,14 +118,7 @@ def _folder(top: Path, suffixes: frozenset[str]) -> Iterator[Job]:
 
 
 def _file(path: Path, relpath: str) -> Job:
-    problem = None
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            problem = "is not a regular file"  # opening a pipe would wait for ever
-    except OSError as error:
-        problem = _reason(error)
-    return Job(path, relpath, problem=problem)
+    return Job(path, relpath, problem=problem_of(path))
 
 
 def _reason(error: OSError) -> str:
