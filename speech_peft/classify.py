@@ -7,7 +7,7 @@ import typer
 
 from . import folders_cli as cli
 from .errors import ConfigError
-from .folders_cli import content_of, one_of
+from .folders_cli import one_of
 
 app = cli.new_app()
 
@@ -62,8 +62,11 @@ def classify(
     asked: dict[str, Any] = {"channels": channels}  # checked above
     options = ClassifyOptions(window_seconds=window, hop_seconds=hop, top_k=top_k, **asked)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
-    settings = _settings(weights, adapter, context, options)
-    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy)
+
+    def settings() -> dict[str, Any]:
+        return _settings(weights, adapter, context, options, offline)
+
+    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "classify")
 
     def open_work() -> tuple[Any, Any]:
         from .infer.classifier import Classifier
@@ -82,14 +85,18 @@ def classify(
     raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
 
 
-def _settings(weights: str | None, adapters: list[str], context: str | None, options: Any) -> dict[str, Any]:
-    """All that decides the result. Adapters count by their content: trained anew, results are made anew."""
+def _settings(
+    weights: str | None, adapters: list[str], context: str | None, options: Any, offline: bool
+) -> dict[str, Any]:
+    """All that decides the result. What is opened counts by its content: trained anew, it is made anew."""
     from dataclasses import asdict
 
+    from .infer import contents
+
     return {
-        "task": "classify",  # an output folder may hold texts of the same recordings
-        "weights": weights,
-        "adapters": [[adapter, content_of(adapter)] for adapter in adapters],  # outputs name them
+        "weights": contents.of_weights(weights or contents.own_weights(adapters[0], offline), offline),
+        # Outputs name them.
+        "adapters": [[adapter, contents.of_adapter(adapter, offline)] for adapter in adapters],
         "context": context,
         "options": asdict(options),
     }

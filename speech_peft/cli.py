@@ -1,12 +1,18 @@
 """The `speech-peft` command: one word per job, and nothing is imported before it is known which."""
 
+import errno
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from . import __version__
 from .errors import ConfigError, OtherWeights, SpeechPeftError, did_you_mean
+from .terminal import complain, enduring, say, silence
 
 # Word -> module with `main(argv) -> int`, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -44,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 ok, 1 failed, 2 usage, 3 partly done, 130 interrupted."""
     word, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if word in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return 0
     if word == "--version":
-        print(f"speech_peft {__version__}")
+        say(f"speech_peft {__version__}")
         return 0
     if word not in COMMANDS:
-        print(f"speech-peft: no command {word!r}. {did_you_mean(word, COMMANDS)}", file=sys.stderr)
+        complain(f"speech-peft: no command {word!r}. {did_you_mean(word, COMMANDS)}")
         return 2
     command: Callable[[list[str] | None], int] = import_module(f".{COMMANDS[word][0]}", __package__).main
     sys.argv[0] = f"speech-peft {word}"  # what a command calls itself in its own help
@@ -58,8 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[list[str] | None], int], argv: list[str] | None) -> int:
-    """The exit code of a command or a typer app; an error written for the user is one line, no traceback."""
-    with warnings.catch_warnings():
+    """The exit code of a command or a typer app; an error written for the user is one line, no traceback.
+
+    SIGTERM is what Ctrl-C is from the first moment, before a command knows how to end in order. Standard
+    error that is closed or full ends nothing.
+    """
+    with enduring(), _sigterm_as_ctrl_c(), warnings.catch_warnings():
         warnings.showwarning = _shown(warnings.showwarning)
         return _exit_code(command, argv)
 
@@ -69,7 +79,7 @@ def _shown(otherwise: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
         if issubclass(category, OtherWeights):
-            print(f"warning: {message}", file=sys.stderr)
+            complain(f"warning: {message}")
         else:
             otherwise(message, category, *place, **more)
 
@@ -80,13 +90,59 @@ def _exit_code(command: Callable[[list[str] | None], int], argv: list[str] | Non
     try:
         return command(argv)
     except SystemExit as done:
+        if type(done.__context__).__name__ == "Abort":  # what the parser makes of Ctrl-C
+            return 130
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except SpeechPeftError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        _unwritable(error)
+        return 1
+    except Exception as error:
+        if type(error).__name__ == "Abort":
+            complain("interrupted")
+            return 130
+        show: Any = getattr(error, "show", None)  # an argument error of the parser
+        if show is None:
+            raise
+        show()
+        return getattr(error, "exit_code", 2)
+
+
+# What no correction of ours could mend: a full or read-only disk, rights, a pipe that nobody reads.
+_OF_THE_MACHINE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EPIPE),
+        *(errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    }
+)
+
+
+def _unwritable(error: OSError) -> None:
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        silence(sys.stdout)
+    if error.errno != errno.EPIPE:  # `| head` has read what it wanted
+        complain(f"error: {error.filename or 'output'}: {error.strerror}")
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run() -> None:

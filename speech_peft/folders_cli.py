@@ -10,13 +10,49 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import ConfigError, SpeechPeftError, did_you_mean
+from .cli import guarded
+from .errors import ConfigError, did_you_mean
+from .terminal import say
+
+
+def folder(path: Path | None) -> Path | None:
+    """Of an option that names a folder to write: ConfigError where it, or what it lies in, is a file."""
+    at = path
+    while at is not None and not at.is_dir():
+        if at.exists() or at.is_symlink():
+            what = "is a file" if at == path else f"lies below {at}, which is a file"
+            raise ConfigError(f"--out: {path} {what}; expected a folder, which may be new")
+        at = at.parent if at.parent != at else None
+    return path
+
+
+def device_of(name: str) -> str:
+    """A device as torch calls it; raises ConfigError for one that is not there, before anything is opened."""
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    kind = "cuda" if kind == "gpu" else kind
+    if kind not in ("cuda", "mps") or (number and not number.isdigit()):
+        raise ConfigError(f"--device: {name!r} is no device; expected cpu, cuda, cuda:1, ... or mps")
+    import torch
+
+    there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= there:
+        found = f"torch finds {there} of them" if there else "torch finds none here"
+        raise ConfigError(
+            f"--device: {name!r} needs a GPU, and {found}; give another, or cpu. "
+            "`speech-peft doctor` says more"
+        )
+    return f"{kind}:{number}" if number else kind
+
 
 Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files, folders, globs, manifests.")]
-Out = Annotated[Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.")]
+Out = Annotated[
+    Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.", callback=folder)
+]
 Context = Annotated[str | None, typer.Option(help="full or fit; the adapter's, else full.")]
 Channels = Annotated[str, typer.Option(help="mix or first.")]
-Device = Annotated[str, typer.Option()]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or mps.", callback=device_of)]
 BatchSeconds = Annotated[float, typer.Option(min=1.0, help="Audio in one batch.")]
 NameTemplate = Annotated[str, typer.Option(help="Names of outputs, of {relpath} {stem} {suffix} {ext}.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")]
@@ -41,20 +77,6 @@ def one_of(name: str, value: str | None, allowed: Iterable[str | None]) -> None:
         )
 
 
-def content_of(adapter: str | Path) -> str:
-    """What stands for an adapter in a run's settings: its content, so that one trained anew counts as new."""
-    from hashlib import sha256
-
-    folder = Path(adapter)
-    if not folder.is_dir():
-        return str(adapter)
-    digest = sha256()
-    for file in [*sorted(folder.glob("*.safetensors")), folder / "adapter.json"]:
-        if file.is_file():
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def carry_out(
     plan: Any,
     policy: Any,
@@ -72,7 +94,7 @@ def carry_out(
     from .infer.progress import reporter
 
     if dry_run:
-        print(plan)
+        say(plan)
         return 0
     report = reporter(progress, quiet)
 
@@ -90,22 +112,8 @@ def carry_out(
 def run(app: typer.Typer, argv: list[str] | None, program: str) -> int:
     """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
     arguments = [_dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    try:
-        return app(arguments, standalone_mode=False, prog_name=f"python -m speech_peft.{program}") or 0
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SpeechPeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        show: Any = getattr(error, "show", None)  # an argument error of the parser
-        if show is None:
-            raise
-        show()
-        return getattr(error, "exit_code", 2)
+    name = f"python -m speech_peft.{program}"
+    return guarded(lambda given: app(given, standalone_mode=False, prog_name=name) or 0, arguments)
 
 
 def _dashed(argument: str) -> str:

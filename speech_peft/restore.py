@@ -7,7 +7,7 @@ import typer
 
 from . import folders_cli as cli
 from .errors import ConfigError
-from .folders_cli import content_of, one_of
+from .folders_cli import one_of
 
 app = cli.new_app()
 
@@ -98,8 +98,12 @@ def restore(
     from .infer import runner
 
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
-    settings = _settings(weights, adapter, decoder, context, options, (guard, guard_seconds, guard_weights))
-    plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy)
+    judge = (guard, guard_seconds, guard_weights)
+
+    def settings() -> dict[str, Any]:
+        return _settings(weights, adapter, decoder, context, options, judge, offline)
+
+    plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy, "restore")
 
     def open_work() -> tuple[Any, Any]:
         from .infer.guard import guard_of
@@ -130,18 +134,25 @@ def _settings(
     context: str | None,
     options: Any,
     guard: tuple[str, float, str | None],
+    offline: bool,
 ) -> dict[str, Any]:
-    """All that decides the result. Adapters count by their content: trained anew, results are made anew."""
+    """All that decides the result. What is opened counts by its content: trained anew, it is made anew."""
     from dataclasses import asdict
 
+    from .infer import contents
+
+    level, seconds, judge = guard
+    if level == "full" and judge is None:
+        from .infer.witnesses import recogniser
+
+        judge = recogniser()
     return {
-        "task": "restore",  # an output folder may hold texts of the same recordings
-        "weights": weights,
-        "adapter": content_of(adapter),
-        "decoder": None if decoder is None else content_of(decoder),
+        "weights": contents.of_weights(weights or contents.own_weights(adapter, offline), offline),
+        "adapter": contents.of_adapter(adapter, offline),
+        "decoder": None if decoder is None else contents.of_adapter(decoder, offline),
         "context": context,
         "options": asdict(options),
-        "guard": guard,
+        "guard": [level, seconds, contents.of_weights(judge, offline) if level == "full" else {}],
     }
 
 

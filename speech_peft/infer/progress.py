@@ -4,7 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TextIO, runtime_checkable
+
+from ..terminal import printable, say
 
 _EVERY_SECONDS = 5.0  # between two plain lines
 
@@ -14,8 +17,10 @@ class Progress(Protocol):
     """What the runner tells, and when."""
 
     def start(self, files: int, bytes: int, skipped: int) -> None: ...
+    def opened(self) -> None: ...
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None: ...
     def note(self, text: str) -> None: ...
+    def problem(self, text: str) -> None: ...
     def end(self, summary: Mapping[str, Any]) -> None: ...
 
 
@@ -33,6 +38,10 @@ class _Count:
         already = f", {skipped} already done" if skipped else ""
         self.note(f"{files} recordings to do{already}")
 
+    def opened(self) -> None:
+        """Speed counts from here on, as it does in `bench`: opening a model is no part of it."""
+        self.started = time.monotonic()
+
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None:
         self.done += 1
         self.done_bytes += bytes
@@ -40,7 +49,11 @@ class _Count:
         self.failed += status == "failed"
 
     def note(self, text: str) -> None:
-        print(_printable(text), file=self.stream, flush=True)
+        say(printable(text), self.stream)
+
+    def problem(self, text: str) -> None:
+        """What a user must know, however quiet a run was to be."""
+        say(printable(text), self.stream)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         self.note(sentence(summary))
@@ -63,7 +76,7 @@ class _Count:
         left = "" if self.eta is None else f"  ETA {clock(self.eta)}"
         return (
             f"{self.done}/{self.files} files  {clock(self.audio)} of about {clock(self.total_audio)} audio"
-            f"  RTFx {self.audio / self.elapsed:.1f}{left}  {self.failed} failed"
+            f"  {pace(self.audio / self.elapsed)}{left}  {self.failed} failed"
         )
 
 
@@ -91,7 +104,7 @@ class Quiet(_Count):
 
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None:
         if status == "failed":
-            super().note(f"failed: {path}: {error}")
+            self.problem(f"failed: {path}: {error}")
 
     def note(self, text: str) -> None:
         pass
@@ -104,7 +117,7 @@ class JsonLines(_Count):
     """One object an event, for programs that wrap this one."""
 
     def _event(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), file=self.stream, flush=True)
+        say(json.dumps({"event": event, **fields}), self.stream)
 
     def start(self, files: int, bytes: int, skipped: int) -> None:
         self.files, self.bytes, self.started = files, bytes, time.monotonic()
@@ -121,6 +134,9 @@ class JsonLines(_Count):
 
     def note(self, text: str) -> None:
         self._event("note", text=text)
+
+    def problem(self, text: str) -> None:
+        self._event("error", text=text)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         self._event("end", **summary)
@@ -155,7 +171,11 @@ class Bar(_Count):
         self._bar.update(self._task, completed=self.done_bytes, description=self.line())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(_printable(text), markup=False, highlight=False)
+        with suppress(OSError, ValueError):  # a terminal that was closed
+            self._bar.console.print(printable(text), markup=False, highlight=False)
+
+    def problem(self, text: str) -> None:
+        self.note(text)
 
     def end(self, summary: Mapping[str, Any]) -> None:
         self._bar.stop()
@@ -174,23 +194,22 @@ def reporter(mode: str = "auto", quiet: bool = False) -> Progress:
 def sentence(summary: Mapping[str, Any]) -> str:
     parts = [f"{summary['ok']} done"]
     parts += [f"{summary[n]} {n}" for n in ("truncated", "skipped", "failed") if summary[n]]
+    parts += [f"{summary['elsewhere']} left to other processes"] if summary.get("elsewhere") else []
     parts += [f"{summary['not_done']} not done"] if summary["not_done"] else []
     speed = ""
-    if summary["audio_seconds"]:
-        audio, seconds = clock(summary["audio_seconds"]), clock(summary["seconds"])
-        speed = f"; {audio} audio in {seconds}, RTFx {summary['rtfx']}"
+    if summary["audio_seconds"] and summary["rtfx"]:
+        audio = clock(summary["audio_seconds"])
+        seconds = clock(summary["seconds"] - summary.get("opening_seconds", 0.0))
+        speed = f"; {audio} audio in {seconds}, {pace(summary['rtfx'])}"
     return ", ".join(parts) + speed
+
+
+def pace(rtfx: float) -> str:
+    """Seconds of audio per second of work, as people say it; the same everywhere, loading never counts."""
+    return f"{rtfx:.0f}x real time" if rtfx >= 9.95 else f"{rtfx:.2g}x real time"
 
 
 def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold bytes that are no text, and line ends that would forge a line."""
-    clean = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
-    return clean.encode("utf-8", "backslashreplace").decode()

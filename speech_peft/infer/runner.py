@@ -4,22 +4,27 @@ Outputs appear under their final names complete or not at all, and the ledger ge
 run that is killed anywhere is continued by running it again. One bad file is a row with the reason.
 """
 
+import errno
+import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..audio.atomic import finish, sweep, write_bytes, write_text
-from ..errors import ConfigError, SpeechPeftError
-from .inputs import Job, gather
-from .ledger import FOLDER, Entry, Ledger, append, fingerprint, settings_hash
+from ..errors import SpeechPeftError
+from .claims import Claims
+from .inputs import Job
+from .ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
+from .plan import Plan, Policy, Step, missing, output_name, plan
 from .progress import Progress
 
+__all__ = ["Outcome", "Plan", "Policy", "Step", "Work", "failed", "plan", "run"]
 DONE, PARTIAL, FAILED, INTERRUPTED = 0, 3, 1, 130
 
 
@@ -43,108 +48,11 @@ Work = Callable[[Iterable[Job]], Iterator[Outcome]]
 """Takes jobs and yields the outcome of each when it has it, in any order; may look ahead to fill batches."""
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How a run treats what is there already and what goes wrong."""
-
-    overwrite: bool = False
-    retry_failed: bool = False
-    """Only what failed in the run before."""
-    fail_fast: bool = False
-    name_template: str = "{relpath}.{ext}"
-    """`relpath` (no suffix), `stem`, `suffix` (of the input, with its dot) and `ext` (of the output)."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What will happen to a job, and why."""
-
-    job: Job
-    action: str
-    """run, skip or refuse"""
-    why: str
-    outputs: tuple[str, ...] = ()
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All steps of a run, decided before any model is loaded."""
-
-    out: Path
-    steps: tuple[Step, ...]
-    settings: str
-    ledger: Ledger
-
-    def of(self, action: str) -> list[Step]:
-        return [step for step in self.steps if step.action == action]
-
-    def __str__(self) -> str:
-        return "\n".join(f"{step.action:7}{step.job.audio}  ({step.why})" for step in self.steps)
-
-
-def plan(
-    inputs: Sequence[str | Path],
-    out: Path,
-    extensions: Sequence[str],
-    settings: Mapping[str, Any],
-    suffixes: frozenset[str],
-    policy: Policy | None = None,
-) -> Plan:
-    """What a run would do; touches nothing."""
-    policy = policy or Policy()
-    ledger, key = Ledger(out), settings_hash(settings)
-    jobs = gather(inputs, suffixes)
-    if policy.retry_failed:
-        jobs = [job for job in jobs if (e := ledger.entries.get(job.id)) and e.status == "failed"]
-    return Plan(
-        out, tuple(_unique([_step(job, ledger, key, extensions, policy) for job in jobs], out)), key, ledger
-    )
-
-
-def _step(job: Job, ledger: Ledger, settings: str, extensions: Sequence[str], policy: Policy) -> Step:
-    if job.problem and "same name" in job.problem and "{suffix}" in policy.name_template:
-        job = Job(job.audio, job.relpath.removesuffix(job.audio.suffix), job.start, job.duration)
-    outputs = tuple(_name(job, extension, policy.name_template) for extension in extensions)
-    if job.problem:
-        return Step(job, "refuse", job.problem, outputs)
-    print_ = fingerprint(job.audio, job.start, job.duration)
-    why = "overwrite" if policy.overwrite else ledger.why_not_done(job.id, print_, settings, list(outputs))
-    size = job.audio.stat().st_size
-    return Step(job, "run" if why else "skip", why or "done", outputs, size)
-
-
-def _name(job: Job, extension: str, template: str) -> str:
-    try:
-        name = template.format(
-            relpath=job.relpath, stem=Path(job.relpath).name, suffix=job.audio.suffix, ext=extension
-        )
-    except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(
-            f"name-template: {template!r} has no field {error}; there are relpath, stem, suffix, ext"
-        ) from error
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ConfigError(f"name-template: {name!r} would lie outside the output folder")
-    return name
-
-
-def _unique(steps: Iterable[Step], out: Path) -> Iterator[Step]:
-    """Refuse a step whose output is another's, or is one of the inputs."""
-    steps = list(steps)
-    owners = Counter(name for step in steps if step.action != "refuse" for name in step.outputs)
-    inputs = {step.job.audio.absolute() for step in steps}
-    for step in steps:
-        if step.action != "refuse":
-            for name in step.outputs:
-                if (out / name).absolute() in inputs:
-                    step = Step(step.job, "refuse", f"its output {name} would replace an input", step.outputs)
-                elif owners[name] > 1:
-                    step = Step(step.job, "refuse", f"another input has the same output {name}", step.outputs)
-        yield step
-
-
 def run(plan: Plan, work: Work, progress: Progress, policy: Policy | None = None) -> int:
-    """Carry a plan out; returns the exit code. Ledger, errors and summary lie in `OUT/.speech_peft`."""
+    """Carry a plan out; returns the exit code. Ledger, errors and summary lie in `OUT/.speech_peft`.
+
+    Other processes may carry out the same plan beside it: each input is done by one of them.
+    """
     with _sigterm_as_ctrl_c():
         return _Run(plan, progress, policy or Policy())(work)
 
@@ -162,99 +70,228 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Stopped(Exception):
+    """The run cannot go on: what every further input needs is gone, such as room on the disk."""
+
+
+# A failure to write that the next input would meet as well.
+_FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+
+
 class _Run:
     def __init__(self, plan: Plan, progress: Progress, policy: Policy):
         self.plan, self.progress, self.policy = plan, progress, policy
+        self.ledger = plan.ledger
         self.folder = plan.out / FOLDER
+        self.claims = Claims(self.folder / "claims", plan.ledger.command)
         self.steps = {step.job: step for step in plan.steps}
+        self.prints: dict[Job, str] = {}
+        """Of the inputs that are being read, from before they were."""
         self.counts = Counter(skipped=len(plan.of("skip")))
         self.audio_seconds = 0.0
-        self.started = time.monotonic()
+        self.started = self.opened = time.monotonic()
 
     def __call__(self, work: Work) -> int:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.plan.out)  # what killed runs left behind
-        write_text(self.folder / "errors.jsonl", "")
-        todo = self.plan.of("run")
-        self.progress.start(len(todo), sum(step.bytes for step in todo), self.counts["skipped"])
-        interrupted = False
+        interrupted, stopped = False, None
         try:
-            for step in self.plan.of("refuse"):
-                self._commit(Outcome(step.job, error=step.why, stage="plan"))
-            if todo and not self._stop():
-                for outcome in work(step.job for step in todo):
-                    self._commit(outcome)
-                    if self._stop():
-                        break
+            self._do(work)
         except KeyboardInterrupt:
             interrupted = True
-        code = INTERRUPTED if interrupted else self._code()
+        except _Stopped as error:
+            stopped = str(error)
+        except OSError as error:
+            stopped = _said(error)
+        code = INTERRUPTED if interrupted else self._code(stopped is not None)
         summary = self._summary(code)
-        write_text(self.folder / "summary.json", _json(summary))
+        if stopped:
+            self.progress.problem(f"error: {stopped}")
+        with suppress(OSError):  # a full disk was said before
+            write_text(self.folder / "summary.json", _json(summary))
         self.progress.end(summary)
         return code
+
+    def _do(self, work: Work) -> None:
+        todo = self.plan.of("run")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.plan.out)  # what killed runs left behind
+        if not self.claims.others():
+            write_text(self.folder / "errors.jsonl", "")
+        self.progress.start(len(todo), sum(step.bytes for step in todo), self.counts["skipped"])
+        with self.claims.kept():
+            for step in self.plan.of("refuse"):
+                self._commit(Outcome(step.job, error=step.why, stage="plan"))
+            jobs = self._claimed(todo)
+            if self._stop() or (first := next(jobs, None)) is None:
+                return  # nothing to do, or nothing that others are not at: no model is opened
+            with closing(_closable(work(self._handed(first, jobs)))) as outcomes:
+                for outcome in outcomes:
+                    self._commit(outcome)
+                    self.claims.release(outcome.job.id)
+                    if self._stop():
+                        return
+
+    def _handed(self, first: Job, others: Iterator[Job]) -> Iterator[Job]:
+        """The jobs; the first is asked for when the model is open, and from then on speed is measured."""
+        self.opened = time.monotonic()
+        self.progress.opened()
+        yield first
+        yield from others
+
+    def _claimed(self, todo: Sequence[Step]) -> Iterator[Job]:
+        """The jobs that are this process's to do, each claimed when it is asked for; whoever reads asks.
+
+        What others are at is asked for once more at the end: they may have been killed.
+        """
+        for _ in range(2):
+            others = []
+            for step in todo:
+                if not self.claims.take(step.job.id):
+                    others.append(step)
+                elif self._done_meanwhile(step):
+                    self.claims.release(step.job.id)
+                else:
+                    job = step.job
+                    self.prints[job] = fingerprint(job.audio, job.start, job.duration)
+                    yield job
+            todo = others
+        self.counts["elsewhere"] += len(todo)
+
+    def _done_meanwhile(self, step: Step) -> bool:
+        """Whether another process has done it, or has failed to, since this run was planned."""
+        self.ledger.refresh()
+        entry = self.ledger.entries.get(step.job.id)
+        if entry is None or self.ledger.line_of[step.job.id] <= self.plan.begins_at:
+            return False
+        if entry.settings != self.plan.settings:
+            return False
+        failed = entry.status == "failed"
+        if not failed and missing(step.job, self.ledger, self.plan.settings, step.missing):
+            return False
+        self.counts["elsewhere" if failed else "skipped"] += 1
+        return True
 
     def _stop(self) -> bool:
         return self.policy.fail_fast and self.counts["failed"] > 0
 
     def _commit(self, outcome: Outcome) -> None:
-        step = self.steps[outcome.job]
-        job, outputs, error = outcome.job, {}, outcome.error
+        step, job = self.steps[outcome.job], outcome.job
+        print_ = fingerprint(job.audio, job.start, job.duration)
+        error, written, fatal = outcome.error, [], False
+        if error is None and print_ != self.prints.get(job, print_):
+            error = "was changed while it was read; run it again"
         if error is None:
             try:
-                outputs = self._write(outcome)
-            except OSError as failure:
-                error, outputs = f"cannot be written: {failure.strerror or failure}", {}
+                self._write(outcome, print_, written)
+            except _InTheWay as failure:
+                error = str(failure)
+            except (OSError, ValueError) as failure:
+                error = f"cannot be written: {getattr(failure, 'strerror', None) or failure}"
+                fatal = isinstance(failure, OSError) and failure.errno in _FATAL
         status = "failed" if error else "truncated" if outcome.truncated else "ok"
-        entry = Entry(
-            id=job.id,
-            audio=str(job.audio),
-            status=status,
-            fingerprint=fingerprint(job.audio, job.start, job.duration),
-            settings=self.plan.settings,
-            outputs=outputs,
-            audio_seconds=round(outcome.audio_seconds, 3),
-            seconds=round(outcome.seconds, 4),
-            error=error,
-            stage=outcome.stage or ("write" if error else ""),
-        )
-        self.plan.ledger.add(entry)
-        if error:
-            row = {"path": str(job.audio), "stage": entry.stage, "error": error, "id": job.id}
-            append(self.folder / "errors.jsonl", row)
+        stage = outcome.stage or ("write" if error else "")
         self.counts[status] += 1
         self.audio_seconds += outcome.audio_seconds
         self.progress.file(str(job.audio), status, outcome.audio_seconds, step.bytes, error)
+        try:
+            self._record(outcome, status, error, stage, print_, written)
+        except OSError as failure:
+            raise _Stopped(_said(failure)) from failure
+        if fatal:
+            raise _Stopped(f"{self.plan.out}: {error}")
 
-    def _write(self, outcome: Outcome) -> dict[str, int]:
-        sizes = {}
+    def _record(
+        self,
+        outcome: Outcome,
+        status: str,
+        error: str | None,
+        stage: str,
+        print_: str,
+        written: Sequence[tuple[str, int, str]],
+    ) -> None:
+        entry = self._entry(outcome.job, status, print_, written)
+        self.ledger.add(
+            replace(
+                entry,
+                audio_seconds=round(outcome.audio_seconds, 3),
+                seconds=round(outcome.seconds, 4),
+                error=error,
+                stage=stage,
+            )
+        )
+        if error:
+            job = outcome.job
+            row = {"path": str(job.audio), "stage": stage, "error": error, "id": job.id}
+            append(self.folder / "errors.jsonl", row)
+
+    def _entry(self, job: Job, status: str, print_: str, written: Sequence[tuple[str, int, str]]) -> Entry:
+        sizes, digests = outputs_of(written)
+        return Entry(
+            id=job.id,
+            audio=os.path.abspath(job.audio),
+            status=status,
+            fingerprint=print_,
+            settings=self.plan.settings,
+            outputs=sizes,
+            command=self.ledger.command,
+            digests=digests,
+        )
+
+    def _write(self, outcome: Outcome, print_: str, written: list[tuple[str, int, str]]) -> None:
+        """Put the outputs in their places; `written` grows by each that is. Nothing that is not ours goes."""
+        job, ready = outcome.job, []
+        wanted = self.steps[job].missing
         for extension, content in outcome.files.items():
-            name = _name(outcome.job, extension, self.policy.name_template)
-            if isinstance(content, Path):
-                sizes[name] = content.stat().st_size
-                finish(content, self.plan.out / name)
-                continue
-            raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-            write_bytes(self.plan.out / name, raw)
-            sizes[name] = len(raw)
-        return sizes
+            name = output_name(job, extension, self.policy.name_template)
+            if name in wanted:
+                raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+                size = raw.stat().st_size if isinstance(raw, Path) else len(raw)
+                ready.append((name, raw, (name, size, digest_of(raw) or "")))
+        self.ledger.refresh()
+        for name, _, _ in () if self.policy.overwrite else ready:
+            if why := self.ledger.in_the_way(name, job.id, job.audio):
+                raise _InTheWay(why)
+        self.ledger.add(self._entry(job, WRITING, print_, [made for _, _, made in ready]))
+        for name, raw, made in ready:
+            if isinstance(raw, Path):
+                finish(raw, self.plan.out / name)
+            else:
+                write_bytes(self.plan.out / name, raw)
+            written.append(made)
 
-    def _code(self) -> int:
+    def _code(self, stopped: bool) -> int:
         good = self.counts["ok"] + self.counts["truncated"] + self.counts["skipped"]
-        return DONE if not self.counts["failed"] else PARTIAL if good else FAILED
+        bad = self.counts["failed"] or stopped
+        return DONE if not bad else PARTIAL if good else FAILED
 
     def _summary(self, code: int) -> dict[str, Any]:
-        seconds = time.monotonic() - self.started
-        names = ("ok", "truncated", "skipped", "failed")
+        now = time.monotonic()
+        opening, working = self.opened - self.started, now - self.opened
+        names = ("ok", "truncated", "skipped", "failed", "elsewhere")
         return {
             **{name: self.counts[name] for name in names},
             "not_done": max(0, len(self.plan.steps) - sum(self.counts[name] for name in names)),
             "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(seconds, 3),
-            "rtfx": round(self.audio_seconds / seconds, 2) if seconds else None,
+            "seconds": round(now - self.started, 3),
+            "opening_seconds": round(opening, 3),
+            "rtfx": round(self.audio_seconds / working, 2) if working and self.audio_seconds else None,
             "settings": self.plan.settings,
             "exit_code": code,
         }
+
+
+class _InTheWay(Exception):
+    """A file that is not ours has the name of an output."""
+
+
+def _closable(outcomes: Iterator[Outcome]) -> Any:
+    """Whoever makes outcomes is told when no more are wanted, so that what it holds is put away now."""
+    return outcomes if hasattr(outcomes, "close") else (outcome for outcome in outcomes)
+
+
+def _said(error: OSError) -> str:
+    """Where and what, in one line."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _json(summary: Mapping[str, Any]) -> str:
