@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+_FOLDER_NAME = re.compile(r"[\w+-][\w.+-]{0,99}")
+FOLDER_NAME_RULE = "give letters, digits and any of _ . + -, at most 100, and no dot first"
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name in a file may name a folder of ours: it leads neither up, down, nor out of sight."""
+    return _FOLDER_NAME.fullmatch(name) is not None
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

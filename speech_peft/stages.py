@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from .dotted import override
 from .errors import ConfigError, did_you_mean
+from .parts import FOLDER_NAME_RULE, is_folder_name
 
 Tree = dict[str, Any]
 WHOLE = frozenset({"adapters", "decoder"})
@@ -43,6 +44,8 @@ def split(tree: Tree, overrides: Sequence[str]) -> dict[str, Tree]:
         _check_name(given.split("=")[0], parts)
     found: dict[str, Tree] = {}
     for name, part in parts.items():
+        if not (isinstance(name, str) and is_folder_name(name)):
+            raise ConfigError(f"stages: {name!r} names a folder; {FOLDER_NAME_RULE}")
         if not isinstance(part, dict):
             raise ConfigError(f"stages.{name}: expected parts of a recipe, got {part!r}")
         recipe = _over(shared, cast("Tree", part))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .processes import is_first
 from .train import Trained, check_parts, train
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 ENDED = "ended.json"
 BEGAN = "began_from.json"
+PLACES = ("out", "data.cache.folder")
+"""What may change of a stage that has ended: where its folders are."""
 
 
 def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
@@ -26,7 +29,7 @@ def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
     """
     if len(stages) == 1:
         return train(next(iter(stages.values())), resume)
-    resume = resume or not _speaks()  # another process of this run: the first one has cleared the way
+    resume = resume or not is_first()  # another process of this run: the first one has cleared the way
     for recipe in stages.values():
         check_parts(recipe)  # a typo in the last stage is known before the first one runs
     left: Trained | None = None
@@ -46,10 +49,10 @@ def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
-    """What a stage begins from, by folder; hub ids are fixed by their revision."""
+    """What a stage begins from, by where it lies to its own folder; hub ids are fixed by their revision."""
     named: list[Any] = [*recipe.adapters.values(), getattr(recipe.task, "decoder", None)]
     folders = sorted({fields["from"] for fields in named if isinstance(fields, dict) and "from" in fields})
-    return {folder: _digest(Path(folder)) for folder in folders}
+    return {os.path.relpath(folder, recipe.out): _digest(Path(folder)) for folder in folders}
 
 
 def _digest(folder: Path) -> str:
@@ -59,18 +62,21 @@ def _digest(folder: Path) -> str:
 
 def _forget(recipe: Recipe) -> None:
     """A checkpoint holds frozen adapters too: one of another beginning would bring the old ones back."""
-    from .tasks.callbacks import LAST
+    from .tasks.state import forget
 
-    for name in (LAST, ENDED) if _speaks() else ():
-        (Path(recipe.out) / name).unlink(missing_ok=True)
+    if is_first():
+        forget(Path(recipe.out))
+        (Path(recipe.out) / ENDED).unlink(missing_ok=True)
 
 
 def _left_behind(recipe: Recipe) -> Trained | None:
     """Of a stage that has ended under this very recipe and whose folders are still there."""
     record = _read(recipe, ENDED)
-    if record is None or record["recipe"] != recipe.model_dump(mode="json"):
+    from .tasks.resume import changes
+
+    if record is None or changes(record["recipe"], recipe.model_dump(mode="json"), PLACES):
         return None
-    folders = [Path(folder) for folder in record["folders"]]
+    folders = [Path(recipe.out, Path(folder).name) for folder in record["folders"]]
     if not all((folder / "adapter.json").is_file() for folder in folders):
         return None
     from .tasks.base import Scores
@@ -98,19 +104,10 @@ def _read(recipe: Recipe, name: str) -> Any:
 def _write(recipe: Recipe, name: str, content: Any) -> None:
     from .audio.atomic import write_text
 
-    if _speaks():
+    if is_first():
         write_text(Path(recipe.out) / name, json.dumps(content, indent=2) + "\n")
 
 
 def _say(line: str) -> None:
-    if _speaks():
+    if is_first():
         print(line, file=sys.stderr, flush=True)
-
-
-# What launchers call a process by: torchrun and Lightning, then SLURM and MPI.
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-
-
-def _speaks() -> bool:
-    """Whether this is the first of several processes, on all nodes together."""
-    return all(os.environ.get(name, "0") in ("0", "") for name in _RANKS)

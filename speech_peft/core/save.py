@@ -7,8 +7,6 @@ recipe.yaml README.md optional: the recipe that made it, the model card
 """
 
 import hashlib
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from ..registry import METHODS
 from . import packing
 from .method import Method
 from .model import AdaptedModel
+from .swap import complete
 
 FORMAT = 2
 """The newest that is read. Adapters that were trained alone are written as 1, which older versions read."""
@@ -184,7 +183,8 @@ def write(
 ) -> Path:
     """Save one adapter; the folder appears under its name only when it is complete.
 
-    Raises ConfigError where a number of it is not finite: nobody could open it again.
+    Raises ConfigError where a number of it is not finite, as nobody could open it again, and where something
+    else than an older adapter has that name.
 
     `base` is what full fine-tuning changed of the backbone, by name; `together` names what ran beside the
     adapter, as `Manifest.together` does.
@@ -202,20 +202,16 @@ def write(
         base_trained=bool(base),
         together=dict(together or {}),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    half = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
-    tensors.write(half / "adapter.safetensors", tensors_of(model, name))
-    if heads:
-        tensors.write(half / "head.safetensors", stored_of(heads))
-    if base:
-        tensors.write(half / "base.safetensors", base)
-    for file, text in (("recipe.yaml", recipe), ("README.md", readme)):
-        if text is not None:
-            (half / file).write_text(text, encoding="utf-8")
-    _swap(half, folder)
+    with complete(folder) as half:
+        (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
+        tensors.write(half / "adapter.safetensors", tensors_of(model, name))
+        if heads:
+            tensors.write(half / "head.safetensors", stored_of(heads))
+        if base:
+            tensors.write(half / "base.safetensors", base)
+        for file, text in (("recipe.yaml", recipe), ("README.md", readme)):
+            if text is not None:
+                (half / file).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -324,14 +320,3 @@ def _check_shapes(
             raise ConfigError(f"{path}: {key} has shape {found.shape}, expected {expected.shape}")
         if not tensors.same_kind(found.dtype, expected.dtype):
             raise ConfigError(f"{path}: {key} is {found}, expected {expected}")
-
-
-def _swap(half: Path, final: Path) -> None:
-    """Put a complete folder under its final name; an older one of that name gives way."""
-    if final.exists():
-        old = final.with_name(f"{final.name}.old-{os.getpid()}")
-        os.replace(final, old)
-        os.replace(half, final)
-        shutil.rmtree(old)
-    else:
-        os.replace(half, final)

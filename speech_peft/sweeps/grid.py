@@ -35,11 +35,10 @@ from ..dotted import validate
 from ..errors import ConfigError, did_you_mean
 from ..files import yaml_text
 from ..infer.heldout import overlap
-from ..parts import Part, Where
+from ..parts import FOLDER_NAME_RULE, Part, Where, is_folder_name
 
 # What changes no figure of a cell: where it is written, and how often it reports or saves.
 _IDLE = ("trainer.log_every_steps", "trainer.save_every_steps", "trainer.save_every_seconds")
-_NAME = re.compile(r"[\w.+-]+")
 
 
 class Grid(Part):
@@ -69,8 +68,8 @@ class Grid(Part):
         if not isinstance(given, dict):
             return given
         for name in given:
-            if not _NAME.fullmatch(str(name)):
-                raise ValueError(f"{name!r} names a folder: give letters, digits, and any of _ . + -")
+            if not is_folder_name(str(name)):
+                raise ValueError(f"{name!r} names a folder; {FOLDER_NAME_RULE}")
         return {str(name): fields or {} for name, fields in given.items()}
 
 
@@ -154,7 +153,8 @@ def _cell(
     seed: int,
     fold: str,
 ) -> Cell:
-    place = Path(method, *(f"{key}-{value}" for key, value in point.items()), f"seed-{seed}", f"fold-{fold}")
+    varied = (_folder(f"{key}-{value}") for key, value in point.items())
+    place = Path(method, *varied, f"seed-{seed}", f"fold-{fold}")
     of_fold = {k: v for k, v in grid.folds[fold].items() if k not in ("test", "test_where")}
     given = {**grid.set, **grid.methods[method], **point, **of_fold, "seed": seed}
     lines = [*(_as_override(k, v) for k, v in given.items()), *overrides, f"out={out / 'runs' / place}"]
@@ -171,6 +171,13 @@ def _cell(
     return Cell(
         method, point, seed, fold, *_shared(read, heard, rows, grid.test_degrade, out), grid.test_degrade
     )
+
+
+def _folder(varied: str) -> str:
+    """One folder, whatever a key and its value are: what may not be in its name gives way to a digest."""
+    if is_folder_name(varied):
+        return varied
+    return f"{re.sub(r'[^a-zA-Z0-9_+-]+', '-', varied)[:60].strip('-')}-{_digest([varied])[:8]}"
 
 
 def _as_override(key: str, value: Any) -> str:

@@ -191,6 +191,16 @@ def test_the_key_of_a_cell_is_what_its_figures_depend_on(tmp_path):
     assert planned(tmp_path, {"own": {}})[0].key != cell.key
 
 
+def test_a_value_that_varies_names_one_folder_below_the_sweep(tmp_path):
+    values = ["../../../up", "../../up", "a b", "x" * 300]
+    folds = {str(name): fields for name, fields in FOLDS.items()}
+    found = planned(tmp_path, {"probe": PROBE}, vary={"backbone.weights": values}, folds=folds)
+    folders = [Path(cell.recipe.out).relative_to(tmp_path) for cell in found]
+    assert len({folder.parts for folder in folders}) == len(found) == 2 * len(values)
+    assert all(".." not in folder.parts and max(map(len, folder.parts)) <= 100 for folder in folders)
+    assert len({len(folder.parts) for folder in folders}) == 1
+
+
 def test_later_settings_win(tmp_path):
     more = {"set": {"optim.lr": 1.0, "seed": 9}, "vary": {"optim.weight_decay": [0.0, 1e-05]}}
     found = planned(tmp_path, {"own": {}, "slow": {"optim.lr": 1e-05}}, "data.seconds_per_batch=3", **more)

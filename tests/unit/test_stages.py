@@ -2,7 +2,7 @@
 
 import pytest
 
-from speech_peft import train_stages
+from speech_peft import processes
 from speech_peft.errors import ConfigError
 from speech_peft.stages import split
 
@@ -61,8 +61,14 @@ def test_what_is_wrong_is_named(tree, over, message):
 
 @pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_one_process_of_all_nodes_clears_and_writes(monkeypatch, rank):
-    for name in train_stages._RANKS:
+    for name in processes.RANKS:
         monkeypatch.delenv(name, raising=False)
-    assert train_stages._speaks()
+    assert processes.is_first()
     monkeypatch.setenv(rank, "1")
-    assert not train_stages._speaks()
+    assert not processes.is_first()
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ".hidden", "", 1])
+def test_the_name_of_a_stage_names_one_folder(name):
+    with pytest.raises(ConfigError, match="names a folder; give letters"):
+        split({"out": "runs/x", "stages": {name: {"seed": 1}}}, [])
