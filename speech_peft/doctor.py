@@ -199,11 +199,9 @@ def device() -> Check:
 def bf16() -> Check:
     import torch
 
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Every CPU computes bf16; only some have instructions for it. The name is torch's, and private.
-        native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    from .precision import bf16_native
+
+    native = bf16_native(gpu=torch.cuda.is_available())
     ones = torch.ones(8, 8, dtype=torch.bfloat16)
     if float((ones @ ones).sum()) != 512:
         return Check("bf16", "failed", "wrong results", "use trainer.precision=32-true")
