@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
-import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__, config
+from . import config
 from .cli import guarded
 from .errors import ConfigError, Interrupted, SpeechPeftError
+from .processes import is_first
+from .traces import leave_traces
 
 if TYPE_CHECKING:
     from .config import Recipe
@@ -77,8 +76,8 @@ def command(
     from .train_stages import run
 
     trained = run(stages, resume=resume == "auto")
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        return  # one process of several speaks
+    if not is_first():
+        return
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
     print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
     base = "encoder fine-tuned, the rest unchanged" if trained.base_trained else "unchanged"
@@ -100,28 +99,47 @@ def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> 
     `watchers` are Lightning callbacks that are called after our own.
     """
     methods = check_parts(recipe)  # a wrong field fails here, before anything is loaded
+    from .core.swap import check_replaceable
+    from .precision import check_device
+    from .tasks.resume import only_run
+
+    check_device(recipe.trainer)
+    for name in recipe.adapters:
+        if name in recipe.train or "from" not in recipe.adapters[name]:
+            check_replaceable(Path(recipe.out) / name)
+    with only_run(Path(recipe.out)):
+        return _train(recipe, methods, resume, watchers)
+
+
+def _train(recipe: Recipe, methods: Any, resume: bool, watchers: Sequence[Any]) -> Trained:
     import lightning.pytorch as L
     import torch
     from lightning.pytorch.utilities import rank_zero_only
 
+    from .precision import precision_of
     from .tasks import callbacks, progress
     from .tasks.bad import Unreadable
     from .tasks.frozen import check_frozen, fingerprint
+    from .tasks.resume import check_same, checkpoint, clips
+    from .tasks.state import Beside
     from .tasks.strategy import strategy_of
+    from .tasks.validation import Clock, Validate
 
     _quiet()
-    precision = _precision(recipe)
+    precision = precision_of(recipe.trainer)
     if recipe.trainer.threads:
         torch.set_num_threads(recipe.trainer.threads)
     out = Path(recipe.out)
-    last = _checkpoint(recipe, out) if resume else None
+    last = checkpoint(recipe) if resume else None
     task, data = build(recipe, methods)
+    task.clips = clips(data)
+    if last is not None:
+        check_same(*last, task)
     rank_zero_only(print)(check_frozen(task), file=sys.stderr, flush=True)
-    _leave_traces(recipe, out)
+    leave_traces(recipe, out, precision)
     before = fingerprint(task.model.base, task.base_parameters)
     metrics = progress.Metrics(out, recipe.trainer.tensorboard)
     adapters = callbacks.SaveAdapter(out)
-    every = recipe.trainer.valid_every_steps
     trainer = L.Trainer(
         accelerator=recipe.trainer.accelerator,
         devices=recipe.trainer.devices,
@@ -132,20 +150,27 @@ def train(recipe: Recipe, resume: bool = True, watchers: Sequence[Any] = ()) -> 
         gradient_clip_val=recipe.optim.clip_norm,
         max_steps=-1,  # `Stop` ends the run, by steps or by time, and then one validation follows
         max_epochs=-1,
-        val_check_interval=(every or 10**9) * recipe.trainer.accumulate,
-        check_val_every_n_epoch=None,
+        check_val_every_n_epoch=10**9,  # never: `Validate` does
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=[
-            *(Unreadable(data.bad), metrics, progress.Show(metrics), adapters, callbacks.Stop(out)),
+            *(Clock(), Validate(), Unreadable(data.bad), metrics, progress.Show(metrics)),
+            *(adapters, callbacks.Stop(out)),
             *watchers,
         ],
+        plugins=[Beside()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=last[0] if last else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise SpeechPeftError(
+            f"out of memory: {str(error).splitlines()[0]} Give a smaller data.seconds_per_batch (with "
+            "trainer.accumulate for the same step), trainer.recompute=true, or trainer.precision=bf16-true"
+        ) from error
     after = fingerprint(task.model.base, task.base_parameters)
     if after != before:
         raise SpeechPeftError("the frozen base changed during training; its adapters cannot be trusted")
@@ -201,85 +226,11 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     return task, data
 
 
-def _checkpoint(recipe: Recipe, out: Path) -> Path | None:
-    """The state to go on from; refused when the recipe has changed since."""
-    from .tasks.callbacks import LAST, load_state
-
-    if not (path := out / LAST).exists():
-        return None
-    before = load_state(path)["run"]["recipe"]
-    now = recipe.model_dump(mode="json")
-    if changed := _changes(before, now):
-        raise ConfigError(
-            f"{path} was made by another recipe: {'; '.join(changed)}. "
-            "Give out=ANOTHER_FOLDER, or --resume never to start afresh"
-        )
-    return path
-
-
-def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """What differs, by dotted key; what changes no step may change on resuming: length, reports, memory."""
-    if path in ("trainer.max_steps", "trainer.max_minutes", "trainer.recompute") or path.startswith(
-        ("trainer.log", "trainer.save")
-    ):
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [*before, *(key for key in now if key not in before)]
-        return [
-            c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{path} was {before!r}, is {now!r}"]
-
-
-def _precision(recipe: Recipe) -> Any:
-    """bf16 where a GPU computes in it, fp16 on an older GPU, else fp32."""
-    import torch
-
-    wanted, accelerator = recipe.trainer.precision, recipe.trainer.accelerator
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    if wanted == "16-mixed" and on_cpu:
-        raise ConfigError(
-            "trainer.precision: 16-mixed needs a GPU, and this run is on the CPU. "
-            "Give bf16-mixed or 32-true, or auto, which takes what the machine computes in"
-        )
-    if wanted != "auto":
-        return "bf16-mixed" if wanted == "bf16-true" else wanted  # only the base is in bf16, see `build`
-    if on_cpu or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-
-
 def _quiet() -> None:
     """Silences Lightning's notices about what is meant: a base in eval mode, a stream without end."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
-
-
-def _leave_traces(recipe: Recipe, out: Path) -> None:
-    """config.yaml and env.json: what repeats the run."""
-    from importlib.metadata import version
-
-    from .audio.atomic import write_text
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", config.dump(recipe))
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    environment = {
-        "speech_peft": __version__,
-        "git": git.stdout.strip() or None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "argv": sys.argv,
-        "seed": recipe.seed,
-        **{name: version(name) for name in ("torch", "transformers", "lightning", "numpy")},
-    }
-    write_text(out / "env.json", json.dumps(environment, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -49,7 +49,13 @@ def recipe(folder: Path, decoder: str = "whisper", **changes: Any) -> Path:
         "task": {"name": "asr", "decoder": decoder},
         "data": {"train": str(data / "train.jsonl"), "seconds_per_batch": 4, "workers": 0},
         "optim": {"lr": 1e-2},
-        "trainer": {"max_steps": 6, "log_every_steps": 1, "max_trainable_pct": 90, "accelerator": "cpu"},
+        "trainer": {
+            "max_steps": 6,
+            "log_every_steps": 1,
+            "max_trainable_pct": 90,
+            "accelerator": "cpu",
+            "precision": "32-true",
+        },
     }
     if "name" in changes.get("task", {}):
         tree["task"] = {}

@@ -23,8 +23,8 @@ from ..metrics import asr, class_predictions, classification, predictions
 from ..metrics.class_arrays import arrays
 from ..metrics.normalise import normaliser
 from ..metrics.wer import Counts
-from ..tasks.callbacks import LAST
 from ..tasks.meter import Meter
+from ..tasks.state import forget
 from ..train import train
 from . import memory
 from .grid import Cell
@@ -55,7 +55,7 @@ def run(cell: Cell) -> dict[str, Any]:
             traceback.print_exc()
             known = isinstance(error, SpeechPeftError)
             found = {"error": str(error) if known else f"{type(error).__name__}: {error}"}
-    (out / LAST).unlink(missing_ok=True)  # with a fine-tuned base it is three times as large as the weights
+    forget(out)  # with a fine-tuned base it is three times as large as the weights
     seconds = round(time.perf_counter() - started, 3)
     return {**cell.place(), **found, "cell_seconds": seconds, "folder": str(out)}
 

@@ -72,7 +72,14 @@ class Task(L.LightningModule, ABC):
         self.batches_seen = 0
         self._accumulated = Accumulated()
         self.scores: Scores | None = None
-        self._seconds_before, self._started = 0.0, time.monotonic()
+        self.owes_validation = False
+        """Whether the step at hand is one to validate after, and that is still to do: a part of the state."""
+        self.clips: dict[str, Any] = {}
+        """Which clips it learns from, as `resume.clips` says it."""
+        self.fraction = 0.0
+        """How far the run is, 0 to 1, as all processes agreed on it last."""
+        self._seconds_before = 0.0
+        self._started: float | None = None
         model.activate(*recipe.active)
         model.trainable(*recipe.train)
         self.base_parameters: dict[str, nn.Parameter] = {}
@@ -150,21 +157,23 @@ class Task(L.LightningModule, ABC):
     @property
     def seconds(self) -> float:
         """Training time so far, earlier parts of a resumed run included."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
 
-    def fraction(self) -> float:
-        """How far the run is, 0 to 1: by steps or by time, whichever is further."""
+    def look_at_the_clock(self) -> None:
+        """Sets `fraction`, by steps or by time, whichever is further. Every process must call it."""
         trainer = self.recipe.trainer
         by_steps = self.global_step / trainer.max_steps if trainer.max_steps else 0.0
         by_time = self._shared_seconds() / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
-        return min(1.0, max(by_steps, by_time))
+        self.fraction = min(1.0, max(by_steps, by_time))
 
     def _shared_seconds(self) -> float:
         """The first process's clock, so that every process takes the same step and stops together."""
         return self.trainer.strategy.broadcast(self.seconds) if self.trainer.world_size > 1 else self.seconds
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         self._started = time.monotonic()
+
+    def on_train_start(self) -> None:
         if self.backbone.let_gone:
             # Again, after `build`: the trainer has moved the model since, and a tensor that was expanded from
             # one number takes its whole place on the GPU.
@@ -186,7 +195,7 @@ class Task(L.LightningModule, ABC):
             yield self.transfer_batch_to_device(batch, self.device, 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        rate = learning_rate(self.recipe.optim, self.global_step, self.fraction())
+        rate = learning_rate(self.recipe.optim, self.global_step, self.fraction)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate * group["times"]
 
@@ -298,6 +307,8 @@ class Task(L.LightningModule, ABC):
             "recipe": self.recipe.model_dump(mode="json"),
             "base": self.backbone.card().sha256,
             "scores": vars(self.scores) if self.scores else None,
+            "owes_validation": self.owes_validation,
+            "clips": self.clips,
             "lifecycles": {name: life.state_dict() for name, life in self.lifecycles.items()},
         }
 
@@ -305,6 +316,7 @@ class Task(L.LightningModule, ABC):
         run = checkpoint["run"]
         self.batches_seen, self._seconds_before = run["batches_seen"], run["seconds"]
         self.scores = Scores(**run["scores"]) if run["scores"] else None
+        self.owes_validation = run.get("owes_validation", False)
         for name, life in self.lifecycles.items():
             life.load_state_dict(run["lifecycles"][name])
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from ..config import dump
 from ..core import save
-from ..errors import Interrupted
+from ..core.swap import check_replaceable
+from ..errors import Interrupted, SpeechPeftError
 from .base import Scores, Task
-
-LAST = "last.ckpt"
+from .state import LAST as LAST
+from .state import load_state as load_state
 
 
 class Stop(Callback):
@@ -41,7 +41,7 @@ class Stop(Callback):
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        if task.fraction() >= 1:
+        if task.fraction >= 1:
             trainer.should_stop = True
         for number in self._handlers:
             signal.signal(number, self._asked)
@@ -62,7 +62,7 @@ class Stop(Callback):
             self._save(trainer, task)
         if stop:
             raise Interrupted
-        if task.fraction() >= 1:
+        if task.fraction >= 1:
             trainer.should_stop = True
 
     @property
@@ -86,10 +86,7 @@ class Stop(Callback):
         # Every process takes part, only the first writes; a file of this name is always whole.
         for life in task.lifecycles.values():
             life.before_save(trainer.optimizers[0])
-        half = self.path.with_name(f"{LAST}.tmp")
-        trainer.save_checkpoint(half)
-        if trainer.is_global_zero:
-            os.replace(half, self.path)
+        trainer.save_checkpoint(self.path)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
@@ -102,37 +99,55 @@ class Stop(Callback):
 
 
 class SaveAdapter(Callback):
-    """Writes each trained adapter to `out/<name>` at the best validation, or at the end without one."""
+    """Writes each trained adapter to `out/<name>` at the best validation, or at the end without one.
+
+    Raises SpeechPeftError at the end of a run whose best adapters are neither there nor to be made again.
+    """
 
     def __init__(self, out: Path):
         self.out = out
         self.best: Scores | None = None
+        self.best_step: int | None = None
         self.folders: list[Path] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": vars(self.best) if self.best else None}
+        return {"best": vars(self.best) if self.best else None, "step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = Scores(**state_dict["best"]) if state_dict["best"] else None
+        self.best_step = state_dict.get("step")
+
+    def setup(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
+        self.folders = [self.out / name for name in saved_names(task)]
+        for folder in self.folders:
+            check_replaceable(folder)
 
     def on_validation_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         new = task.scores
         if trainer.sanity_checking or new is None:
             return
         if new.better_than(self.best):
-            self.best = new
+            self.best, self.best_step = new, task.global_step
             self.write(trainer, task)
 
     def on_train_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        if self.best is None:
+        gone = [folder for folder in self.folders if not (folder / "adapter.json").is_file()]
+        # The processes must agree, and a folder may be seen late by another machine.
+        missing = trainer.strategy.reduce_boolean_decision(bool(gone), all=False)
+        if self.best is None or (missing and self.best_step == task.global_step):
             self.write(trainer, task)
+        elif missing:
+            raise SpeechPeftError(
+                f"{', '.join(map(str, gone or self.folders))}: gone, and it was the best at step "
+                f"{self.best_step}; the state is of step {task.global_step}, from which it cannot be made "
+                "again. Give --resume never to train it anew"
+            )
 
     def write(self, trainer: L.Trainer, task: Task) -> None:
-        self.folders = [self.out / name for name in _saved(task)]
         task.settle()  # every process, though only the first writes
         if not trainer.is_global_zero:
             return
-        for name, folder in zip(_saved(task), self.folders, strict=True):
+        for name, folder in zip(saved_names(task), self.folders, strict=True):
             save.write(
                 folder,
                 task.model,
@@ -153,7 +168,7 @@ def _together(task: Task, name: str) -> dict[str, str]:
         return {}
     found = {}
     for other in task.recipe.active:
-        if other in _saved(task):
+        if other in saved_names(task):
             found[other] = "." if other == name else f"../{other}"
         elif Path(source := task.recipe.adapters[other]["from"]).is_dir():
             found[other] = f"./{os.path.relpath(source, Path(task.recipe.out) / name)}"
@@ -162,7 +177,7 @@ def _together(task: Task, name: str) -> dict[str, str]:
     return found
 
 
-def _saved(task: Task) -> list[str]:
+def saved_names(task: Task) -> list[str]:
     """What the task writes, and fresh adapters that ran beside it untrained, which nobody would have else."""
     recipe = task.recipe
     fresh = [name for name in recipe.active if "from" not in recipe.adapters[name]]
@@ -185,8 +200,3 @@ def _card(task: Task, name: str, scores: Scores | None) -> str:
         f"```\npython -m speech_peft.{command} IN -o OUT --adapter {name}\n```\n\n"
         "`recipe.yaml` is the recipe that made it, every default written out.\n"
     )
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """A checkpoint; only tensors and plain values are ever read from it."""
-    return torch.load(path, map_location="cpu", weights_only=True)

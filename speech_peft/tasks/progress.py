@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from ..audio.atomic import write_text
 from .base import Task
@@ -33,9 +33,8 @@ class Metrics(Callback):
         self._since, self._first = time.monotonic(), trainer.is_global_zero
         if not self._first:
             return
-        # A resumed run repeats the steps behind its checkpoint: their rows go.
-        kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= task.global_step]
-        write_text(self.path, "".join(kept if task.global_step else []))
+        kept = _rows_until(self.path, task) if task.global_step else []
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -57,7 +56,7 @@ class Metrics(Callback):
                     "loss": round(self._loss / self._count, 6),
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
                     "seconds": round(task.seconds, 3),
-                    "fraction": round(task.fraction(), 5),
+                    "fraction": round(task.fraction, 5),
                     "audio_hours_per_second": round(self._audio * trainer.world_size / 3600 / passed, 6),
                     "padding": round(1 - self._audio / max(self._padded, 1e-9), 4),
                 }
@@ -93,18 +92,30 @@ class Metrics(Callback):
             self._writer.close()
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+def _rows_until(path: Path, task: Task) -> list[dict[str, Any]]:
+    """The rows of a run up to its state, behind which its steps are repeated; a torn line is none."""
+    kept = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+            before = row["step"] < task.global_step
+            here = row["step"] == task.global_step and not (task.owes_validation and "valid_loss" in row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if before or here:
+            kept.append(row)
+    return kept
 
 
 class Show(Callback):
-    """A bar on a terminal, one plain line per logged step elsewhere or under NO_COLOR."""
+    """A bar of the run and of each validation on a terminal; else, or under NO_COLOR, plain lines."""
 
     def __init__(self, metrics: Metrics):
         self.metrics, self._shown = metrics, 0
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal and "NO_COLOR" not in os.environ
         self._bar: Progress | None = None
+        self._validating: TaskID | None = None
 
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         if trainer.is_global_zero and self.live:
@@ -124,12 +135,34 @@ class Show(Callback):
         if self._bar:
             self._bar.update(
                 self._id,
-                completed=task.fraction(),
+                completed=task.fraction,
                 description=self._line(task, float(outputs["task_loss"]), rate=False),
             )
         self._new_rows(trainer, task)
 
+    def on_validation_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
+        if self._bar:
+            batches = sum(n for n in trainer.num_val_batches if n != float("inf"))
+            self._validating = self._bar.add_task("validating", total=batches or None)
+            self._bar.update(self._id, visible=False)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        task: Task,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # type: ignore[override]
+        if self._bar and self._validating is not None:
+            self._bar.advance(self._validating)
+
     def on_validation_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
+        if self._bar and self._validating is not None:
+            self._bar.remove_task(self._validating)
+            self._bar.update(self._id, visible=True)
+            self._validating = None
         self._new_rows(trainer, task)
 
     def _new_rows(self, trainer: L.Trainer, task: Task) -> None:
@@ -147,11 +180,13 @@ class Show(Callback):
             )
 
     def _line(self, task: Task, loss: float, rate: bool = True) -> str:
-        fraction = task.fraction()
+        fraction = task.fraction
         left = task.seconds * (1 - fraction) / fraction if fraction else 0.0
         row = next((r for r in reversed(self.metrics.rows) if "padding" in r), None)
         speed = (
-            f"  {row['audio_hours_per_second']:.2g} h audio/s  padding {row['padding']:.0%}" if row else ""
+            f"  {3600 * row['audio_hours_per_second']:.3g}x real time  padding {row['padding']:.0%}"
+            if row
+            else ""
         )
         shown = f"  lr {task.trainer.optimizers[0].param_groups[0]['lr']:.1e}" if rate else ""
         return f"step {task.global_step}  loss {loss:.3f}{shown}{speed}  {_clock(left)} left"

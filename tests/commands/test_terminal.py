@@ -115,7 +115,7 @@ def test_training_shows_a_bar_on_a_terminal_and_nothing_that_is_not_ours(tmp_pat
     bars = [line for line in screen.lines if line.startswith("━")]
     assert all(len(line) <= 80 for line in bars)
     assert any(
-        re.search(r"\d+%.*step \d+  loss .*h audio/s  padding \d+%  \d+:\d\d left", line) for line in bars
+        re.search(r"\d+%.*step \d+  loss .*x real time  padding \d+%  \d+:\d\d left", line) for line in bars
     )
     assert any("valid_wer" in line for line in screen.lines)
     assert screen.lines[-1].startswith("adapter: ")

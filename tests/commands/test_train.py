@@ -44,7 +44,7 @@ def test_plain_lines_show_loss_rate_speed_padding_and_time_left(tmp_path, capsys
     assert train.main([str(tiny.recipe(tmp_path))]) == 0
     shown = capsys.readouterr().err
     assert "a (bottleneck, active)" in shown
-    for word in ("step 6", "loss", "lr", "h audio/s", "padding", "left"):
+    for word in ("step 6", "loss", "lr", "x real time", "padding", "left"):
         assert word in shown, word
     assert "\r" not in shown
 

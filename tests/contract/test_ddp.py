@@ -1,7 +1,10 @@
 """Two processes are one process with the double batch, also where each has workers of its own."""
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,41 @@ FEWER_FRAMES_AND_MORE_STREAMS = {
     "a": {"method": "coda", "width": 4, "sites": ["layers.0.block"], "ramp_steps": 2},
     "b": {"method": "parscale", "streams": 2, "frames": 2, "hidden": 4, "sites": ["layers.1.attn"]},
 }
+
+
+LAUNCHERS = {"command": [], "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "launcher"),
+    [("whisper_lte_two", "command"), ("whisper_lte_two", "torchrun"), ("whisper_hd_pissa_two", "command")],
+)
+def test_a_recipe_of_two_processes_runs_as_documented_and_ends_by_its_minutes(tmp_path, name, launcher):
+    for part in ("train", "valid"):
+        for word in ("dog", "rain"):
+            (tmp_path / part / word).mkdir(parents=True)
+            tiny.corpus(tmp_path / part / word, clips=4, seconds=0.5).unlink()
+    over = [f"data.{part}={tmp_path}/{part}" for part in ("train", "valid")]
+    command = [sys.executable, *LAUNCHERS[launcher], str(Path(tiny.__file__)), f"classify/{name}", *over]
+    # What is documented, but for how long and how often: it logs, validates and ends by the clock.
+    short = ["trainer.max_minutes=0.05", "trainer.valid_every_steps=4", "trainer.log_every_steps=1"]
+    small = [f"out={tmp_path}/run", "trainer.max_trainable_pct=99"]
+    run = subprocess.Popen(
+        [*command, *short, *small],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, errors = run.communicate(timeout=240)  # it takes seconds; a busy machine imports for minutes
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)  # what hangs would hang on
+    assert run.returncode == 0, errors
+    assert said.count("adapter: ") == 1
+    assert (tmp_path / "run" / "sounds" / "adapter.json").is_file()
 
 
 @pytest.mark.slow
