@@ -69,8 +69,12 @@ def command(
         raise ConfigError(f"--resume: got {resume!r}, expected auto or never")
     stages = config.read_stages(recipe, overrides or ())
     if check:
+        from . import data_check
+
         for name, read in stages.items():
             check_parts(read)
+            for note in data_check.check(read):
+                print(f"warning: {note}", file=sys.stderr)
             print(f"# {name}\n" * bool(name) + config.dump(read), end="")
         return
     from .train_stages import run

@@ -4,7 +4,6 @@ Every process computes the whole plan of an epoch from (seed, epoch) and takes i
 rank a batch of the same bucket, so ranks do not wait for one long batch, and all have the same number.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,9 +101,10 @@ class DurationBatchSampler(Sampler[list[int]]):
             raise ConfigError(f"rank {rank} of {world}: expected 0 <= rank < world")
         if seconds_per_batch <= 0:
             raise ConfigError(f"seconds_per_batch is {seconds_per_batch}; expected > 0")
-        if bad := [index for index, duration in enumerate(durations) if not 0 < duration < math.inf]:
-            raise ConfigError(f"clip {bad[0]}: its duration is {durations[bad[0]]}; expected seconds > 0")
         self.durations = np.asarray(durations, np.float64)
+        bad = np.flatnonzero(~((self.durations > 0) & np.isfinite(self.durations)))
+        if len(bad):
+            raise ConfigError(f"clip {bad[0]}: its duration is {durations[bad[0]]}; expected seconds > 0")
         self.seconds_per_batch, self.seed, self.shuffle = seconds_per_batch, seed, shuffle
         self.rank, self.world = rank, world
         self.set_epoch(0, start_batch)
@@ -146,10 +146,10 @@ class DurationBatchSampler(Sampler[list[int]]):
             generator.uniform(1 - self.JITTER, 1 + self.JITTER, len(self.durations)) if self.shuffle else 1.0
         )
         order = np.argsort(-self.durations * blur, kind="stable")
-        plan = []
-        while len(order):
-            clips = order[: self._room(self.durations[order])]
-            order = order[len(clips) :]
+        ordered, at, plan = self.durations[order], 0, []
+        while at < len(order):
+            clips = order[at : at + self._room(ordered[at:])]
+            at += len(clips)
             if self.shuffle:
                 clips = generator.permutation(clips)
             clips = np.resize(clips, max(len(clips), self.world))

@@ -49,6 +49,8 @@ class Brief(NamedTuple):
     """NaN where the record does not say."""
     spoken: bool
     """Whether there is a text and it is not empty."""
+    spot: tuple[str, float]
+    """The recording's absolute path, and where in it the row starts."""
 
 
 class Columns:
@@ -60,6 +62,7 @@ class Columns:
                 raise ConfigError(f"columns.{name}: a row has no such field. {did_you_mean(name, COLUMNS)}")
         self.folder, self.named = folder, dict(named)
         self._prefix, self._absolute = f"{folder}/", folder.is_absolute()
+        self._home = os.path.join(os.path.abspath(folder), "")
         self._fields = lru_cache(maxsize=256)(self._find)
 
     def brief(self, where: Callable[[], str], record: Mapping[str, Any], clean: bool) -> Brief:
@@ -71,7 +74,8 @@ class Columns:
         if found is None:
             row, given = self.row(where(), record)
             length = math.nan if row.duration is None else row.duration
-            found = Brief(row.id, row.id if given else suffixed(row), length, bool(row.text))
+            spot = (os.path.abspath(row.audio), row.start)
+            found = Brief(row.id, row.id if given else suffixed(row), length, bool(row.text), spot)
         return found
 
     def _quickly(self, record: Mapping[str, Any]) -> Brief | None:
@@ -96,13 +100,14 @@ class Columns:
         if not 0 <= begins < math.inf or (not 0 < length < math.inf and duration not in (None, "")):
             return None
         spoken = bool(record.get(fields.text))
+        spot = (audio if audio[0] == "/" else self._home + audio, begins)
         if id:
-            return Brief(id, id, length, spoken)
+            return Brief(id, id, length, spoken, spot)
         if audio[0] == "/":
             audio = audio.removeprefix(self._prefix) if self._absolute else audio
             audio = audio.rpartition("/")[2] if audio[0] == "/" else audio
         stem, suffix = os.path.splitext(audio)
-        return Brief(stem, f"{stem}{suffix}@{begins:.3f}", length, spoken)
+        return Brief(stem, f"{stem}{suffix}@{begins:.3f}", length, spoken, spot)
 
     def row(self, where: str, record: Mapping[str, Any]) -> tuple[Row, bool]:
         """The row, and whether its id was given (else it is made from the path); raises ConfigError."""

@@ -144,6 +144,11 @@ class Degrader:
         each = [(min(1.0, s.stretch[0]), max(1.0, s.stretch[1])) for s in self.steps]
         return math.prod(low for low, _ in each), math.prod(high for _, high in each)
 
+    @property
+    def needs_others(self) -> bool:
+        """Whether some step is made of other utterances, so that one alone cannot be degraded."""
+        return any(step.kind == "babble" and step.p > 0 for step in self.steps)
+
     def variant(self, epoch: int) -> int:
         """Which of a clip's degradations an epoch hears."""
         return epoch if self.variants is None else epoch % self.variants

@@ -13,7 +13,7 @@ from .row import Row
 _HOW = "Give a manifest with a column `label`, or a folder of class folders with the recordings right inside"
 
 
-def labelled(rows: Sequence[Row], path: io.PathLike, *, multi_label: bool = False) -> list[Row]:
+def labelled(rows: Sequence[Row], path: io.PathLike, *, multi_label: bool = False) -> Sequence[Row]:
     """The rows, once nothing is wrong with their labels; `path` is where they were read from.
 
     Refused, naming the row: one without a label (an empty one is a label if `multi_label`), and labels that
@@ -36,7 +36,7 @@ def labelled(rows: Sequence[Row], path: io.PathLike, *, multi_label: bool = Fals
             )
     if Path(path).is_dir() and all(row.audio.parent == Path(path) / (row.label or "") for row in rows):
         _audible(rows, Path(path))
-    return list(rows)
+    return rows
 
 
 def _audible(rows: Sequence[Row], top: Path) -> None:

@@ -37,7 +37,7 @@ class Listing(Sequence[Row]):
         """Which of the file's records these rows are."""
 
     def _scan(self, file: IO[bytes], broken: str) -> None:
-        at, lines, lengths, spoken = array("q"), array("i"), array("d"), bytearray()
+        at, lines, lengths, spoken, spots = array("q"), array("i"), array("d"), bytearray(), array("q")
         plain, full = array("q"), array("q")
         self._broken: dict[int, str] = {}
         brief, path = self.columns.brief, self.path
@@ -54,16 +54,19 @@ class Listing(Sequence[Row]):
                 full.append(-len(at) - 1)
                 lengths.append(np.nan)
                 spoken.append(False)
+                spots.append(-len(at) - 1)
             else:
                 plain.append(hash(one.made) & _MOST)
                 full.append(hash(one.full) & _MOST)
                 lengths.append(one.seconds)
                 spoken.append(one.spoken)
+                spots.append(hash(one.spot) & _MOST)
             at.append(begin)
             lines.append(number)
         at.append(os.fstat(file.fileno()).st_size)
         self._at, self._lines = np.frombuffer(at, np.int64), np.frombuffer(lines, np.int32)
         self._lengths, self._spoken = np.frombuffer(lengths), np.frombuffer(spoken, np.bool_)
+        self._spots = np.frombuffer(spots, np.int64)
         self._ids(np.frombuffer(plain, np.int64), np.frombuffer(full, np.int64), broken)
 
     def _ids(self, plain: np.ndarray, full: np.ndarray, broken: str) -> None:
@@ -91,6 +94,11 @@ class Listing(Sequence[Row]):
     def spoken(self) -> np.ndarray:
         """Which rows have a text that is not empty."""
         return self._spoken[self.places]
+
+    @property
+    def spots(self) -> np.ndarray:
+        """A number for recording and start of each row: rows that begin in one place share it."""
+        return self._spots[self.places]
 
     # ---- a sequence ---------------------------------------------------------------------------------------
 
@@ -157,3 +165,31 @@ class _Bytes:
 
     def __del__(self) -> None:
         os.close(self._number)
+
+
+def pick(rows: Sequence[Row], places: Sequence[int] | np.ndarray) -> Sequence[Row]:
+    """The rows at these places, in this order; of a listing they stay in the file."""
+    return rows.take(places) if isinstance(rows, Listing) else [rows[int(place)] for place in places]
+
+
+def seconds_of(rows: Sequence[Row]) -> np.ndarray:
+    """The length of each row as its manifest gives it; NaN where it does not."""
+    if isinstance(rows, Listing):
+        return rows.seconds
+    return np.array([np.nan if row.duration is None else row.duration for row in rows])
+
+
+def spoken(rows: Sequence[Row]) -> np.ndarray:
+    """Which rows have a text that is not empty."""
+    return rows.spoken if isinstance(rows, Listing) else np.array([bool(row.text) for row in rows])
+
+
+def shared(rows: Sequence[Row], others: Sequence[Row]) -> np.ndarray:
+    """The places of those rows that begin where one of the others does, in the same recording."""
+    return np.flatnonzero(np.isin(*(_spots(each) for each in (rows, others))))
+
+
+def _spots(rows: Sequence[Row]) -> np.ndarray:
+    if isinstance(rows, Listing):
+        return rows.spots
+    return np.array([hash((os.path.abspath(row.audio), row.start)) & _MOST for row in rows], np.int64)

@@ -18,12 +18,17 @@ from torch.utils.data import Dataset
 from ..audio import manifest
 from ..audio.batch import Example, collate
 from ..audio.degrade import Degrader
+from ..audio.listing import pick
 from ..errors import AudioError, ConfigError
 from .decoded import DECODED, decode
 from .targets import Targets
 
 GRID_SAMPLES = 8000
 """Half a second at 16 kHz, the step of Whisper's `fit` context."""
+_ALONE = (
+    "babble is made of other utterances, and the manifest has only one that can be used. "
+    "Add utterances, or leave the step out"
+)
 Place = tuple[int, int]
 """Epoch and row: what a clip of the stream is known by."""
 
@@ -124,8 +129,13 @@ class Clips(Dataset[Heard | Bad]):
     def drop(self, indices: set[int]) -> None:
         """Leave these clips out."""
         left = [index for index in range(len(self.rows)) if index not in indices]
-        self.rows = [self.rows[index] for index in left]
+        self.rows = pick(self.rows, left)
         self._kept = {new: self._kept[old] for new, old in enumerate(left) if old in self._kept}
+
+    def check(self, part: str) -> None:
+        """Raises ConfigError where a clip could not be degraded for want of others."""
+        if self.degrader and self.degrader.needs_others and len(self.rows) < 2:
+            raise ConfigError(f"data.{part}: {_ALONE}")
 
     def samples(self, index: int) -> np.ndarray:
         """The clip as recorded."""
@@ -155,7 +165,8 @@ class Clips(Dataset[Heard | Bad]):
                 ).samples
         except AudioError as error:
             return Bad(row.id, error.path, error.reason)
-        self._lengths[index] = len(samples)
+        if self.cached:
+            self._lengths[index] = len(samples)
         return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
 
     def _source(self, place: Place) -> str:
@@ -169,7 +180,7 @@ class Clips(Dataset[Heard | Bad]):
     def _other(self, own: int, generator: np.random.Generator) -> np.ndarray:
         """An utterance other than the clip's own, for babble."""
         if len(self.rows) < 2:
-            raise ConfigError("degrade: babble is made of other utterances, and the manifest has only one")
+            raise ConfigError(f"degrade: {_ALONE}")
         drawn = int(generator.integers(len(self.rows) - 1))
         return self.samples((own + 1 + drawn) % len(self.rows))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections import defaultdict
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,20 +12,22 @@ from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
-import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from ..audio import io, manifest
+from ..audio import apart, io, manifest
 from ..audio.batch import DurationBatchSampler
 from ..audio.degrade import Degrader
+from ..audio.listing import pick, seconds_of, spoken
 from ..backbones.base import Backbone
 from ..config import ClassifyConfig, Recipe, degrader_of
 from ..errors import AudioError, ConfigError
 from . import labels
 from .bad import BadList
 from .base import Task
-from .clips import Bad, Clips, Place, gather, on_grid
+from .clips import Bad, Clips, Place, on_grid
 from .targets import Targets
+from .workers import loader
 
 
 class Stream:
@@ -63,9 +64,8 @@ class GridBatches:
         world: int,
         shuffle: bool,
     ):
-        self.by_length: dict[int, list[int]] = defaultdict(list)
-        for index, length in enumerate(lengths):
-            self.by_length[length].append(index)
+        each = np.asarray(lengths)
+        self.by_length = {int(length): np.flatnonzero(each == length) for length in np.unique(each)}
         self.samples_per_batch, self.seed, self.shuffle = samples_per_batch, seed, shuffle
         self.rank, self.world, self.epoch = rank, world, 0
 
@@ -77,9 +77,9 @@ class GridBatches:
         batches: list[list[int]] = []
         for length, indices in sorted(self.by_length.items()):
             if self.shuffle:
-                indices = generator.permutation(indices).tolist()
+                indices = generator.permutation(indices)
             size = max(1, int(self.samples_per_batch // length))
-            batches += [indices[i : i + size] for i in range(0, len(indices), size)]
+            batches += [indices[i : i + size].tolist() for i in range(0, len(indices), size)]
         if self.shuffle:
             batches = [batches[i] for i in generator.permutation(len(batches))]
         # Every process takes the same number of batches; what is left over waits for the next shuffle.
@@ -116,19 +116,19 @@ class SpeechData(L.LightningDataModule):
                 clips.targets = targets
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> Iterator[str]:
         """What is said in the training clips."""
-        return [row.text or "" for row in self.train_clips.rows]
+        return (row.text or "" for row in self.train_clips.rows)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The classes that the training clips show, in the order of the logits."""
         return labels.classes(self.train_clips.rows, self.classify.labels if self.classify else None)
 
-    def _rows(self, part: str, path: str) -> list[manifest.Row]:
+    def _rows(self, part: str, path: str) -> Sequence[manifest.Row]:
         """The rows that the recipe chooses, with nothing wrong in what they say."""
         data = self.recipe.data
-        rows, wanted = manifest.read(path), data.train_where if part == "train" else data.valid_where
+        rows, wanted = manifest.listed(path), data.train_where if part == "train" else data.valid_where
         if self.classify:
             rows = manifest.labelled(rows, path)
         if wanted:
@@ -136,8 +136,8 @@ class SpeechData(L.LightningDataModule):
         if self.classify and not self.classify.multi_label:
             labels.single(rows, part)
         if part == "valid":
-            if wanted:
-                _apart(self.train_clips.rows, rows)
+            if told := apart.told(self.train_clips.rows, rows, by_columns=bool(wanted)):
+                rank_zero_only(print)(f"warning: {told}", file=sys.stderr, flush=True)
             if self.classify:
                 labels.all_known(rows, self.labels, part)
                 return labels.mixed(rows, data.max_valid) if data.max_valid else rows
@@ -145,51 +145,67 @@ class SpeechData(L.LightningDataModule):
         return rows
 
     def _screen(
-        self, part: str, rows: list[manifest.Row], degrader: Degrader | None
-    ) -> tuple[Clips, list[float]]:
+        self, part: str, rows: Sequence[manifest.Row], degrader: Degrader | None
+    ) -> tuple[Clips, np.ndarray]:
         data = self.recipe.data
-        stretch = degrader.stretch[1] if degrader else 1.0
-        seconds = {row.id: s for row in rows if (s := self._usable(part, row, stretch)) is not None}
-        usable = [row for row in rows if row.id in seconds]
+        seconds = self._lengths(part, rows, degrader.stretch[1] if degrader else 1.0)
+        usable = np.flatnonzero(~np.isnan(seconds))
         if part == "train" and data.per_class:
-            rows = usable = labels.few(usable, data.per_class, self.recipe.seed)
-        keep = sum(seconds[row.id] for row in usable) <= 3600 * data.preload_hours
-        clips = Clips(usable, self.sample_rate, degrader)
+            usable = usable[labels.few_places(pick(rows, usable), data.per_class, self.recipe.seed)]
+            rows, seconds = pick(rows, usable), seconds[usable]
+            usable = np.arange(len(rows))
+        clips, seconds = Clips(pick(rows, usable), self.sample_rate, degrader), seconds[usable]
         broken: set[int] = set()
-        for index, row in enumerate(clips.rows if keep else ()):
-            try:
-                clips.keep(index)
-            except AudioError as error:
-                broken.add(index)
-                self.bad.add(part, Bad(row.id, error.path, error.reason))
+        if seconds.sum() <= 3600 * data.preload_hours:
+            for index, row in enumerate(clips.rows):
+                try:
+                    clips.keep(index)
+                except AudioError as error:
+                    broken.add(index)
+                    self.bad.add(part, Bad(row.id, error.path, error.reason))
         if broken:
             clips.drop(broken)
+            seconds = np.delete(seconds, list(broken))
         if self.classify:
             labels.none_lost(rows, clips.rows, part, {bad.id: bad.reason for bad in self.bad})
         self.bad.of[part] = len(rows)
         self.bad.check(part)
-        if not clips.rows:
+        if not len(clips):
             raise ConfigError(f"data.{part}: there is no clip")
-        return clips, [seconds[row.id] for row in clips.rows]
+        clips.check(part)
+        return clips, seconds
 
-    def _usable(self, part: str, row: manifest.Row, stretch: float) -> float | None:
-        """The clip's length; None, with the reason listed, when it cannot be used.
+    def _lengths(self, part: str, rows: Sequence[manifest.Row], stretch: float) -> np.ndarray:
+        """The seconds of each row; NaN, with the reason listed, of one that cannot be used.
 
-        `stretch` is how many times as long its degradation may make it.
+        `stretch` is how many times as long its degradation may make it. Only rows of which the manifest does
+        not say enough, or something that is wrong, are looked at one by one.
         """
         data = self.recipe.data
         longest = min(data.max_seconds, (self.backbone.max_seconds or math.inf) / stretch)
-        try:
-            seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
-            if not row.text and self.recipe.task.name == "asr":
-                raise AudioError(row.audio, "has no text")
-            if not data.min_seconds <= seconds <= longest:
-                raise AudioError(
-                    row.audio, f"lasts {seconds:.2f} s; wanted {data.min_seconds:g} to {longest:g} s"
-                )
-        except AudioError as error:
-            self.bad.add(part, Bad(row.id, error.path, error.reason))
-            return None
+        seconds = seconds_of(rows).copy()
+        good = (seconds >= data.min_seconds) & (seconds <= longest)
+        if self.recipe.task.name == "asr":
+            good &= spoken(rows)
+        for place in np.flatnonzero(~good):
+            row = rows[int(place)]
+            try:
+                seconds[place] = self._usable(row, longest)
+            except AudioError as error:
+                seconds[place] = math.nan
+                self.bad.add(part, Bad(row.id, error.path, error.reason))
+        return seconds
+
+    def _usable(self, row: manifest.Row, longest: float) -> float:
+        """The clip's length; raises AudioError when it cannot be used."""
+        data = self.recipe.data
+        seconds = row.duration if row.duration is not None else io.info(row.audio).seconds - row.start
+        if not row.text and self.recipe.task.name == "asr":
+            raise AudioError(row.audio, "has no text")
+        if not data.min_seconds <= seconds <= longest:
+            raise AudioError(
+                row.audio, f"lasts {seconds:.2f} s; wanted {data.min_seconds:g} to {longest:g} s"
+            )
         return seconds
 
     # ---- loaders ------------------------------------------------------------------------------------------
@@ -212,49 +228,21 @@ class SpeechData(L.LightningDataModule):
             )
         # The cache lives in this process, and from the second epoch there is nothing left to load.
         workers = 0 if data.cache else data.workers
-        return self._loader(self.train_clips, Stream(sampler, start), workers)
+        return loader(self.train_clips, Stream(sampler, start), workers)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """In batches of one padded length, as inference has them; every process sees all of it."""
         if self.valid_clips is None:
             return []
         batches = self._grid(self.valid_seconds, 0, 1, shuffle=False)
-        return self._loader(self.valid_clips, [[(0, i) for i in batch] for batch in batches], 0)
+        return loader(self.valid_clips, [[(0, i) for i in batch] for batch in batches], 0)
 
     def once_through(self) -> DataLoader[Any]:
         """Every training clip once, in batches of one padded length."""
         batches = self._grid(self.train_seconds, 0, 1, shuffle=False)
-        return self._loader(self.train_clips, [[(0, i) for i in batch] for batch in batches], 0)
+        return loader(self.train_clips, [[(0, i) for i in batch] for batch in batches], 0)
 
-    def _grid(self, seconds: Sequence[float], rank: int, world: int, shuffle: bool) -> GridBatches:
-        lengths = [on_grid(round(s * self.sample_rate)) for s in seconds]
+    def _grid(self, seconds: np.ndarray, rank: int, world: int, shuffle: bool) -> GridBatches:
+        lengths = [on_grid(round(s * self.sample_rate)) for s in seconds.tolist()]
         per_batch = self.recipe.data.seconds_per_batch * self.sample_rate
         return GridBatches(lengths, per_batch, self.recipe.seed, rank, world, shuffle)
-
-    def _loader(self, clips: Clips, batches: Any, workers: int) -> DataLoader[Any]:
-        return DataLoader(
-            clips,
-            batch_sampler=batches,
-            collate_fn=gather,
-            num_workers=workers,
-            worker_init_fn=_start if workers else None,
-            multiprocessing_context="fork" if workers else None,
-        )
-
-
-def _apart(train: Sequence[manifest.Row], valid: Sequence[manifest.Row]) -> None:
-    """Refuse columns that were to tell training from validation and do not."""
-    heard = {(row.audio.resolve(), row.start): row.id for row in train}
-    for row in valid:
-        if (row.audio.resolve(), row.start) in heard:
-            raise ConfigError(
-                f"data.valid_where: row {row.id!r} ({row.audio}) is a training clip too; choose values that "
-                "data.train_where leaves out"
-            )
-
-
-def _start(worker: int) -> None:
-    """One thread each; a signal to the whole group (Ctrl-C, a scheduler) is the main process's to answer."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -1,13 +1,16 @@
 """The classes of a training run: which there are, which clips show them, and what goes wrong with them."""
 
 import hashlib
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..audio.listing import pick
 from ..audio.manifest import Row
 from ..config import ClassifyConfig
 from ..errors import ConfigError, did_you_mean
@@ -30,7 +33,10 @@ def single(rows: Sequence[Row], part: str) -> None:
 
 def classes(rows: Sequence[Row], wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The labels of the training rows, sorted, or in the order of `task.labels`: the same ones."""
-    seen = {label: row for row in reversed(rows) for label in split(row.label)}
+    seen: dict[str, Row] = {}
+    for row in rows:
+        for label in split(row.label):
+            seen.setdefault(label, row)
     if wanted is None:
         if len(seen) < 2:
             raise ConfigError(
@@ -73,33 +79,48 @@ def none_lost(before: Iterable[Row], after: Iterable[Row], part: str, reasons: d
                 )
 
 
-def few(rows: Sequence[Row], per_class: int, seed: int) -> list[Row]:
+def few(rows: Sequence[Row], per_class: int, seed: int) -> Sequence[Row]:
     """At most so many clips of each class, in their order.
 
     The clips of a class are ranked by a hash of seed and id: what 2 clips per class chose is part of what 4
     choose, on every machine and whatever other rows there are.
     """
+    return pick(rows, few_places(rows, per_class, seed))
+
+
+def few_places(rows: Sequence[Row], per_class: int, seed: int) -> list[int]:
+    """Where the rows of `few` are."""
+    ranks, cells = _ranked(rows, seed)
     taken: Counter[str] = Counter()
-    chosen = set()
-    for row in sorted(rows, key=lambda row: _rank(seed, row.id)):
-        if all(taken[label] < per_class for label in split(row.label)):
-            taken.update(split(row.label))
-            chosen.add(row.id)
-    return [row for row in rows if row.id in chosen]
+    chosen = []
+    for place in np.argsort(ranks, kind="stable"):
+        labels = split(cells[place])
+        if all(taken[label] < per_class for label in labels):
+            taken.update(labels)
+            chosen.append(int(place))
+    return sorted(chosen)
 
 
-def mixed(rows: Sequence[Row], first: int) -> list[Row]:
+def mixed(rows: Sequence[Row], first: int) -> Sequence[Row]:
     """So many of the rows, in their order, of every class its share: manifests are often sorted by class."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: _rank(0, row.id)):
-        groups[row.label or ""].append(row)
-    ranks = {row.id: (i + 0.5) / len(group) for group in groups.values() for i, row in enumerate(group)}
-    chosen = {row.id for row in sorted(rows, key=lambda row: ranks[row.id])[:first]}
-    return [row for row in rows if row.id in chosen]
+    ranks, cells = _ranked(rows, 0)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place in np.argsort(ranks, kind="stable"):
+        groups[cells[place]].append(int(place))
+    share = np.zeros(len(rows))
+    for places in groups.values():
+        share[places] = (np.arange(len(places)) + 0.5) / len(places)
+    return pick(rows, np.sort(np.argsort(share, kind="stable")[:first]))
 
 
-def _rank(seed: int, id: str) -> bytes:
-    return hashlib.blake2b(f"{seed}|{id}".encode(), digest_size=8).digest()
+def _ranked(rows: Iterable[Row], seed: int) -> tuple[np.ndarray, list[str]]:
+    """A number by which each row is ranked, the same everywhere, and its label."""
+    ranks, cells, known = array("Q"), [], {}
+    for row in rows:
+        digest = hashlib.blake2b(f"{seed}|{row.id}".encode(errors="surrogatepass"), digest_size=8).digest()
+        ranks.append(int.from_bytes(digest, "big"))
+        cells.append(known.setdefault(row.label or "", row.label or ""))  # one string a class, not a row
+    return np.frombuffer(ranks, np.uint64), cells
 
 
 def targets(cells: Sequence[str], labels: Sequence[str]) -> Float[Tensor, "b c"]:
@@ -120,7 +141,8 @@ def weights(rows: Sequence[Row], labels: Sequence[str], config: ClassifyConfig) 
     """
     if config.class_weights == "none":
         return None
-    counts = targets([row.label or "" for row in rows], labels).sum(0)
+    seen = Counter(label for row in rows for label in set(split(row.label)))
+    counts = torch.tensor([float(seen[label]) for label in labels])
     if config.multi_label:
         return (len(rows) - counts).clamp(min=1.0) / counts
     return len(rows) / (len(labels) * counts)
