@@ -186,7 +186,7 @@ def spoken(rows: Sequence[Row]) -> np.ndarray:
 
 def shared(rows: Sequence[Row], others: Sequence[Row]) -> np.ndarray:
     """The places of those rows that begin where one of the others does, in the same recording."""
-    return np.flatnonzero(np.isin(*(_spots(each) for each in (rows, others))))
+    return np.flatnonzero(np.isin(_spots(rows), _spots(others)))
 
 
 def _spots(rows: Sequence[Row]) -> np.ndarray:

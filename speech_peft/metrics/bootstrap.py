@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of the count matrix held at once: 32 MB whatever the corpus
+_MANY = 20_000  # groups; of fewer, each is drawn by itself
 
 Groups = Sequence[Any] | NDArray[Any]
 """Who belongs together: one value per clip."""
@@ -135,8 +136,7 @@ def _values(
         blocks = _counts(count, resamples, seed, at_once=max(1, _BLOCK // 16 // len(member)))
         values = np.concatenate([statistic(counts[:, member]) for counts in blocks])
     else:
-        table = _sums(groups, *columns.T)
-        values = np.concatenate([statistic(counts @ table) for counts in _counts(count, resamples, seed)])
+        values = statistic(_resampled(_sums(groups, *columns.T), resamples, seed))
     return values[np.isfinite(values)]
 
 
@@ -160,7 +160,31 @@ def _sums(groups: Groups, *columns: ArrayLike) -> NDArray[np.float64]:
 
 
 def _resampled(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """The `(resample, column)` sums of the groups drawn."""
+    if len(table) > _MANY:
+        alike, times = np.unique(table, axis=0, return_counts=True)
+        if 2 * len(alike) < len(table):
+            return _resampled_alike(alike, times, resamples, seed)
     return np.concatenate([counts @ table for counts in _counts(len(table), resamples, seed)])
+
+
+def _resampled_alike(
+    alike: NDArray[np.float64], times: NDArray[np.intp], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """The same of groups of which many have equal sums: how often each kind is drawn is multinomial.
+
+    That is the distribution of drawing the groups one by one, at the price of the kinds: 200,000 utterances
+    have some hundred pairs of errors and words.
+    """
+    generator = np.random.default_rng(seed)
+    share, size = times / times.sum(), int(times.sum())
+    step = max(1, _BLOCK // len(alike))
+    return np.concatenate(
+        [
+            generator.multinomial(size, share, min(step, resamples - start)) @ alike
+            for start in range(0, resamples, step)
+        ]
+    )
 
 
 def _counts(

@@ -242,7 +242,7 @@ def _read(path: str) -> tuple[Row, ...]:
 
 def _chosen(path: str, wanted: Mapping[str, Any]) -> list[Row]:
     rows = list(_read(path))
-    return manifest.where(rows, wanted, path) if wanted else rows
+    return list(manifest.where(rows, wanted, path)) if wanted else rows
 
 
 @cache

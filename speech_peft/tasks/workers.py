@@ -3,7 +3,7 @@
 import atexit
 import multiprocessing
 import signal
-from multiprocessing import context
+from multiprocessing.context import ForkContext, ForkProcess
 from typing import Any
 
 import torch
@@ -24,14 +24,14 @@ def loader(clips: Dataset[Any], batches: Any, workers: int) -> DataLoader[Any]:
     )
 
 
-class _Worker(context.ForkProcess):
+class _Worker(ForkProcess):
     """A process that does not hear SIGTERM; what is to end it kills it. It holds nothing but copies."""
 
     def terminate(self) -> None:
         self.kill()
 
 
-class _Forks(context.ForkContext):
+class _Forks(ForkContext):
     Process = _Worker  # type: ignore[assignment]
 
 

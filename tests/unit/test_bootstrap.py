@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from speech_peft.metrics import bootstrap
 from speech_peft.metrics.bootstrap import difference, interval
 
 generator = np.random.default_rng(7)
@@ -85,3 +86,19 @@ def test_librispeech_sized_corpus_takes_a_moment():
     start = time.perf_counter()
     interval(generator.binomial(long, 0.1), long, np.arange(count) % 40)
     assert time.perf_counter() - start < 1.0
+
+
+def test_groups_of_equal_sums_drawn_by_kind_have_the_interval_of_groups_drawn_one_by_one(monkeypatch):
+    one_by_one = interval(errors, words, range(400), seed=3)
+    monkeypatch.setattr(bootstrap, "_MANY", 10)
+    by_kind = interval(errors, words, range(400), seed=3)
+    assert by_kind != one_by_one  # another way of drawing
+    width = one_by_one.high - one_by_one.low
+    assert (by_kind.low, by_kind.high) == pytest.approx((one_by_one.low, one_by_one.high), abs=0.04 * width)
+
+
+def test_two_hundred_thousand_utterances_take_a_moment():
+    long = generator.integers(1, 20, 200_000)
+    start = time.perf_counter()
+    interval(generator.binomial(long, 0.1), long, np.arange(len(long)), resamples=2000)
+    assert time.perf_counter() - start < 3.0

@@ -77,7 +77,7 @@ def test_check_refuses_recordings_that_are_not_there(tmp_path):
 def test_clips_with_a_length_in_the_manifest_are_not_opened_before_the_first_step(tmp_path, monkeypatch):
     path = manifest(tmp_path, "m.jsonl", *range(5), duration=0.5)
     (tmp_path / "m.jsonl").write_text(
-        path.read_text() + '{"audio": "0.wav", "text": "x", "duration": 99.0}\n'
+        path.read_text() + '{"id": "long", "audio": "0.wav", "text": "x", "duration": 99.0}\n'
     )
 
     def refused(*_):
