@@ -1,6 +1,6 @@
 """One side of the LoRA training comparison: the same sites, rank, weights and batches; one step per request.
 
-    python lora_worker.py ours|peft WEIGHTS THREADS < requests
+    python lora_worker.py ours|peft WEIGHTS THREADS [DEVICE BATCH] < requests
 
 Each request is one JSON line {"step": n}; the answer has the step's seconds, its loss and the peak memory.
 """
@@ -15,7 +15,7 @@ import torch
 from speech_peft.backbones.base import open_backbone
 
 SITES = ("layers.*.attn.[qv]", "decoder.layers.*.attn.[qv]", "decoder.layers.*.cross.[qv]")
-RANK, ALPHA, BATCH, TOKENS = 8, 16.0, 4, 32
+RANK, ALPHA, TOKENS = 8, 16.0, 32
 
 
 def adapted(side: str, weights: str) -> torch.nn.Module:
@@ -49,30 +49,38 @@ def adapted(side: str, weights: str) -> torch.nn.Module:
 
 
 def main() -> None:
-    side, weights, threads = sys.argv[1:4]
+    side, weights, threads, device, batch = [*sys.argv[1:], "cpu", "4"][:5]
     torch.set_num_threads(int(threads))
-    model = adapted(side, weights)
+    model = adapted(side, weights).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-4)
     print(json.dumps({"ready": True, "trained": sum(p.numel() for p in trained)}), flush=True)
     for line in sys.stdin:
         step = json.loads(line)["step"]
         generator = torch.Generator().manual_seed(step)
-        mel = torch.randn(BATCH, 80, 3000, generator=generator)
-        tokens = torch.randint(0, 50000, (BATCH, TOKENS), generator=generator)
+        mel = torch.randn(int(batch), 80, 3000, generator=generator).to(device)
+        tokens = torch.randint(0, 50000, (int(batch), TOKENS), generator=generator).to(device)
         started = time.perf_counter()
-        output = model(input_features=mel, decoder_input_ids=tokens, labels=tokens)
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            output = model(input_features=mel, decoder_input_ids=tokens, labels=tokens)
         output.loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        loss = output.loss.item()  # waits for the device
         seconds = time.perf_counter() - started
         answer = {
             "seconds": seconds,
-            "loss": output.loss.item(),
+            "loss": loss,
             "logits": output.logits[0, :4, :64].flatten().tolist() if step == 0 else None,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": peak_mb(device),
         }
         print(json.dumps(answer), flush=True)
+
+
+def peak_mb(device: str) -> float:
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 main()

@@ -1,0 +1,113 @@
+"""The parts of scripts/on_gpu, each a process with a budget; OUT/PART.json is what a part found."""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to measure."""
+
+    name: str
+    share: float
+    """Of the whole time."""
+    together: bool = False
+    """With its neighbours of the same kind at one time: trainings, whose speed nobody quotes."""
+
+
+PARTS = (
+    Part("laws", 0.10),
+    Part("fit", 0.50, together=True),
+    Part("noisy", 0.50, together=True),
+    Part("vocoder", 0.50, together=True),
+    Part("speed", 0.25),
+    Part("lora", 0.10),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--only", action="append", choices=[part.name for part in PARTS])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "machine.json").write_text(json.dumps(machine(options.device), indent=2) + "\n")
+    wanted = [part for part in PARTS if part.name in (options.only or [part.name])]
+    missing = [part for part in wanted if not (options.out / f"{part.name}.json").exists()]
+    end = time.monotonic() + 60 * options.minutes
+    while missing:
+        group = [part for part in missing if part.together] if missing[0].together else missing[:1]
+        missing = [part for part in missing if part not in group]
+        running = {part: start(part, options) for part in group}
+        for part, process in running.items():
+            finish(part, process, options, min(end, time.monotonic() + 90 * options.minutes * part.share))
+    for part in wanted:
+        found = options.out / f"{part.name}.json"
+        print(f"{part.name}: {found.read_text() if found.exists() else 'nothing'}", flush=True)
+
+
+def start(part: Part, options: argparse.Namespace) -> "subprocess.Popen[bytes]":
+    """A part at its work; it writes its result to OUT/PART.json and its words to OUT/PART.log."""
+    seconds = 60 * options.minutes * part.share
+    command = [
+        sys.executable,
+        str(HERE / f"{part.name}.py"),
+        str(options.folder),
+        str(options.out / part.name),
+    ]
+    command += [
+        "--device",
+        options.device,
+        "--seconds",
+        f"{seconds:.0f}",
+        *(["--tiny"] if options.tiny else []),
+    ]
+    print(f"{part.name}: begins, {seconds:.0f} s", flush=True)
+    log = (options.out / f"{part.name}.log").open("wb")
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(part: Part, process: "subprocess.Popen[bytes]", options: argparse.Namespace, until: float) -> None:
+    """Wait for it as long as there is time, keep its result, and say how it went."""
+    try:
+        code = process.wait(max(1.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    log = (options.out / f"{part.name}.log").read_text(errors="replace")
+    result = options.out / part.name / "result.json"
+    if result.exists():
+        (options.out / f"{part.name}.json").write_text(result.read_text())
+    print(f"{part.name}: ended with {code}{'' if code == 0 else chr(10) + log[-3000:]}", flush=True)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+    import transformers
+
+    card = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor()
+    return {
+        "card": card,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+if __name__ == "__main__":
+    main()
