@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+SENTENCE_END = (".", "?", "!", "。", "？", "！", "…")
 # Chinese characters, kana, bopomofo, Thai, Lao, Tibetan, Burmese, Khmer. Korean writes spaces.
 _LETTERS = (
     "\u0e00-\u0edf\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\u3005-\u3007\u3021-\u3029\u3031-\u303b"

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .whisper_text import Reader
+    from .whisper_reader import Reader
 
 _DROP_SHARE = 0.25  # of the rows must have ended before it pays to copy the others together
 

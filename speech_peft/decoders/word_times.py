@@ -17,7 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..writing import stands_alone
-from .whisper_text import Reader
+from .whisper_reader import Reader
 
 if TYPE_CHECKING:
     from ..backbones.whisper import Whisper
@@ -35,7 +35,17 @@ class TimedWord:
     probability: float
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Trace:
+    """Where in its clip each token of a transcript was heard, the end of text included."""
+
+    starts: Float64[ndarray, " n"]
+    """First frame of each token, never earlier than that of the token before."""
+    shares: Float32[ndarray, "n t"]
+    """How much of a token's attention is on each frame; sums to 1."""
+    probabilities: Float32[ndarray, " n"]
+
+
 def align(
     backbone: "Whisper",
     states: Float[Tensor, "b t d"],
@@ -46,6 +56,26 @@ def align(
     language: Sequence[str | None] | None = None,
 ) -> list[tuple[TimedWord, ...]]:
     """The words of each clip, from the tokens that were decoded of it."""
+    found = []
+    traced = traces(backbone, states, mask, tokens, seconds=seconds, language=language)
+    for row, length, trace in zip(tokens, seconds, traced, strict=True):
+        starts = trace.starts / backbone.frame_rate
+        end = min(length, trace.shares.shape[1] / backbone.frame_rate)
+        found.append(_words(backbone, row, starts, end, trace.probabilities))
+    return found
+
+
+@torch.inference_mode()
+def traces(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"],
+    tokens: Sequence[Sequence[int]],
+    *,
+    seconds: Sequence[float],
+    language: Sequence[str | None] | None = None,
+) -> list[Trace]:
+    """Where the tokens that were decoded of each clip were heard in it."""
     g = backbone.generation
     prompts = [g.prompt(code) for code in language or [None] * len(tokens)]
     rows = [[*prompt, *row, g.eot] for prompt, row in zip(prompts, tokens, strict=True)]
@@ -59,10 +89,11 @@ def align(
     found = []
     for i, (row, length) in enumerate(zip(tokens, seconds, strict=True)):
         frames = max(1, min(int(mask[i].sum()), round(length * backbone.frame_rate)))
+        weights = _attention(backbone, caught, i, len(row) + skip + 1, frames)
         # Row n is where token n was heard: the one before it is being read while the next is written.
-        attention = _attention(backbone, caught, i, len(row) + skip + 1, frames)[skip - 1 : -1]
-        starts = _first_frames(-attention) / backbone.frame_rate
-        found.append(_words(backbone, row, starts, min(length, frames / backbone.frame_rate), chosen[i]))
+        starts = _first_frames(-_smoothed(weights)[skip - 1 : -1])
+        shares = weights.mean(0)[skip - 1 : -1].cpu().numpy()
+        found.append(Trace(starts, shares, chosen[i]))
     return found
 
 
@@ -112,18 +143,22 @@ def _heads(backbone: "Whisper") -> Sequence[tuple[int, int]]:
 
 def _attention(
     backbone: "Whisper", caught: dict[tuple[int, str], Tensor], row: int, length: int, frames: int
-) -> Float32[ndarray, "n t"]:
-    """Mean attention of the time heads, each normalised over tokens and smoothed over time."""
+) -> Float[Tensor, "h n t"]:
+    """What each of the time heads attends to, of the clip's own frames."""
     size = backbone.dim // backbone.module.config.decoder_attention_heads
     maps = []
     for block, head in _heads(backbone):
         part = slice(head * size, (head + 1) * size)
         queries, keys = caught[block, "q"][row, :length, part], caught[block, "k"][row, :frames, part]
         maps.append((queries.float() @ keys.float().T * size**-0.5).softmax(-1))
-    weights = torch.stack(maps)
+    return torch.stack(maps)
+
+
+def _smoothed(weights: Float[Tensor, "h n t"]) -> Float32[ndarray, "n t"]:
+    """Mean attention of the time heads, each normalised over tokens and smoothed over time."""
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     weights = (weights - mean) / deviation.clamp_min(1e-8)
-    if frames > _MEDIAN_FRAMES // 2:
+    if weights.shape[-1] > _MEDIAN_FRAMES // 2:
         padded = torch.nn.functional.pad(weights, (_MEDIAN_FRAMES // 2,) * 2, mode="reflect")
         weights = padded.unfold(-1, _MEDIAN_FRAMES, 1).median(-1).values
     return weights.mean(0).cpu().numpy()

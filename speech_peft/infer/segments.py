@@ -1,8 +1,11 @@
 """Windows of text as segments a person can read: cut at sentences and pauses, doubts marked."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..decoders.word_ends import PAUSE_SECONDS
+from ..writing import SENTENCE_END
 from .result import Segment, Word
 
 if TYPE_CHECKING:
@@ -11,8 +14,6 @@ if TYPE_CHECKING:
 LOOP_RATIO = 2.4
 UNSURE_LOGPROB = -1.0
 SILENCE_PROB = 0.6
-PAUSE_SECONDS = 0.8
-_SENTENCE_END = (".", "?", "!", "。", "？", "！", "…")
 
 Heard = tuple["Decoded", float, tuple[Word, ...]]
 
@@ -23,7 +24,7 @@ def segments_of(windows: Sequence[tuple[Heard, float]], split_seconds: float) ->
     for (decoded, seconds, words), start in windows:
         if not decoded.text:
             continue
-        parts = list(sentences(words, split_seconds)) if seconds > split_seconds and words else []
+        parts = list(sentences(words, split_seconds) if seconds > split_seconds else stretches(words))
         spans = [(part[0].start, part[-1].end, "".join(w.word for w in part).strip(), part) for part in parts]
         for begin, end, text, own in spans or [(start, start + seconds, decoded.text, words)]:
             segment = Segment(
@@ -42,9 +43,9 @@ def segments_of(windows: Sequence[tuple[Heard, float]], split_seconds: float) ->
 
 
 def flags(decoded: "Decoded") -> tuple[str, ...]:
-    """Why a text is doubtful; the thresholds are openai-whisper's."""
+    """Why a text is doubtful, by openai-whisper's thresholds; what was first read as a loop stays one."""
     doubts = {
-        "loop": decoded.compression_ratio > LOOP_RATIO,
+        "loop": decoded.looped or decoded.compression_ratio > LOOP_RATIO,
         "unsure": decoded.avg_logprob < UNSURE_LOGPROB,
         "silence": decoded.no_speech_prob > SILENCE_PROB,
         "cut off": decoded.stopped,
@@ -52,7 +53,14 @@ def flags(decoded: "Decoded") -> tuple[str, ...]:
     return tuple(name for name, true in doubts.items() if true)
 
 
-def sentences(words: Sequence[Word], longest: float) -> Iterator[list[Word]]:
+def stretches(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Words grouped: a group ends before a pause."""
+    return sentences(words, math.inf, ())
+
+
+def sentences(
+    words: Sequence[Word], longest: float, ends: tuple[str, ...] = SENTENCE_END
+) -> Iterator[list[Word]]:
     """Words grouped: a group ends with a sentence, before a pause, or when it would last too long."""
     group: list[Word] = []
     for word in words:
@@ -60,7 +68,7 @@ def sentences(words: Sequence[Word], longest: float) -> Iterator[list[Word]]:
             yield group
             group = []
         group.append(word)
-        if word.word.rstrip().endswith(_SENTENCE_END):
+        if word.word.rstrip().endswith(ends):
             yield group
             group = []
     if group:

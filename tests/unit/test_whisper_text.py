@@ -1,10 +1,14 @@
 """Our reading of the stock decoder agrees with the stock decoder, whatever else is in the batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from speech_peft.backbones.base import tiny
+from speech_peft.decoders import rereading
+from speech_peft.decoders.rereading import Clips, Evidence, _evidence, _left_out, choose, evidence
 from speech_peft.decoders.whisper_text import (
     SPARE_TOKENS,
     TOKENS_PER_SECOND,
@@ -13,7 +17,8 @@ from speech_peft.decoders.whisper_text import (
     decode,
     greedy,
 )
-from speech_peft.decoders.word_times import _first_frames, align, words_of
+from speech_peft.decoders.word_times import Trace, _first_frames, align, words_of
+from speech_peft.infer.segments import flags
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +129,73 @@ def test_words_keep_their_punctuation_and_split_characters_stay_whole():
     assert sum(count for _, count in words_of(tokenizer, tokens)) == len(tokens)
 
 
-def test_a_transcript_that_runs_in_circles_is_read_again_without_repeats(backbone):
+def test_a_second_reading_stays_only_where_it_explains_the_audio_better(backbone):
     states = torch.cat([states_of(backbone, 1.0, seed) for seed in range(3)])
     plain, again = greedy(backbone, states), decode(backbone, states)
     assert any(row.loops for row in plain)
-    for before, after in zip(plain, again, strict=True):
+    clips = Clips(backbone, states, None, torch.zeros(3, 1, dtype=torch.long), [1.0] * 3, [None] * 3)
+    for before, after, old, new in zip(
+        plain, again, evidence(clips, plain), evidence(clips, again), strict=True
+    ):
+        assert after.looped == before.loops
         if before.loops:
-            runs = [after.tokens[i : i + 3] for i in range(len(after.tokens) - 2)]
-            assert len(runs) == len(set(runs))
+            assert after.tokens == before.tokens or choose([old, new]) == 1
         else:
             assert after == before
+
+
+def _heard(frames: int, tokens: int, last: int, crammed: int = 0) -> Trace:
+    """`tokens` that follow time up to frame `last`, then `crammed` that have none of their own."""
+    starts = np.append(np.linspace(0, last, tokens, endpoint=False).round(), [float(last)] * (crammed + 1))
+    shares = np.zeros((tokens + crammed + 1, frames), np.float32)
+    for row, at in enumerate(starts[:-1]):
+        end = int(starts[row + 1]) if row < tokens else int(at) + 1
+        shares[row, int(at) : min(frames, end)] = 1.0
+    return Trace(starts, shares, np.ones(len(starts), np.float32))
+
+
+@pytest.mark.parametrize("times", range(2, 13))
+def test_what_was_said_again_and_again_is_not_taken_for_a_loop(times):
+    """Readings of `times` words of 0.4 s; a beam without repeats hears two of them."""
+    frames = 20 * times
+    said = _evidence(_heard(frames, 2 * times, frames))
+    cut_short = _evidence(_heard(frames, 4, 40))
+    assert choose([said, cut_short]) == 0
+    assert (times > 2) == _left_out(said, cut_short)
+
+
+@pytest.mark.parametrize("words", [1, 5, 12])
+def test_a_loop_is_replaced_by_a_reading_that_covers_as_much(words):
+    frames = 15 * words
+    loop = _evidence(_heard(frames, words, frames - 2, crammed=5 * words + 5))
+    whole = _evidence(_heard(frames, words, frames - 2))
+    assert choose([loop, whole]) == 1
+    assert choose([whole, loop]) == 0
+    assert choose([whole, whole]) == 0
+
+
+def test_the_reading_that_was_asked_last_is_taken_where_it_covers_more(monkeypatch):
+    """The beam without repeats leaves speech out, so one that may repeat is asked, and only for that clip."""
+    whole, half = np.ones(10, bool), np.arange(10) < 5
+    proofs = {"loop": Evidence(whole, 0.8), "short": Evidence(half, 0.0), "right": Evidence(whole, 0.1)}
+    monkeypatch.setattr(rereading, "evidence", lambda clips, found: [proofs[one.text] for one in found])
+    asked = []
+
+    def again(chosen, ngram):
+        asked.append((list(chosen), ngram))
+        texts = {0: "right"} if ngram == 0 else {0: "short", 1: "right"}
+        return [Decoded(texts[i], (), 0.0, 0.0) for i in chosen]
+
+    clips = Clips(None, torch.zeros(2, 1, 1), None, torch.zeros(2, 1, dtype=torch.long), [1, 1], [None] * 2)
+    found = rereading.best(clips, [Decoded("loop", (), 0.0, 0.0)] * 2, again, 3)
+    assert [one.text for one in found] == ["right", "right"]
+    assert asked == [([0, 1], 3), ([0], 0)]
+
+
+def test_the_doubt_is_flagged_whichever_reading_stays():
+    calm = Decoded("Hello.", (), -0.1, 0.0)
+    assert "loop" not in flags(calm)
+    assert "loop" in flags(replace(calm, looped=True))
 
 
 def test_a_text_loops_when_it_compresses_like_one():
