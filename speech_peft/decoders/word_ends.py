@@ -20,6 +20,7 @@ PAUSE_SECONDS = 0.8
 FRAME_SECONDS = 0.02
 _RATE = 16_000
 _QUIET_DB = -70.0  # below full scale: what is quieter is all the same
+_QUIETEST_FRAMES, _LOUDEST_FRAMES = 10, 5
 _CONTRAST_DB = 15.0  # between silence and speech; with less the level tells nothing
 _DEPTH_DB = 35.0  # below the loudest frames: last consonants are quiet
 _RISE_DB = 8.0  # above the quietest frames
@@ -35,7 +36,8 @@ def voiced(samples: Float32[ndarray, " s"]) -> Bool[ndarray, " f"] | None:
     if not len(frames):
         return None
     level = np.maximum(10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-12), _QUIET_DB)
-    quiet, loud = np.quantile(level, 0.05), np.quantile(level, 0.95)
+    ranked = np.sort(level)  # not by shares: one word in half a minute is sound
+    quiet, loud = ranked[:_QUIETEST_FRAMES][-1], ranked[-_LOUDEST_FRAMES:][0]
     if loud - quiet < _CONTRAST_DB:
         return None
     return level > max(quiet + _RISE_DB, loud - _DEPTH_DB)

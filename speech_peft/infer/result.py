@@ -27,8 +27,8 @@ class Segment:
     no_speech_prob: float = 0.0
     compression_ratio: float = 0.0
     flags: tuple[str, ...] = ()
-    """Why the text is doubtful ("loop", "unsure", "silence", "cut off"); it is never left out for that. "loop"
-    is what ran in circles when it was first read, even if another reading was taken."""
+    """Why the text is doubtful ("loop", "unsure", "silence", "cut off"); it is never left out for that.
+    "loop" is what ran in circles when it was first read, even if another reading was taken."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ class TranscribeOptions:
     word_times: bool = False
     channels: Literal["mix", "first"] = "mix"
     split_seconds: float = 8.0
-    """Windows longer than this become several segments, cut at the ends of sentences too. A pause of more than
-    0.8 s always ends a segment, of Whisper's own decoder: a CTC layer has no times of words."""
+    """Windows longer than this become several segments, cut at the ends of sentences too. A pause of more
+    than 0.8 s always ends a segment, of Whisper's own decoder: a CTC layer has no times of words."""
     dtype: Literal["float32", "bfloat16"] = "float32"

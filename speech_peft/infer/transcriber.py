@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..audio import chunks
 from ..audio.chunks import Cutting, Window
 from ..backbones.whisper import Whisper
-from ..decoders import whisper_text
+from ..decoders import whisper_text, word_ends
 from ..decoders.whisper_text import Decoded
 from ..decoders.word_times import TimedWord, align
 from ..errors import ConfigError
@@ -195,7 +195,7 @@ class Transcriber(Listener[_File]):
         wanted = [
             i
             for i, (piece, text) in enumerate(zip(pool, heard, strict=True))
-            if text.tokens and (self.options.word_times or piece.window.seconds > self.options.split_seconds)
+            if text.tokens and (self.options.word_times or self._splits(piece.window))
         ]
         words: dict[int, tuple[TimedWord, ...]] = {}
         if wanted:
@@ -208,9 +208,17 @@ class Transcriber(Listener[_File]):
                 seconds=[pool[i].window.seconds for i in wanted],
                 language=[languages[i] for i in wanted],
             )
-            words = dict(zip(wanted, found, strict=True))
+            words = {
+                i: word_ends.trimmed(own, pool[i].window.samples)
+                for i, own in zip(wanted, found, strict=True)
+            }
         for i, (piece, text) in enumerate(zip(pool, heard, strict=True)):
             piece.file.hear(piece.window, text, words.get(i, ()))
+
+    def _splits(self, window: Window) -> bool:
+        """Whether it may become several segments, which needs the words' times."""
+        long = window.seconds > self.options.split_seconds
+        return long or word_ends.longest_pause(window.samples) > word_ends.PAUSE_SECONDS
 
     @property
     def _asks(self) -> bool:

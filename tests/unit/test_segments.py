@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from speech_peft.audio.chunks import Window
 from speech_peft.decoders.whisper_text import Decoded
 from speech_peft.infer.result import TranscribeOptions
 from speech_peft.infer.transcriber import Transcriber, _File
@@ -23,3 +24,13 @@ def test_segments_join_with_a_space_only_where_their_script_writes_one(texts, wh
     result = Transcriber._result(SimpleNamespace(options=TranscribeOptions(), about={}), file)
     assert [segment.text for segment in result.segments] == list(texts)
     assert result.text == whole
+
+
+@pytest.mark.parametrize(("pause", "splits"), [(0.5, False), (1.2, True)])
+def test_a_short_window_gets_times_of_words_where_it_holds_a_pause(pause, splits):
+    """Its segment would else span the pause."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(32_000)
+    silence = np.full(round(pause * 16_000), 1e-5)
+    samples = np.concatenate([noise, silence, noise]).astype(np.float32)
+    asked = SimpleNamespace(options=TranscribeOptions())
+    assert Transcriber._splits(asked, Window(0.0, samples)) == splits
