@@ -7,12 +7,13 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+import soundfile
 
 from ..audio import io
 from ..audio.manifest import Row
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
+_WAV_BYTES = 4e9  # more does not fit into its header
 
 
 @dataclass(frozen=True)
@@ -229,12 +231,26 @@ def _cut(row: Row, folder: Path) -> Row:
             not row.start and row.duration and row.duration >= io.info(row.audio).seconds - 0.02
         ):  # a header, not a slice
             return row
-        clip = io.load(row.audio, None, row.start, row.duration)
+        target = own_file(row, folder)
+        _copy(row, target)
     except AudioError:
         return row  # the transcriber meets the same file and says so in its own row
-    target = own_file(row, folder)
-    io.save(target, clip.samples, clip.sample_rate)
     return replace(row, audio=target, start=0.0)
+
+
+def _copy(row: Row, target: Path) -> None:
+    """The slice as a file, block by block: a day of sound is more than memory holds."""
+    seconds = row.duration or io.info(row.audio).seconds
+    with closing(io.stream(row.audio, None, start=row.start, duration=row.duration)) as stream:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        kind = "WAV" if 2 * seconds * stream.sample_rate < _WAV_BYTES else "RF64"
+        try:
+            with soundfile.SoundFile(target, "w", stream.sample_rate, 1, "PCM_16", format=kind) as file:
+                for block in stream:
+                    file.write(block)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _degraded(row: Row, degrader: "Degrader", others: Others, folder: Path) -> Row:

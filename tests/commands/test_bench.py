@@ -11,6 +11,7 @@ import pytest
 
 from speech_peft import bench
 from speech_peft.audio import io
+from speech_peft.audio.manifest import Row
 from speech_peft.infer import benchmark
 from speech_peft.infer.result import Result
 from speech_peft.metrics import predictions, slices
@@ -178,6 +179,16 @@ def test_leaderboard_predictions_of_another_tool_can_be_scored(tmp_path):
     assert run("score", tmp_path / "MODEL_x.jsonl", "-o", tmp_path / "out") == 0
     found = json.loads((tmp_path / "out" / "scores.json").read_text())["runs"]["MODEL_x"]
     assert (found["wer"]["rate"], found["rtfx"], found["wer"]["low"]) == (0.5, 5.0, None)
+
+
+def test_a_slice_of_many_hours_is_copied_without_being_held(tmp_path, monkeypatch):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
+    io.save(tmp_path / "day.wav", sound, 16_000)
+    monkeypatch.setattr(io, "_MOST_SAMPLES", 8000)
+    (row,) = benchmark.cut([Row("a", tmp_path / "day.wav", start=1.0, duration=1.25)], tmp_path / "clips")
+    monkeypatch.undo()
+    assert (row.start, row.audio.parent.name) == (0.0, "clips")
+    np.testing.assert_allclose(io.load(row.audio).samples, sound[16_000:36_000], atol=1e-4)
 
 
 def test_slices_add_up_to_the_whole_and_small_ones_get_no_rate(manifest, opened, tmp_path):
