@@ -21,6 +21,7 @@ from .bench_check import check
 from .bench_restore import restore
 from .cli import guarded
 from .errors import ConfigError
+from .folders_cli import Track
 
 if TYPE_CHECKING:
     from .metrics.page import Limits
@@ -61,6 +62,7 @@ def asr(
     context: Annotated[
         str | None, typer.Option(help="full or fit; follows the adapter if not given.")
     ] = None,
+    track: Track = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     beam_size: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
@@ -89,9 +91,9 @@ def asr(
     chosen = benchmark.systems(base, adapter or [], context, weights)
     utterances = benchmark.with_text(manifest.read(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
-    if degrade is None:
-        utterances = benchmark.cut(utterances, out / "clips")
-    else:
+    if degrade is None or track is not None:
+        utterances = benchmark.cut(utterances, out / "clips", track)
+    if degrade is not None:
         utterances = benchmark.degraded(utterances, degradation(degrade), seed, out / "degraded")
     settings = benchmark.Settings(device, beam_size, batch_seconds)
     files = []
@@ -125,6 +127,7 @@ def classify(
     weights: Annotated[
         str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
     ] = None,
+    track: Track = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from window to window.")] = None,
@@ -152,6 +155,9 @@ def classify(
     for name, answer in held_out.items():
         if answer != "ok":
             print(f"{name}: cannot tell whether it has seen these clips: {answer}", file=sys.stderr)
+    if track is not None:
+        clips = benchmark.cut(clips, out / "clips", track)
+        chosen = class_benchmark.heard_as(chosen, clips)
     if degrade is not None:
         worse = benchmark.degraded(clips, degradation(degrade), seed, out / "degraded")
         chosen = class_benchmark.heard_as(chosen, worse)

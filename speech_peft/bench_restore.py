@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .errors import ConfigError
+from .folders_cli import Track
 
 NO_JUDGE = "none"
 
@@ -42,6 +43,7 @@ def restore(
     guard: Annotated[str, typer.Option(help="full, sound (without words) or off.")] = "full",
     strength: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder.")] = None,
+    track: Track = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
     normalizer: Annotated[
@@ -77,7 +79,7 @@ def restore(
     known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
     steps_of = None if degrade is None else degradation(degrade)
     settings = benchmark.Settings(device, guard, strength, steps, seed, normalizer, language)
-    recordings = benchmark.pairs(listed, steps_of, seed, out)
+    recordings = benchmark.pairs(listed, steps_of, seed, out, track)
     made = benchmark.untouched(recordings)
     for name, folder in named(adapter or [], {one.name for one in made}):
         print(f"{name}: {len(recordings)} recordings", file=sys.stderr, flush=True)

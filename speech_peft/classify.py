@@ -37,6 +37,7 @@ def classify(
     ] = None,
     context: cli.Context = None,
     channels: cli.Channels = "mix",
+    track: cli.Track = None,
     device: cli.Device = "cpu",
     batch_seconds: cli.BatchSeconds = 300.0,
     name_template: cli.NameTemplate = "{relpath}.{ext}",
@@ -59,7 +60,7 @@ def classify(
     one_of("context", context, (None, "full", "fit"))
     one_of("progress", progress, ("auto", "plain", "json"))
     kinds = writers.formats(format or ["csv"], tuple(label_writers.WRITERS))
-    asked: dict[str, Any] = {"channels": channels}  # checked above
+    asked: dict[str, Any] = {"channels": channels, "track": track}  # checked above
     options = ClassifyOptions(window_seconds=window, hop_seconds=hop, top_k=top_k, **asked)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 

@@ -52,6 +52,9 @@ Out = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="full or fit; the adapter's, else full.")]
 Channels = Annotated[str, typer.Option(help="mix or first.")]
+Track = Annotated[
+    int | None, typer.Option(min=1, help="Of several audio tracks; by default the one that is marked.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or mps.", callback=device_of)]
 BatchSeconds = Annotated[float, typer.Option(min=1.0, help="Audio in one batch.")]
 NameTemplate = Annotated[str, typer.Option(help="Names of outputs, of {relpath} {stem} {suffix} {ext}.")]

@@ -32,6 +32,7 @@ def restore(
     channels: Annotated[
         str, typer.Option(help="each by itself; mid: their mean, sides kept; mix: one channel.")
     ] = "each",
+    track: cli.Track = None,
     strength: Annotated[
         float, typer.Option("--strength", "--wet", min=0.0, max=1.0, help="1 all restored, 0 as it came.")
     ] = 1.0,
@@ -81,7 +82,7 @@ def restore(
     one_of("guard", guard, ("full", "sound", "off"))
     one_of("context", context, (None, "full", "fit"))
     one_of("progress", progress, ("auto", "plain", "json"))
-    asked: dict[str, Any] = {"channels": channels}  # checked by the options
+    asked: dict[str, Any] = {"channels": channels, "track": track}  # checked by the options
     options = RestoreOptions(
         strength=strength,
         sample_rate=None if sr == "keep" else int(sr),

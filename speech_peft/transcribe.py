@@ -39,6 +39,7 @@ def transcribe(
         bool, typer.Option("--word-times", "--word-timestamps", help="Times of words in json and jsonl.")
     ] = False,
     channels: cli.Channels = "mix",
+    track: cli.Track = None,
     device: cli.Device = "cpu",
     dtype: Annotated[
         str, typer.Option(help="float32, or bfloat16 where the machine is faster with it.")
@@ -64,7 +65,12 @@ def transcribe(
     one_of("context", context, (None, "full", "fit"))
     one_of("progress", progress, ("auto", "plain", "json"))
     kinds = writers.formats(format or ["txt"])
-    asked: dict[str, Any] = {"vad": vad, "channels": channels, "dtype": dtype}  # checked above
+    asked: dict[str, Any] = {
+        "vad": vad,
+        "channels": channels,
+        "track": track,
+        "dtype": dtype,
+    }  # checked above
     options = TranscribeOptions(language=language, beam_size=beam_size, word_times=word_times, **asked)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 

@@ -6,7 +6,7 @@ with the path and a reason, so that a batch can list it and go on. What a listen
 one (it is longer than it says, has other tracks, its channels cancel each other) is in `notes`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ AUDIO_SUFFIXES = frozenset({
 Channels = Literal["mix", "first"]
 Samples = Float32[ndarray, " s"]
 
-_MOST_SAMPLES = 1 << 28  # of one clip in memory: 1 GiB, four hours and a half at 16 kHz
+MOST_SAMPLES = 1 << 28  # of one clip in memory: 1 GiB, four hours and a half at 16 kHz
 
 _FORMATS = {  # what `save` writes: suffix -> libsndfile format and default subtype
     ".wav": ("WAV", "PCM_16"),
@@ -98,8 +98,8 @@ def load(
         for block in stream:
             blocks.append(block)
             held += len(block)
-            if held > _MOST_SAMPLES:
-                hours = _MOST_SAMPLES / stream.sample_rate / 3600
+            if held > MOST_SAMPLES:
+                hours = MOST_SAMPLES / stream.sample_rate / 3600
                 raise AudioError(path, f"is longer than {hours:.1f} hours, which are held at most; cut it")
         samples = np.concatenate(blocks)
         about = (stream.sample_rate, stream.source_rate, stream.source_channels)
@@ -121,6 +121,13 @@ def stream(
 
 def save(path: PathLike, samples: ndarray, sample_rate: int, subtype: str | None = None) -> None:
     """Write `(s,)` or `(s, channels)` atomically; the suffix names the format, `subtype` is libsndfile's."""
+    save_blocks(path, [samples], sample_rate, subtype)
+
+
+def save_blocks(
+    path: PathLike, blocks: Iterable[ndarray], sample_rate: int, subtype: str | None = None
+) -> None:
+    """The same for what is too long to be held: blocks of `(s,)` or `(s, channels)`, one after the other."""
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise ConfigError(
@@ -129,7 +136,15 @@ def save(path: PathLike, samples: ndarray, sample_rate: int, subtype: str | None
     format, default = _FORMATS[suffix]
     with atomic_path(path) as temporary:
         try:
-            soundfile.write(temporary, samples, sample_rate, subtype or default, format=format)
+            file: soundfile.SoundFile | None = None
+            for block in blocks:
+                channels = 1 if block.ndim == 1 else block.shape[1]
+                file = file or soundfile.SoundFile(
+                    temporary, "w", sample_rate, channels, subtype or default, format=format
+                )
+                file.write(block)
+            if file is not None:
+                file.close()
         except (soundfile.SoundFileError, ValueError) as error:
             raise AudioError(path, f"cannot be written as {format} {subtype or default}: {error}") from error
 

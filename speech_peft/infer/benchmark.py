@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..audio.degrade import Degrader
 
 SAMPLE_RATE = 16_000
+_AT_ONCE = 600.0  # seconds that are degraded as one
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
 _WAV_BYTES = 4e9  # more does not fit into its header
 
@@ -153,9 +154,10 @@ def with_text(rows: Sequence[Row]) -> list[Row]:
     return list(rows)
 
 
-def cut(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """Rows of whole files: a row that is a slice of a recording gets a file of its own in `folder`."""
-    return [_cut(row, folder) for row in rows]
+def cut(rows: Sequence[Row], folder: Path, track: int | None = None) -> list[Row]:
+    """Rows of whole files: a row that is a slice of a recording, or one `track` of it, gets a file of its own
+    in `folder`."""
+    return [_cut(row, folder, track) for row in rows]
 
 
 def degraded(rows: Sequence[Row], steps: Sequence[Any], seed: int, folder: Path) -> list[Row]:
@@ -223,25 +225,34 @@ def _prediction(row: Row, heard: Result | None) -> Prediction:
     )
 
 
-def _cut(row: Row, folder: Path) -> Row:
-    if not row.start and row.duration is None:
-        return row
+def _cut(row: Row, folder: Path, track: int | None) -> Row:
+    target = own_file(row, folder)
     try:
-        if (
-            not row.start and row.duration and row.duration >= io.info(row.audio).seconds - 0.02
-        ):  # a header, not a slice
+        if track is None and _whole(row):
             return row
-        target = own_file(row, folder)
-        _copy(row, target)
+        _copy(row, target, track)
     except AudioError:
-        return row  # the transcriber meets the same file and says so in its own row
+        return row if track is None else _nothing(row, target)
     return replace(row, audio=target, start=0.0)
 
 
-def _copy(row: Row, target: Path) -> None:
+def _whole(row: Row) -> bool:
+    """Whether the row is all of a recording; a duration may only say how long that is."""
+    if row.start:
+        return False
+    return row.duration is None or row.duration >= io.info(row.audio).seconds - 0.02
+
+
+def _nothing(row: Row, target: Path) -> Row:
+    """The row without a recording: another track must not be heard in place of the one that was asked for."""
+    target.unlink(missing_ok=True)
+    return replace(row, audio=target, start=0.0)
+
+
+def _copy(row: Row, target: Path, track: int | None) -> None:
     """The slice as a file, block by block: a day of sound is more than memory holds."""
-    seconds = row.duration or io.info(row.audio).seconds
-    with closing(io.stream(row.audio, None, start=row.start, duration=row.duration)) as stream:
+    seconds = row.duration or io.info(row.audio, track).seconds
+    with closing(io.stream(row.audio, None, 30.0, row.start, row.duration, track=track)) as stream:
         target.parent.mkdir(parents=True, exist_ok=True)
         kind = "WAV" if 2 * seconds * stream.sample_rate < _WAV_BYTES else "RF64"
         try:
@@ -254,14 +265,23 @@ def _copy(row: Row, target: Path) -> None:
 
 
 def _degraded(row: Row, degrader: "Degrader", others: Others, folder: Path) -> Row:
-    try:
-        clip = io.load(row.audio, SAMPLE_RATE, row.start, row.duration)
-    except AudioError:
-        return row  # as above
-    result = degrader(clip.samples, SAMPLE_RATE, id=row.id, pool=others)
+    seconds = 0.0
     target = own_file(row, folder)
-    io.save(target, result.samples, SAMPLE_RATE, "FLOAT")  # louder than full scale is not cut off
-    return replace(row, audio=target, start=0.0, duration=clip.seconds)
+
+    def worse() -> Iterator[np.ndarray]:
+        nonlocal seconds
+        with closing(io.stream(row.audio, SAMPLE_RATE, _AT_ONCE, row.start, row.duration)) as blocks:
+            for number, block in enumerate(blocks):
+                seconds += len(block) / SAMPLE_RATE
+                # Each part of a long recording has an id of its own, so that it is degraded in its own way.
+                id = f"{row.id}#{number}" if number else row.id
+                yield degrader(block, SAMPLE_RATE, id=id, pool=others).samples
+
+    try:
+        io.save_blocks(target, worse(), SAMPLE_RATE, "FLOAT")  # louder than full scale is not cut off
+    except AudioError:
+        return row  # the transcriber meets the same file and says so in its own row
+    return replace(row, audio=target, start=0.0, duration=seconds)
 
 
 def own_file(row: Row, folder: Path) -> Path:

@@ -58,6 +58,8 @@ class Classified:
     """Seconds of work; its share of the batches it was in."""
     truncated: bool = False
     """The file ends well before the length that it declares."""
+    notes: tuple[str, ...] = ()
+    """What a listener should know: other tracks, a header that lies, channels that cancel each other."""
     error: str | None = None
     stage: str = ""
     """Where it failed: "decode" or "classify"."""
@@ -76,6 +78,8 @@ class ClassifyOptions:
     top_k: int = 5
     """How many labels are written."""
     channels: Literal["mix", "first"] = "mix"
+    track: int | None = None
+    """Of several audio tracks, counted from 1; None: the one that is marked as default."""
 
     def __post_init__(self) -> None:
         for name, seconds in (("window", self.window_seconds), ("hop", self.hop)):

@@ -125,10 +125,11 @@ class Classifier(Listener[_File]):
             except Exception as error:
                 yield failed(job, error, "write")
                 continue
+            self.notes += [f"{job.audio}: {note}" for note in result.notes]
             yield Outcome(job, files, result.duration, result.seconds, result.truncated)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[tuple[_File, Classified]]:
-        for file in self._listen(sources, self.options.channels):
+        for file in self._listen(sources, self.options.channels, self.options.track):
             yield file, self._finished(file, self._result)
 
     def _result(self, file: _File) -> Classified:
@@ -137,7 +138,8 @@ class Classifier(Listener[_File]):
         if file.error is not None:
             return Classified(file.name, **common, error=file.error, stage=file.stage)
         heard = {name: self._heard(name, file) for name in self.heads}
-        return Classified(file.name, **common, heard=heard, truncated=file.truncated, about=self.about)
+        told: dict[str, Any] = {"truncated": file.truncated, "notes": file.notes}
+        return Classified(file.name, **common, **told, heard=heard, about=self.about)
 
     def _heard(self, name: str, file: _File) -> Heard:
         spans = np.array(file.spans).reshape(-1, 2)

@@ -170,6 +170,9 @@ class _Before:
         for more in (self._all_speech, self._same_voice, self._same_words):
             if all(check.ok is not False for check in checks):
                 checks += more(clips)
+        silent = level is None  # and stays so
+        if not silent and all(check.ok is None for check in checks[2:]) and all(c.ok for c in checks[:2]):
+            checks.append(Check("vouched", False, note="neither speech, voice nor words could be compared"))
         return Trial(strength, tuple(checks))
 
     def _all_speech(self, clips: Sequence[Samples]) -> list[Check]:

@@ -26,6 +26,7 @@ def as_json(result: Classified, top_k: int) -> dict[str, Any]:
         "duration": round(result.duration, 3),
         "rtfx": round(result.duration / result.seconds, 2) if result.seconds else None,
         "truncated": result.truncated,
+        "notes": list(result.notes),
         "adapters": {name: _adapter(heard, top_k) for name, heard in result.heard.items()},
         **result.about,
     }

@@ -57,10 +57,10 @@ class Listener(ABC, Generic[R]):
         """What was read, in the order in which it shall be heard."""
         yield from events
 
-    def _listen(self, sources: Iterable[Source], channels: Channels) -> Iterator[R]:
+    def _listen(self, sources: Iterable[Source], channels: Channels, track: int | None = None) -> Iterator[R]:
         """Each recording as soon as all of it was heard, or with its error."""
         self._room = self.batch_seconds
-        with closing(Reader(sources, self._recording, self._cut, channels)) as reader:
+        with closing(Reader(sources, self._recording, self._cut, channels, track)) as reader:
             pool: list[Piece[R]] = []
             waiting: dict[int, R] = {}
             filled = 0.0

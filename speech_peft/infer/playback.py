@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import soxr
 
+from ..audio.mixing import Mixer
 from .blend import Blend, Mixture
 from .seams import RATE
 from .witnesses import CLIP_SECONDS, Samples
@@ -38,9 +39,9 @@ def spread(mixture: Mixture, seconds: float) -> list[tuple[int, int]]:
 
 
 def clips_of(mixture: Mixture, blend: Blend, spans: list[tuple[int, int]]) -> list[Samples]:
-    """The mean of the channels of a mix in each stretch, at 16 kHz."""
-    found = []
+    """The channels of a mix as one in each stretch, at 16 kHz."""
+    found, mono_of = [], Mixer()
     for first, last in spans:
-        mono = mixture.read(blend, first, last - first).mean(1, dtype=np.float32)
+        mono = mono_of(mixture.read(blend, first, last - first))
         found.append(mono if mixture.rate == RATE else soxr.resample(mono, mixture.rate, RATE))
     return [np.ascontiguousarray(clip, np.float32) for clip in found]

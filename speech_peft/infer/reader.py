@@ -36,6 +36,8 @@ class Recording:
     duration: float = 0.0
     """Seconds of audio."""
     truncated: bool = False
+    notes: tuple[str, ...] = ()
+    """What a listener should know of the recording."""
     error: str | None = None
     stage: str = ""
     seconds: float = 0.0
@@ -95,11 +97,13 @@ class Reader(Generic[R]):
         recording: Callable[[int, Source], R],
         cut: Callable[[Iterable[Samples]], Iterator[Window]],
         channels: io.Channels = "mix",
+        track: int | None = None,
     ):
         """`recording` makes what gathers an input's results; `cut` makes windows of its blocks."""
         self._queue = _Ahead(int(_AHEAD_SECONDS * SAMPLE_RATE))
         self._sources, self._recording, self._cut = sources, recording, cut
         self._channels: io.Channels = channels
+        self._track = track
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_all, daemon=True)
         self._thread.start()
@@ -143,7 +147,7 @@ class Reader(Generic[R]):
         self._put(None)
 
     def _read(self, file: R) -> None:
-        counted = _Counted(_blocks(file.source, self._channels))
+        counted = _Counted(_blocks(file.source, self._channels, self._track))
         for window in self._cut(counted):
             if self._stop.is_set():
                 return
@@ -151,6 +155,7 @@ class Reader(Generic[R]):
             self._put(Piece(file, window))
         file.duration = counted.samples / SAMPLE_RATE
         file.truncated = bool(getattr(counted.blocks, "truncated", False))
+        file.notes = tuple(getattr(counted.blocks, "notes", ()))
 
 
 class _Counted:
@@ -165,7 +170,7 @@ class _Counted:
             yield block
 
 
-def _blocks(source: Source, channels: io.Channels) -> Iterable[Samples]:
+def _blocks(source: Source, channels: io.Channels, track: int | None) -> Iterable[Samples]:
     if isinstance(source, np.ndarray):
         if source.ndim != 1:
             raise AudioError("samples", f"expected mono samples of shape (s,), got {source.shape}")
@@ -173,4 +178,4 @@ def _blocks(source: Source, channels: io.Channels) -> Iterable[Samples]:
             raise AudioError("samples", "contains NaN or infinite samples")
         return [source.astype(np.float32, copy=False)]
     job = source if isinstance(source, Job) else Job(Path(source), "")
-    return io.stream(job.audio, SAMPLE_RATE, chunks.BLOCK_SECONDS, job.start, job.duration, channels=channels)
+    return io.stream(job.audio, SAMPLE_RATE, chunks.BLOCK_SECONDS, job.start, job.duration, channels, track)

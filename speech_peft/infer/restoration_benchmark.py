@@ -55,11 +55,13 @@ class Made:
     config: Mapping[str, Any]
 
 
-def pairs(rows: Sequence[Row], steps: Sequence[Any] | None, seed: int, folder: Path) -> list[Row]:
+def pairs(
+    rows: Sequence[Row], steps: Sequence[Any] | None, seed: int, folder: Path, track: int | None = None
+) -> list[Row]:
     """Rows of whole files, degraded ones as `audio` and clean ones (where known) as `target_audio`."""
+    clean = benchmark.cut(rows, folder / "clips", track)
     if steps is None:
-        return benchmark.cut(rows, folder / "clips")
-    clean = benchmark.cut(rows, folder / "clips")
+        return clean
     worse = benchmark.degraded(clean, steps, seed, folder / "degraded")
     return [replace(made, target_audio=row.audio) for made, row in zip(worse, clean, strict=True)]
 
@@ -105,10 +107,11 @@ def open_restorer(adapter: str, settings: Settings) -> Any:
 def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, settings: Settings) -> Made:
     """Every row restored into `folder`; the first once before, so that nothing is loaded in the time."""
     restorer = open_restorer(adapter, settings)
-    for _ in restorer.restore([rows[0].audio]):
+    errors = {row.id: reason for row in rows if (reason := _too_long(row))}
+    rows = [row for row in rows if row.id not in errors]
+    for _ in restorer.restore([row.audio for row in rows[:1]]):
         pass
     files: dict[str, Path] = {}
-    errors: dict[str, str] = {}
     reports: dict[str, Mapping[str, Any]] = {}
     times: dict[str, float] = {}
     start = time.perf_counter()
@@ -216,6 +219,18 @@ def _judged(item: Restoration, row: Row, heard: Mapping[Path, str], settings: Se
     said = heard.get(Path(item.audio_filepath), "") if item.audio_filepath else ""
     judged = replace(item, text=text, text_of=source, pred_text=said, words={})
     return recounted(judged, normaliser(settings.normalizer), settings.language)
+
+
+def _too_long(row: Row) -> str | None:
+    """Why a row is not measured, which needs all of it at once; other faults are told where it is read."""
+    try:
+        info = io.info(row.audio)
+    except AudioError:
+        return None
+    held = info.seconds * info.sample_rate * info.channels
+    return (
+        None if held <= io.MOST_SAMPLES else f"lasts {info.seconds / 3600:.1f} hours: too long to be measured"
+    )
 
 
 def _sound(path: Path) -> Sound:

@@ -29,6 +29,8 @@ class RestoreOptions:
     channels: Channels = "each"
     """each: every channel by itself. mid: their mean is restored, and what differs between them stays.
     mix: one channel, their mean."""
+    track: int | None = None
+    """Of several audio tracks, counted from 1; None: the one that is marked as default."""
     steps: int | None = None
     """Rounds of a decoder that refines its waveform; None: what it was made for."""
     seed: int = 0
@@ -152,6 +154,8 @@ class Restored:
     guard: GuardReport | None = None
     truncated: bool = False
     """The file ends well before the length that it declares."""
+    notes: tuple[str, ...] = ()
+    """What a listener should know: other tracks, a header that lies, channels that cancel each other."""
     error: str | None = None
     stage: str = ""
     """Where it failed: "decode", "restore" or "write"."""
@@ -162,7 +166,7 @@ class Restored:
             name: getattr(self, name)
             for name in (
                 "id", "sample_rate", "source_rate", "channels", "length", "duration", "strength", "level_db",
-                "clipped", "truncated",
+                "clipped", "truncated", "notes",
             )
         }  # fmt: skip
         return {"audio": self.path, **row, "guard": None if self.guard is None else _guard(self.guard)}

@@ -30,7 +30,7 @@ from .ledger import FOLDER, settings_hash
 from .loading import Opened, load
 from .playback import clips_of, spread
 from .reader import Source
-from .restored import FORMATS, GuardReport, Restored, RestoreOptions
+from .restored import FORMATS, GuardReport, Restored, RestoreOptions, Trial
 from .runner import Outcome
 from .seams import Layout
 from .wet import Rewriter, Taped
@@ -133,7 +133,8 @@ class Restorer:
             if result.guard is not None and result.guard.fell_back:
                 last = result.guard.trials[0]
                 kept = "the input is kept" if not result.strength else f"strength {result.strength:g} is used"
-                self.notes.append(f"guard: {job.audio}: {', '.join(last.failed)} changed too much, {kept}")
+                self.notes.append(f"guard: {job.audio}: {_why(last)}, {kept}")
+            self.notes += [f"{job.audio}: {note}" for note in result.notes]
             report = json.dumps({**result.report(), "about": self.about}, indent=2) + "\n"
             try:
                 files: dict[str, str | bytes | Path] = {self.options.format: temporary, "json": report}
@@ -185,6 +186,7 @@ class Restorer:
             clipped=clipped,
             guard=done.report,
             truncated=taped.truncated,
+            notes=taped.notes,
         )
 
     @staticmethod
@@ -278,6 +280,13 @@ class Restorer:
 def _stage(error: BaseException, stage: str) -> str:
     """Where it failed: what is taped is decoded and rewritten at once."""
     return "restore" if stage == "decode" and not isinstance(error, AudioError) else stage
+
+
+def _why(trial: Trial) -> str:
+    """What speaks against it."""
+    if "vouched" in trial.failed:
+        return "nothing could be compared"
+    return f"{', '.join(trial.failed)} changed too much"
 
 
 def _decoder(

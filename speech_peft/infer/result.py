@@ -46,6 +46,8 @@ class Result:
     """Seconds of work; its share of the batches it was in."""
     truncated: bool = False
     """The file ends well before the length that it declares."""
+    notes: tuple[str, ...] = ()
+    """What a listener should know: other tracks, a header that lies, channels that cancel each other."""
     error: str | None = None
     stage: str = ""
     """Where it failed: "decode" or "transcribe"."""
@@ -63,6 +65,8 @@ class TranscribeOptions:
     vad: Literal["silero", "energy", "none"] = "silero"
     word_times: bool = False
     channels: Literal["mix", "first"] = "mix"
+    track: int | None = None
+    """Of several audio tracks, counted from 1; None: the one that is marked as default."""
     split_seconds: float = 8.0
     """Windows longer than this become several segments, cut at the ends of sentences too. A pause of more
     than 0.8 s always ends a segment, of Whisper's own decoder: a CTC layer has no times of words."""

@@ -113,11 +113,12 @@ class Transcriber(Listener[_File]):
             except Exception as error:
                 yield failed(job, error, "write")
                 continue
+            self.notes += [f"{job.audio}: {note}" for note in result.notes]
             yield Outcome(job, files, result.duration, result.seconds, result.truncated)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[tuple[Source, Result]]:
         chunks.detector(self.options.vad)  # a wrong name is told here, not in the thread
-        for file in self._listen(sources, self.options.channels):
+        for file in self._listen(sources, self.options.channels, self.options.track):
             yield file.source, self._finished(file, self._result)
 
     def _recording(self, index: int, source: Source) -> _File:
@@ -145,6 +146,7 @@ class Transcriber(Listener[_File]):
             duration=file.duration,
             seconds=file.seconds,
             truncated=file.truncated,
+            notes=file.notes,
             about=self.about,
         )
 

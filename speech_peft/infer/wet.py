@@ -13,7 +13,8 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from ..audio import chunks, io
-from ..audio.decode import PathLike
+from ..audio.files import PathLike
+from ..audio.mixing import Mixer
 from ..decoders.waveform import WaveformDecoder
 from ..errors import AudioError
 from .blend import FRAME_SECONDS, energies
@@ -44,6 +45,8 @@ class Taped:
     """Speech probabilities, one for each 32 ms."""
     duration: float = 0.0
     truncated: bool = False
+    notes: tuple[str, ...] = ()
+    """What a listener should know of the recording."""
     seconds: float = 0.0
     """Seconds of work."""
 
@@ -89,7 +92,7 @@ class Rewriter:
         Raises AudioError for what cannot be decoded.
         """
         started = time.perf_counter()
-        reading = _Reading(source, rate)
+        reading = _Reading(source, rate, self.options.track)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         made: list[Tape] = []
@@ -116,13 +119,13 @@ class Rewriter:
         heard = tape(rows) if self._above(reading.rate, rate) or rows < channels else None
         to_rate, to_heard = Resampler(reading.rate, rate, channels), Resampler(reading.rate, RATE, channels)
         scores: list[Float32[ndarray, " v"]] = []
-        count = 0
+        count, mixer = 0, Mixer()
 
         def listen() -> Iterator[Frames]:
             """The recording at 16 kHz, block by block; on its way it is taped and searched for speech."""
             nonlocal count
             for block, last in _last_known(reading.blocks()):
-                block = block.mean(1, keepdims=True) if mix else block
+                block = mixer(block)[:, None] if mix else block
                 count += len(block)
                 taped.dry.add(to_rate(block, last))
                 low = to_heard(block, last)
@@ -141,6 +144,7 @@ class Rewriter:
             raise AudioError(reading.name, "holds no samples")
         taped.length = max(1, round(count * rate / reading.rate))
         taped.duration, taped.truncated = count / reading.rate, reading.truncated
+        taped.notes = (*reading.notes, *mixer.notes)
         taped.scores = np.concatenate(scores) if scores else np.zeros(0, np.float32)
         error = wet.length - taped.length
         slack = 4 * rate // min(rate, reading.rate, RATE)  # each rate on the way rounds to its own samples
@@ -187,11 +191,11 @@ class Rewriter:
 
 
 def _watched(blocks: Iterator[Frames], scores: list[Float32[ndarray, " v"]]) -> Iterator[Frames]:
-    """The same blocks; what a detector of speech makes of their mean is added to `scores`."""
-    detect = chunks.detector("silero")
+    """The same blocks; what a detector of speech makes of them is added to `scores`."""
+    detect, mono_of = chunks.detector("silero"), Mixer()
     rest = np.zeros(0, np.float32)
     for block in blocks:
-        stream = np.concatenate([rest, block.mean(1, dtype=np.float32)])
+        stream = np.concatenate([rest, mono_of(block)])
         whole = len(stream) // chunks.FRAME * chunks.FRAME
         if whole:
             scores.append(detect(stream[:whole]))
@@ -215,7 +219,7 @@ def _last_known(blocks: Iterator[Frames]) -> Iterator[tuple[Frames, bool]]:
 class _Reading:
     """An input at its own rate, with all its channels."""
 
-    def __init__(self, source: Source, rate: int):
+    def __init__(self, source: Source, rate: int, track: int | None):
         self._stream: io.Stream | None = None
         self._samples: ndarray | None = None
         if isinstance(source, np.ndarray):
@@ -228,7 +232,7 @@ class _Reading:
             return
         job = source if isinstance(source, Job) else Job(Path(source), "")
         self.name = job.audio
-        self._stream = io.Stream(job.audio, None, None, job.start, job.duration, "mix")
+        self._stream = io.Stream(job.audio, None, None, job.start, job.duration, "mix", track)
         self.rate, self.channels = self._stream.source_rate, self._stream.source_channels
         self.mono = self.channels == 1
 
@@ -247,6 +251,10 @@ class _Reading:
     @property
     def truncated(self) -> bool:
         return self._stream is not None and self._stream.truncated
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self._stream is None else self._stream.notes
 
     def close(self) -> None:
         if self._stream is not None:

@@ -22,6 +22,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "duration": round(result.duration, 3),
         "rtfx": round(result.duration / result.seconds, 2) if result.seconds else None,
         "truncated": result.truncated,
+        "notes": list(result.notes),
         "segments": [_segment(segment) for segment in result.segments],
         **result.about,
     }

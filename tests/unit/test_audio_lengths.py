@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from speech_peft.audio import io
+from speech_peft.audio.degrade import parse
+from speech_peft.audio.row import Row
 from speech_peft.errors import AudioError
+from speech_peft.infer import benchmark, restoration_benchmark
+from speech_peft.infer.restored import Restored
 from tests.sounds import RATE, mp3_without_header, noise, sound_file
 
 
@@ -114,9 +118,41 @@ def test_joined_recordings_of_other_rates_are_heard_at_the_first(tmp_path):
 
 
 def test_a_clip_too_long_for_the_memory_is_refused_and_its_stream_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(io, "_MOST_SAMPLES", 16_000)
+    monkeypatch.setattr(io, "MOST_SAMPLES", 16_000)
     sound_file(tmp_path / "a.wav", noise(3.0))
     with pytest.raises(AudioError, match="hours"):
         io.load(tmp_path / "a.wav")
     assert sum(map(len, io.stream(tmp_path / "a.wav"))) == 48_000
     assert io.load(tmp_path / "a.wav", start=1.0, duration=0.5).seconds == 0.5
+
+
+def test_slices_and_degraded_copies_of_long_recordings_are_never_held_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "MOST_SAMPLES", RATE)  # a second
+    monkeypatch.setattr(benchmark, "_AT_ONCE", 1.0)
+    sound_file(tmp_path / "a.wav", noise(4.0))
+    row = Row("a", tmp_path / "a.wav", start=0.5, duration=3.0)
+    (cut,) = benchmark.cut([row], tmp_path / "clips")
+    (worse,) = benchmark.degraded([row], parse([{"kind": "gain"}]), 0, tmp_path / "degraded")
+    for made, rate in ((cut, RATE), (worse, 16_000)):
+        assert io.info(made.audio).seconds == pytest.approx(3.0, abs=1e-3)
+        assert sum(map(len, io.stream(made.audio, None))) == pytest.approx(3.0 * rate, abs=2)
+    assert worse.duration == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_recording_too_long_to_be_measured_is_a_row_of_the_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "MOST_SAMPLES", RATE)
+    for name, seconds in (("long", 2.0), ("short", 0.5)):
+        sound_file(tmp_path / f"{name}.wav", noise(seconds))
+    rows = [Row(name, tmp_path / f"{name}.wav") for name in ("short", "long")]
+    heard = []
+
+    class Copies:
+        def restore(self, files):
+            for file in files:
+                heard.append(file.stem)
+                yield Restored(str(file), samples=noise(0.5), sample_rate=RATE)
+
+    monkeypatch.setattr(restoration_benchmark, "open_restorer", lambda adapter, settings: Copies())
+    made = restoration_benchmark.restored("a", "a", rows, tmp_path, restoration_benchmark.Settings())
+    assert ("long" in heard, set(made.files), list(made.errors)) == (False, {"short"}, ["long"])
+    assert "too long" in made.errors["long"]

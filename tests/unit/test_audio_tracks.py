@@ -1,15 +1,31 @@
 """Which track of a container is heard, and where its time stamps put it."""
 
+import inspect
+from contextlib import closing
+from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
 import pytest
 
+from speech_peft import bench, bench_restore, classify, restore, transcribe
 from speech_peft.audio import io
+from speech_peft.audio.chunks import Window
 from speech_peft.audio.clock import Clock
+from speech_peft.audio.row import Row
 from speech_peft.errors import AudioError
+from speech_peft.infer import benchmark
+from speech_peft.infer.classified import ClassifyOptions
+from speech_peft.infer.reader import Reader, Recording
+from speech_peft.infer.restored import RestoreOptions
+from speech_peft.infer.result import TranscribeOptions
+from speech_peft.infer.wet import _Reading
 from tests.sounds import container, noise, sound_file
+
+FOLDERS = [app.registered_commands[0].callback for app in (transcribe.app, classify.app, restore.app)]
+COMMANDS = [*FOLDERS, bench.asr, bench.classify, bench_restore.restore]
 
 
 def onsets(samples, rate=16_000):
@@ -67,6 +83,51 @@ def test_a_track_that_is_not_there_is_an_audio_error(tmp_path, name):
     sound_file(tmp_path / "one.wav", noise(0.5))
     with pytest.raises(AudioError, match="no track 3"):
         io.load(tmp_path / name, track=3)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_listens_has_a_track_to_choose(command):
+    assert "track" in inspect.signature(command).parameters
+
+
+@pytest.mark.parametrize("options", [TranscribeOptions, ClassifyOptions, RestoreOptions])
+def test_the_track_is_part_of_what_decides_a_result(options):
+    assert asdict(options(track=2)) != asdict(options())
+
+
+def test_the_reader_hears_the_chosen_track_and_hands_on_what_is_to_be_known(tmp_path):
+    tracks = [(0.0, noise(1.0, level=0.0))], [(0.0, noise(1.0))]
+    path = container(tmp_path / "two.mkv", *tracks, default=1)
+
+    def heard(track):
+        cut = partial(map, lambda block: Window(0.0, block))
+        with closing(Reader([path], Recording, cut, track=track)) as reader:
+            piece, file = reader
+        return piece.window.samples.std() > 0.03, file.notes
+
+    assert heard(None) == (False, ("has 2 audio tracks; track 1 was read (marked as default)",))
+    assert heard(2) == (True, ("has 2 audio tracks; track 2 was read (as asked)",))
+
+
+def test_a_restorer_reads_the_chosen_track(tmp_path):
+    tracks = [(0.0, noise(1.0, level=0.0))], [(0.0, noise(1.0))]
+    path = container(tmp_path / "two.mkv", *tracks, default=1)
+    reading = _Reading(path, 16_000, 2)
+    with closing(reading):
+        assert np.concatenate(list(reading.blocks())).std() > 0.03
+        assert "track 2" in reading.notes[0]
+
+
+def test_a_benchmark_of_a_track_hears_that_track_alone(tmp_path):
+    tracks = [(0.0, noise(1.0, level=0.0))], [(0.0, noise(1.0))]
+    rows = [
+        Row("two", container(tmp_path / "two.mkv", *tracks, default=1)),
+        Row("one", container(tmp_path / "one.mkv", *tracks[:1])),
+    ]
+    two, one = benchmark.cut(rows, tmp_path / "clips", track=2)
+    assert io.load(two.audio).samples.std() > 0.03
+    with pytest.raises(AudioError):  # not the first track in its place
+        io.load(one.audio)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 20.0, 3600.0])

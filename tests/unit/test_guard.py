@@ -117,9 +117,43 @@ class Never:
         raise RuntimeError("no voice at all")
 
 
-def test_what_cannot_be_measured_is_said_and_stops_nothing():
+@pytest.fixture
+def energy(monkeypatch):
+    """Speech is what is loud."""
+    monkeypatch.setattr(witnesses.chunks, "detector", lambda name: chunks.Energy())
+
+
+def spoken() -> np.ndarray:
+    clip = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+    clip[:6_000] = 0
+    return clip
+
+
+@pytest.mark.parametrize("clips", [[], [np.zeros(16_000, np.float32)]])
+def test_a_guard_with_nothing_to_compare_refuses_to_vouch(clips, energy):
     guard = Guard(GuardOptions(), Never(), weights="pkg:no_such_package/model", offline=True)
-    clip = [np.zeros(16_000, np.float32)]
+    strength, report = guard.judge(1.0, lambda s: (clips, 0.0, 0), clips)
+    assert (strength, report.taken) == (0.0, "input")
+    assert report.trials[-1].failed == ("vouched",)
+
+
+def test_silence_needs_nobody_to_vouch_for_it():
+    strength, report = Guard().judge(0.0, lambda s: ([], None, 0), [])
+    assert (strength, report.taken) == (0.0, "asked")
+
+
+def test_channels_that_cancel_each_other_are_compared():
+    from speech_peft.infer.playback import clips_of
+
+    mono = spoken()
+    mixture = SimpleNamespace(rate=16_000, read=lambda blend, first, count: np.stack([mono, -mono], 1))
+    (clip,) = clips_of(mixture, None, [(0, len(mono))])
+    assert np.array_equal(clip, mono)
+
+
+def test_what_cannot_be_measured_is_said_and_stops_nothing(energy):
+    guard = Guard(GuardOptions(), Never(), weights="pkg:no_such_package/model", offline=True)
+    clip = [spoken()]
     strength, report = guard.judge(1.0, lambda s: (clip, 0.0, 0), clip)
     assert (strength, report.taken) == (1.0, "asked")
     notes = {check.name: check.note for check in report.trials[0].checks}

@@ -93,3 +93,8 @@ def test_formats_are_asked_for_in_any_spelling():
     assert formats(["all"]) == tuple(WRITERS)
     with pytest.raises(ConfigError, match="'srt'"):
         formats(["str"])
+
+
+def test_json_tells_what_a_listener_should_know():
+    told = Result("a.mkv", notes=("has 2 audio tracks; track 2 was read (marked as default)",))
+    assert json.loads(render(told, "json"))["notes"] == list(told.notes)
