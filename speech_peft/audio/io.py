@@ -34,6 +34,7 @@ Channels = Literal["mix", "first"]
 Samples = Float32[ndarray, " s"]
 
 MOST_SAMPLES = 1 << 28  # of one clip in memory: 1 GiB, four hours and a half at 16 kHz
+_WRITE_FRAMES = 1 << 16  # at a time: Vorbis of minutes written at once is a crash of libsndfile 1.2.2
 
 _FORMATS = {  # what `save` writes: suffix -> libsndfile format and default subtype
     ".wav": ("WAV", "PCM_16"),
@@ -142,7 +143,8 @@ def save_blocks(
                 file = file or soundfile.SoundFile(
                     temporary, "w", sample_rate, channels, subtype or default, format=format
                 )
-                file.write(block)
+                for at in range(0, len(block), _WRITE_FRAMES):
+                    file.write(block[at : at + _WRITE_FRAMES])
             if file is not None:
                 file.close()
         except (soundfile.SoundFileError, ValueError) as error:

@@ -185,3 +185,8 @@ def test_unknown_suffix_is_refused_before_writing(tmp_path):
     with pytest.raises(ConfigError, match=r"\.xyz"):
         io.save(tmp_path / "a.xyz", np.zeros(1), RATE)
     assert not list(tmp_path.iterdir())
+
+
+def test_minutes_of_vorbis_are_written(tmp_path):
+    io.save(tmp_path / "a.ogg", np.zeros(2_400_000, np.float32), RATE)  # at once: a crash of libsndfile
+    assert io.info(tmp_path / "a.ogg").seconds == 150.0
