@@ -10,6 +10,11 @@ from .errors import ConfigError, did_you_mean
 from .files import yaml_text
 from .files.plain_values import DEPTH
 
+
+class Keyed(ConfigError):
+    """Its lines begin with the dotted keys of fields, so what holds them may put its own key before each."""
+
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -18,7 +23,12 @@ def validate(model: type[M], tree: Any, where: str = "") -> M:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
+        raise ConfigError(explained(model, error, where)) from None
+
+
+def explained(model: type[BaseModel], error: ValidationError, where: str = "") -> str:
+    """What is wrong, one line per problem, each by its dotted key below `where`."""
+    return "\n".join(_explain(model, e, where) for e in error.errors())
 
 
 def override(tree: dict[str, Any], given: str) -> None:
@@ -84,6 +94,8 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
             return f"{key}.name: required; give it as {key}.name=VALUE"
         case "value_error":
             message = str(error["ctx"]["error"])
+            if isinstance(error["ctx"]["error"], Keyed) and key:
+                return "\n".join(f"{key}.{line}" for line in message.splitlines())
             return f"{key}: {message}" if key else message
         case _:
             return f"{key}: got {came!r} ({type(came).__name__}). {error['msg']}"

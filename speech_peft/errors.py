@@ -30,7 +30,9 @@ class Interrupted(BaseException):
 
 def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
     """The options a user most likely meant, best first; empty when nothing is close."""
-    return get_close_matches(name, list(options), n=n, cutoff=0.5)
+    options = list(options)
+    close = get_close_matches(name, options, n=n, cutoff=0.5)
+    return close or [option for option in options if name and option.startswith(name)][:n]  # r for rank
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

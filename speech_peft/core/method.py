@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
+from ..dotted import Keyed, explained
 from ..errors import ConfigError
 from .adapter import Adapter, Mixer
 from .site import Kind, Site, select, topmost
@@ -32,6 +33,13 @@ class Method(BaseModel):
     """Globs over site names."""
     top: Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of these, only the sites in so many of the topmost blocks: a number (4), or a share (0.25 or 1/3)."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Raises ConfigError, one line for each wrong field, as a recipe's reader does."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise Keyed(explained(type(self), error)) from None
 
     @field_validator("top", mode="before")
     @classmethod

@@ -172,3 +172,19 @@ def test_speed_is_refused_where_it_would_be_untrue(recipe, overrides, message):
     with pytest.raises(ConfigError, match=message):
         config.degrader_of(read)
     assert config.degrader_of(config.read(recipe(), ["data.degrade=[{kind: speed}]"])) is not None
+
+
+def test_a_method_made_in_python_says_what_is_wrong_as_the_command_does(recipe):
+    from speech_peft.registry import METHODS
+
+    said = "Lora has no field 'r'. Did you mean 'rank'?"
+    with pytest.raises(ConfigError) as python:
+        METHODS["lora"](r=8)
+    assert str(python.value) == f"r: {said}"
+    with pytest.raises(ConfigError) as command:
+        config.methods_of(config.read(recipe(adapters={"a": {"method": "lora", "r": 8}})))
+    assert str(command.value) == f"adapters.a.r: {said}"
+    fields = {"method": "sparse", "of": {"method": "lora", "r": 8}}
+    with pytest.raises(ConfigError) as nested:
+        config.methods_of(config.read(recipe(adapters={"a": fields})))
+    assert said in str(nested.value)
