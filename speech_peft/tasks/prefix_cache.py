@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..audio.atomic import atomic_path
@@ -75,20 +74,37 @@ class Disk:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._whole: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        """Whether it is there and whole; what is damaged goes, and is computed again.
+
+        Looked at once and before it is counted on: of a clip that is kept nobody loads the audio.
+        """
+        if key not in self._whole and self._path(key).exists():
+            if self._read(key) is None:
+                self._path(key).unlink(missing_ok=True)
+            else:
+                self._whole.add(key)
+        return key in self._whole
 
     def get(self, key: str) -> Entry | None:
-        return Entry(**load_file(self._path(key))) if key in self else None
+        return self._read(key) if key in self else None
+
+    def _read(self, key: str) -> Entry | None:
+        try:
+            return Entry(**tensors.read(self._path(key)))
+        except (ConfigError, TypeError):  # damaged, not finite, or not an entry
+            return None
 
     def put(self, key: str, entry: Entry) -> None:
         with atomic_path(self._path(key)) as half:
             tensors.write(half, vars(entry))
+        self._whole.add(key)
 
 
 class PrefixCache:
@@ -145,6 +161,12 @@ class PrefixCache:
             mask = torch.empty(0) if features.mask is None else features.mask[row].cpu()
             # Cloned: a row of a batch would keep the whole batch alive.
             kept = states[row].to(self.dtype).cpu().clone()
+            if problem := tensors.not_finite(kept):
+                audio, dtype = batch.sources[i].split("|")[0], str(self.dtype).removeprefix("torch.")
+                raise ConfigError(
+                    f"data.cache: what enters block {self.k} of {audio} {problem}, so it is not kept. "
+                    f"If data.cache.dtype={dtype} is too small for it, float32 is not"
+                )
             self.store.put(keys[i], Entry(kept, mask.clone(), features.lengths[row].cpu().clone()))
 
     def _resume(self, entries: Sequence[Entry], batch: Batch) -> tuple[Tensor, Features]:

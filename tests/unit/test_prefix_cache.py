@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from speech_peft import config, train
 from speech_peft.backbones import base
@@ -117,3 +117,31 @@ def test_the_cache_refuses_what_it_could_not_keep_exact(tmp_path):
         build(tmp_path, cache, "data.degrade=telephone")
     with pytest.raises(ConfigError, match=r"data\.native_share"):
         build(tmp_path, cache, "data.native_share=0.1")
+
+
+@pytest.mark.parametrize("damage", ["cut", "NaN", "other"])
+def test_a_damaged_entry_is_computed_again_and_its_clip_loaded_again(tmp_path, damage):
+    task, data = build(tmp_path, "data.cache={where: disk}")
+    task.cache.encode(gather([data.train_clips[(0, 0)]]))
+    (file,) = (tmp_path / "run" / "prefix_cache").glob("*.safetensors")
+    whole = file.read_bytes()
+    entry = load_file(file)
+    if damage == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    else:
+        broken = {**entry, "states": torch.full_like(entry["states"], float("nan"))}
+        save_file(broken if damage == "NaN" else {"x": entry["states"]}, file)
+    again, data = build(tmp_path, "data.cache={where: disk}")
+    batch = gather([data.train_clips[(0, 0)]])
+    assert batch.audio.any()  # it was not taken for kept
+    again.cache.encode(batch)
+    assert (again.cache.hits, again.cache.misses) == (0, 1)
+    assert file.read_bytes() == whole
+
+
+def test_states_that_a_type_cannot_hold_are_not_kept(tmp_path, monkeypatch):
+    task, data = build(tmp_path, "data.cache={where: memory, dtype: float16}")
+    prefix = type(task.backbone).prefix
+    monkeypatch.setattr(type(task.backbone), "prefix", lambda self, *given: prefix(self, *given) * 1e6)
+    with pytest.raises(ConfigError, match=r"data\.cache: .*0\.wav has .* not finite .*dtype=float16"):
+        task.cache.encode(gather([data.train_clips[(0, 0)]]))
