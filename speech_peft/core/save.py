@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from torch import Tensor, nn
 
 from .. import __version__
@@ -75,6 +75,14 @@ class Manifest(BaseModel):
 
     "." is itself, "../NAME" is of the same run; a frozen one is a hub id or, as "./../..", a folder."""
     library: str = __version__
+
+    @field_validator("together")
+    @classmethod
+    def _itself_too(cls, given: dict[str, str]) -> dict[str, str]:
+        """Without itself among those that run, an adapter that is asked for would never run."""
+        if given and list(given.values()).count(".") != 1:
+            raise ValueError(f'expected one adapter at ".", this one itself; got {given}')
+        return given
 
 
 @dataclass(frozen=True)

@@ -226,3 +226,9 @@ def test_other_weights_of_the_same_shape_are_warned_of_by_their_hash(folder):
         OtherWeights, match=r"trained on tests/toy with sha256 aaaaaaaaaaaa, and .* bbbbbbbbbbbb"
     ):
         saved.check_backbone(toy.CARD.model_copy(update={"sha256": "b" * 64}))
+
+
+def test_adapters_that_ran_together_name_the_one_that_is_opened(folder):
+    edit(folder, format=2, together={"other": "../other"})
+    with pytest.raises(ConfigError, match=r'together.*expected one adapter at "\."'):
+        save.read(folder)
