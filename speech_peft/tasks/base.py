@@ -17,6 +17,7 @@ from ..config import Recipe
 from ..core.lifecycle import Outcome, Predicted
 from ..errors import ConfigError, SpeechPeftError
 from .accumulation import Accumulated
+from .finite import NotFinite
 from .frozen import check_frozen as check_frozen
 from .frozen import fingerprint as fingerprint
 from .schedule import learning_rate
@@ -71,6 +72,7 @@ class Task(L.LightningModule, ABC):
         self.strict_loading = False  # the base is not in our checkpoints; see load_state_dict
         self.batches_seen = 0
         self._accumulated = Accumulated()
+        self.not_finite = NotFinite()
         self.scores: Scores | None = None
         self.owes_validation = False
         """Whether the step at hand is one to validate after, and that is still to do: a part of the state."""
@@ -206,6 +208,7 @@ class Task(L.LightningModule, ABC):
             life.before_forward(self.global_step)
         outcome, targets = self._outcome(batch)
         total = loss = outcome.loss
+        self.not_finite.heard(loss)
         for life in self.lifecycles.values():
             extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
@@ -239,6 +242,11 @@ class Task(L.LightningModule, ABC):
         self._accumulated.even_out(self.trained())
         for life in self.lifecycles.values():
             life.after_backward()
+        scaled, trained = self.trainer.precision == "16-mixed", self.trained()
+        met = self.not_finite.met(trained, scaled)
+        if self.trainer.world_size > 1:  # what they share would part
+            met = self.trainer.strategy.reduce_boolean_decision(met, all=False)
+        self.not_finite.leave_out(met, trained, scaled, self.global_step)
 
     def configure_gradient_clipping(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -46,19 +47,21 @@ class Metrics(Callback):
         seconds = batch.lengths.sum().item() / task.backbone.sample_rate
         self._audio += seconds
         self._padded += len(batch.lengths) * batch.audio.shape[1] / task.backbone.sample_rate
-        self._loss += float(outputs["task_loss"])
-        self._count += 1
+        if math.isfinite(loss := float(outputs["task_loss"])):
+            self._loss += loss
+            self._count += 1
         if task.batches_seen % (task.recipe.trainer.log_every_steps * trainer.accumulate_grad_batches) == 0:
             passed = time.monotonic() - self._since
             self._write(
                 {
                     "step": task.global_step,
-                    "loss": round(self._loss / self._count, 6),
+                    "loss": round(self._loss / self._count, 6) if self._count else None,
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
                     "seconds": round(task.seconds, 3),
                     "fraction": round(task.fraction, 5),
                     "audio_hours_per_second": round(self._audio * trainer.world_size / 3600 / passed, 6),
                     "padding": round(1 - self._audio / max(self._padded, 1e-9), 4),
+                    **({"left_out": task.not_finite.in_all} if task.not_finite.in_all else {}),
                 }
             )
             self._audio = self._padded = self._loss = 0.0
@@ -179,7 +182,7 @@ class Show(Callback):
                 line, highlight=False, soft_wrap=True
             )
 
-    def _line(self, task: Task, loss: float, rate: bool = True) -> str:
+    def _line(self, task: Task, loss: float | None, rate: bool = True) -> str:
         fraction = task.fraction
         left = task.seconds * (1 - fraction) / fraction if fraction else 0.0
         row = next((r for r in reversed(self.metrics.rows) if "padding" in r), None)
@@ -189,7 +192,9 @@ class Show(Callback):
             else ""
         )
         shown = f"  lr {task.trainer.optimizers[0].param_groups[0]['lr']:.1e}" if rate else ""
-        return f"step {task.global_step}  loss {loss:.3f}{shown}{speed}  {_clock(left)} left"
+        left_out = f"  {n} steps left out" if (n := task.not_finite.in_all) else ""
+        said = "not finite" if loss is None or not math.isfinite(loss) else f"{loss:.3f}"
+        return f"step {task.global_step}  loss {said}{left_out}{shown}{speed}  {_clock(left)} left"
 
     def teardown(self, trainer: L.Trainer, task: Task, stage: str) -> None:  # type: ignore[override]
         if self._bar:
