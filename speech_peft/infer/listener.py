@@ -20,6 +20,7 @@ from ..audio.chunks import Window
 from ..audio.io import Channels
 from ..backbones.base import Backbone, Features
 from ..errors import SpeechPeftError
+from .memory import lacks_memory
 from .reader import SAMPLE_RATE, Piece, R, Reader, Samples, Source
 
 _ENCODE_SECONDS = 60.0  # of audio through the encoder at once; more no longer fits the processor's caches
@@ -158,14 +159,6 @@ class _Failure:
 def reason(error: Exception) -> str:
     """An error as a row says it: our own messages as they are, a bug with its type."""
     return str(error) if isinstance(error, SpeechPeftError) else f"{type(error).__name__}: {error}"
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether a smaller batch may do. Torch has a class for it on the GPU, and only these words elsewhere."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    words = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _complete(waiting: dict[int, R]) -> Iterator[R]:

@@ -162,11 +162,11 @@ class Restorer:
                 samples, clipped, level = self._written(done, temporary)
                 if temporary is not None and final is not None:
                     finish(temporary, final)
-            except (AudioError, SpeechPeftError, RuntimeError, ValueError, IndexError, MemoryError) as error:
-                return self._failed(names, error, _stage(error, stage), duration, temporary)
             except OSError as error:
                 reason = AudioError(given, f"cannot be written: {error.strerror or error}")
                 return self._failed(names, reason, "write", duration, temporary)
+            except Exception as error:  # whatever is raised is this recording's, not the run's
+                return self._failed(names, error, _stage(error, stage), duration, temporary)
             except BaseException:
                 if temporary is not None:
                     temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from ..backbones.base import Backbone
 from ..decoders.waveform import WaveformDecoder
+from .memory import lacks_memory
 from .seams import RATE, Stretch
 from .tape import Frames
 
@@ -75,15 +76,15 @@ class Resynthesis:
             return made
         try:
             made[sounding] = self._decoded(rows[sounding], seed, made.shape[1])
-        except (RuntimeError, MemoryError) as error:
-            lack = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in str(error)
-            if not lack or len(rows) == 1:
+            return made
+        except Exception as error:
+            if len(rows) == 1 or not lacks_memory(error):
                 raise
-            self.batch_seconds /= 2
-            self.notes.append(f"out of memory: batches are now {self.batch_seconds:g} s of audio")
-            half = len(rows) // 2
-            return np.concatenate([self._made(rows[:half], seed), self._made(rows[half:], (*seed, 1))])
-        return made
+        # Outside of `except`: the traceback there keeps the tensors that did not fit.
+        self.batch_seconds /= 2
+        self.notes.append(f"out of memory: batches are now {self.batch_seconds:g} s of audio")
+        half = len(rows) // 2
+        return np.concatenate([self._made(rows[:half], seed), self._made(rows[half:], (*seed, 1))])
 
     def _decoded(self, rows: Rows, seed: tuple[int, ...], length: int) -> Rows:
         backbone, decoder = self.backbone, self.decoder

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from speech_peft.errors import ConfigError
 from speech_peft.infer.guard import Guard, Words
 from speech_peft.infer.restorer import Restorer as Guarded
+from speech_peft.infer.resynthesis import Resynthesis
 from tests import identity
 from tests.identity import restorer, snr, sound
 
@@ -181,3 +183,37 @@ def test_what_fails_the_guard_falls_back_and_says_so(tmp_path, monkeypatch):
 def test_what_cannot_be_is_refused_by_name(folder, more, name):
     with pytest.raises(ConfigError, match=name):
         Restorer(folder, **more)
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, AssertionError])
+def test_whatever_is_raised_is_the_row_of_its_recording(folder, monkeypatch, error):
+    decoded = Resynthesis._decoded
+
+    def fails(self, rows, *more):
+        if np.abs(rows).max() > 0.9:
+            raise error("too loud")
+        return decoded(self, rows, *more)
+
+    monkeypatch.setattr(Resynthesis, "_decoded", fails)
+    quiet = 0.1 * sound(1.0, 16_000)[:, 0]
+    first, second, third = Restorer(folder).restore([quiet, np.ones(16_000, np.float32), quiet])
+    assert first.error is None
+    assert third.error is None
+    assert "too loud" in second.error
+
+
+def test_windows_that_lack_memory_go_through_in_halves(folder, monkeypatch):
+    decoded, sizes = Resynthesis._decoded, []
+
+    def fails(self, rows, *more):
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decoded(self, rows, *more)
+
+    monkeypatch.setattr(Resynthesis, "_decoded", fails)
+    model = Restorer(folder)
+    result = only(model, np.repeat(sound(1.0, 16_000), 4, axis=1))
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert len(result.samples) == 16_000
+    assert len(model.notes) == 3

@@ -14,7 +14,7 @@ from speech_peft.backbones.base import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.whisper_text import Decoded
 from speech_peft.errors import SpeechPeftError
-from speech_peft.infer import benchmark, languages, listener, transcriber
+from speech_peft.infer import benchmark, languages, memory, transcriber
 from speech_peft.infer.languages import Spoken, telling_first
 from speech_peft.infer.loading import Opened
 from speech_peft.infer.reader import Piece
@@ -127,9 +127,9 @@ def test_a_batch_without_memory_is_halved_and_grows_again(opened, monkeypatch):
 
 
 def test_a_bug_that_speaks_of_memory_is_no_lack_of_it():
-    assert listener.lacks_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
-    assert not listener.lacks_memory(ValueError("b t d: the memory has 3 frames"))
-    assert not listener.lacks_memory(RuntimeError("expected memory of width 32"))
+    assert memory.lacks_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert not memory.lacks_memory(ValueError("b t d: the memory has 3 frames"))
+    assert not memory.lacks_memory(RuntimeError("expected memory of width 32"))
 
 
 @pytest.fixture
