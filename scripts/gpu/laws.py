@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def compare(method: Method, name: str, options: dict[str, str], device: str) -> float | None:
-    """The largest difference of states between the device and the CPU; None where the method does not fit."""
+    """How far states are from the CPU's, by the largest of them; None where the method does not fit."""
     backbone = tiny(name, **options)
     audio = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
     features = backbone.prepare(audio, torch.tensor([8000, 6400]))
@@ -73,7 +73,7 @@ def compare(method: Method, name: str, options: dict[str, str], device: str) -> 
     backbone.encode(features).states.square().mean().backward()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         save.write(folder, model, "a", backbone.card())
-        return float((there.states.cpu() - here).abs().max())
+        return float((there.states.cpu() - here).abs().max() / here.abs().max())
 
 
 if __name__ == "__main__":

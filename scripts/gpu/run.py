@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -25,12 +27,12 @@ class Part:
 
 
 PARTS = (
-    Part("laws", 0.10),
-    Part("fit", 0.50, together=True),
-    Part("noisy", 0.50, together=True),
-    Part("vocoder", 0.50, together=True),
+    Part("fit", 0.55, together=True),
+    Part("noisy", 0.55, together=True),
+    Part("vocoder", 0.55, together=True),
+    Part("lora", 0.1),
     Part("speed", 0.25),
-    Part("lora", 0.10),
+    Part("laws", 0.1),
 )
 
 
@@ -77,7 +79,7 @@ def start(part: Part, options: argparse.Namespace) -> "subprocess.Popen[bytes]":
     ]
     print(f"{part.name}: begins, {seconds:.0f} s", flush=True)
     log = (options.out / f"{part.name}.log").open("wb")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def finish(part: Part, process: "subprocess.Popen[bytes]", options: argparse.Namespace, until: float) -> None:
@@ -85,7 +87,7 @@ def finish(part: Part, process: "subprocess.Popen[bytes]", options: argparse.Nam
     try:
         code = process.wait(max(1.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # and the commands that it runs
         code = process.wait()
     log = (options.out / f"{part.name}.log").read_text(errors="replace")
     result = options.out / part.name / "result.json"
