@@ -12,6 +12,7 @@ Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 s
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from .errors import ConfigError
 from .folders_cli import Track
 
 if TYPE_CHECKING:
+    from .audio.manifest import Row
     from .metrics.page import Limits
     from .metrics.slices import Options
 
@@ -45,6 +47,11 @@ Seed = Annotated[int, typer.Option(help="Of the bootstrap and of --degrade.")]
 Rows = Annotated[int, typer.Option(min=0, help="Utterances shown in the report.")]
 EmbedMb = Annotated[
     float, typer.Option(min=0, help="Megabytes of audio inside the report; the rest is linked.")
+]
+
+
+Seen = Annotated[
+    str, typer.Option(help="Of rows that an adapter has trained on: refuse, or report beside the scores.")
 ]
 
 
@@ -76,6 +83,7 @@ def asr(
     seed: Seed = 0,
     rows: Rows = 500,
     embed_mb: EmbedMb = 14.0,
+    seen: Seen = "refuse",
 ) -> None:
     """Transcribe a manifest with the base, adapters, or both, and score what they heard."""
     from .metrics.normalise import normaliser
@@ -91,6 +99,7 @@ def asr(
     chosen = benchmark.systems(base, adapter or [], context, weights)
     utterances = benchmark.with_text(manifest.read(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
+    held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
     if degrade is None or track is not None:
         utterances = benchmark.cut(utterances, out / "clips", track)
     if degrade is not None:
@@ -99,7 +108,8 @@ def asr(
     files = []
     for system in chosen:
         print(f"{system.name}: {len(utterances)} utterances", file=sys.stderr, flush=True)
-        benchmark.save(out / system.name, benchmark.measure(system, utterances, settings))
+        run = benchmark.measure(system, utterances, settings)
+        benchmark.save(out / system.name, replace(run, config={**run.config, **held_out[system.name]}))
         files.append(out / system.name)
     runs = publish.asr_runs(files, normalizer, language)
     options = _options(slice_by, group_by, min_n, seed)
@@ -237,6 +247,20 @@ def diff(
 
 
 app.command()(check)
+
+
+def held(name: str, adapter: Path | None, rows: "Sequence[Row]", seen: str) -> dict[str, Any]:
+    """What is written of an adapter's rows that it knows, and said; raises ConfigError unless `report`."""
+    from .infer import heldout
+
+    if seen not in ("refuse", "report"):
+        raise ConfigError(f"--seen: expected refuse or report, got {seen!r}")
+    if adapter is None:
+        return {}
+    found = heldout.examine(adapter, rows, refuse=seen == "refuse")
+    if told := found.told(len(rows)):
+        print(f"{name}: {told}", file=sys.stderr)
+    return found.as_config()
 
 
 def degradation(name: str) -> Sequence[Any]:

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,10 +57,14 @@ def restore(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, --degrade and the decoder.")] = 0,
     rows: Annotated[int, typer.Option(min=0, help="Recordings shown in the report.")] = 200,
     embed_mb: Annotated[float, typer.Option(min=0, help="Megabytes of audio inside the report.")] = 14.0,
+    seen: Annotated[
+        str, typer.Option(help="Of rows that an adapter has trained on: refuse, or report beside the scores.")
+    ] = "refuse",
 ) -> None:
     """Measure restorers, or files that others made, against their input and the clean recordings."""
     from .audio import manifest
-    from .bench import degradation
+    from .bench import degradation, held
+    from .core.hub import locate
     from .infer import restoration_benchmark as benchmark
     from .metrics import restoration
     from .metrics.normalise import normaliser
@@ -79,10 +84,13 @@ def restore(
     known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
     steps_of = None if degrade is None else degradation(degrade)
     settings = benchmark.Settings(device, guard, strength, steps, seed, normalizer, language)
+    known = {folder: held(folder, locate(folder), listed, seen) for _, folder in named(adapter or [], set())}
+    config: dict[str, dict[str, Any]] = {}
     recordings = benchmark.pairs(listed, steps_of, seed, out, track)
     made = benchmark.untouched(recordings)
     for name, folder in named(adapter or [], {one.name for one in made}):
         print(f"{name}: {len(recordings)} recordings", file=sys.stderr, flush=True)
+        config[name] = known[folder]
         made.append(benchmark.restored(name, folder, recordings, out / name / "audio", settings))
     for name, folder in named(restored or [], {one.name for one in made}):
         made.append(benchmark.from_folder(name, Path(folder), recordings))
@@ -93,7 +101,8 @@ def restore(
     runs = []
     for one in made:
         print(f"{one.name}: measured", file=sys.stderr, flush=True)
-        runs.append(benchmark.measure(one, recordings, wanted, heard, settings))
+        run = benchmark.measure(one, recordings, wanted, heard, settings)
+        runs.append(replace(run, config={**run.config, **config.get(one.name, {})}))
         benchmark.save(out / one.name, runs[-1])
     options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
     publish_restorations(runs, out, wanted, options, Limits(rows=rows, media_bytes=int(embed_mb * 1e6)))

@@ -17,6 +17,7 @@ from ..audio.row import Row
 from ..audio.select import where
 from ..errors import ConfigError
 from ..files import yaml_text
+from .alike import near_duplicates
 
 
 @dataclass(frozen=True)
@@ -29,45 +30,82 @@ class Used:
     wanted: Mapping[str, Any]
 
 
-def check(folder: Path, rows: Sequence[Row]) -> str:
-    """`ok`, or why nobody can tell; raises ConfigError where the adapter has seen a row.
+@dataclass(frozen=True)
+class HeldOut:
+    """What is known of test rows and an adapter; written beside its scores, as a reader cannot ask it."""
 
-    The answer is written beside the scores, as a reader cannot ask the adapter.
-    """
-    unknown: list[str] = []
-    for used in _used(folder, unknown, set()):
+    answer: str
+    """`ok`, or what it has seen, or why nobody can tell."""
+    near_duplicates: int = 0
+    """Test rows of whose words it has read four fifths in one training text."""
+
+    def as_config(self) -> dict[str, Any]:
+        return {"held_out": self.answer, "near_duplicates": self.near_duplicates}
+
+    def told(self, rows: int) -> str:
+        """One line for the screen; "" where nothing is to be said."""
+        known = "" if self.answer == "ok" else f"whether it has seen the test rows: {self.answer}"
+        near = (
+            self.near_duplicates and f"{self.near_duplicates} of {rows} test texts are nearly training texts"
+        )
+        return "; ".join(filter(None, (known, near or "")))
+
+
+def check(folder: Path, rows: Sequence[Row]) -> str:
+    """`ok`, or why nobody can tell; raises ConfigError where the adapter has seen a row."""
+    return examine(folder, rows).answer
+
+
+def examine(folder: Path, rows: Sequence[Row], refuse: bool = True) -> HeldOut:
+    """What an adapter has seen of the rows, by its recipe; if `refuse`, a ConfigError where it has."""
+    found: list[str] = []
+    texts: set[str] = set()
+    for used in _used(folder, found, set()):
         if not used.manifest.exists():
-            unknown.append(f"data.{used.part} of {used.recipe} is not on this machine ({used.manifest})")
+            found.append(f"data.{used.part} of {used.recipe} is not on this machine ({used.manifest})")
             continue
         given = manifest.read(used.manifest)
-        seen = overlap(where(given, used.wanted, used.manifest) if used.wanted else given, rows)
+        given = where(given, used.wanted, used.manifest) if used.wanted else given
+        texts.update(row.text for row in given if row.text)
+        seen = overlap(given, rows)
         if seen:
             chosen = f" where {dict(used.wanted)}" if used.wanted else ""
             did = "trained on" if used.part == "train" else "was validated on"
-            raise ConfigError(
+            told = (
                 f"{folder} {did} {len(seen)} of the {len(rows)} test rows (first: {seen[0].id!r}): "
-                f"data.{used.part} is {used.manifest}{chosen} in {used.recipe}. "
-                "Test it on other rows, for instance with --where fold=4"
+                f"data.{used.part} is {used.manifest}{chosen} in {used.recipe}"
             )
-    return "; ".join(unknown) or "ok"
+            if refuse:
+                raise ConfigError(f"{told}. Test it on other rows, for instance with --where fold=4")
+            found.append(told)
+    near = near_duplicates(texts, [row.text or "" for row in rows])
+    return HeldOut("; ".join(found) or "ok", len(near))
 
 
 def overlap(seen: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """Those of `rows` that share sound with a row of `seen`."""
+    """Those of `rows` that share sound, degraded or clean, with a row of `seen`."""
     by_file: dict[str, list[Row]] = {}
-    by_name: dict[tuple[str, int], list[Row]] = {}
+    by_name: dict[tuple[str, int], list[Path]] = {}
     for row in seen:
-        by_file.setdefault(os.path.realpath(row.audio), []).append(row)
-        by_name.setdefault(_name_and_size(row.audio), []).append(row)
+        for path in _sounds(row):
+            by_file.setdefault(os.path.realpath(path), []).append(row)
+            by_name.setdefault(_name_and_size(path), []).append(path)
     found = []
     for row in rows:
-        others = by_file.get(os.path.realpath(row.audio))
-        if others is None:
-            copies = by_name.get(_name_and_size(row.audio), [])
-            others = [other for other in copies if _digest(other.audio) == _digest(row.audio)]
-        if any(_at_once(row, other) for other in others):
-            found.append(row)
+        for path in _sounds(row):
+            real = os.path.realpath(path)
+            if real not in by_file:
+                copies = by_name.get(_name_and_size(path), [])
+                real = next((os.path.realpath(c) for c in copies if _digest(c) == _digest(path)), real)
+            if any(_at_once(row, other) for other in by_file.get(real, ())):
+                found.append(row)
+                break
     return found
+
+
+def _sounds(row: Row) -> list[Path]:
+    """The recordings that a row is heard from: its own, and the clean one."""
+    return [row.audio] if row.target_audio is None else [row.audio, row.target_audio]
 
 
 def _used(folder: Path, unknown: list[str], visited: set[Path]) -> Iterator[Used]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..audio.files import problem_of
+from ..audio.records import suffix_of
 from ..errors import ConfigError
 
 MANIFESTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
@@ -75,7 +76,7 @@ def _of(given: str, suffixes: frozenset[str]) -> Iterator[Job]:
             raise ConfigError(f"{given}: there is no such file, folder or pattern")
         for name in found:
             yield from _of(glob.escape(name) if name != given else name, suffixes)
-    elif path.suffix.lower() in MANIFESTS:
+    elif suffix_of(path) in MANIFESTS:
         yield from _manifest(path)
     else:
         yield _file(path, path.stem)
@@ -84,7 +85,11 @@ def _of(given: str, suffixes: frozenset[str]) -> Iterator[Job]:
 def _manifest(path: Path) -> Iterator[Job]:
     from ..audio import manifest
 
-    for row in manifest.read(path):
+    listed = manifest.listed(path, broken="kept")
+    for place, row in enumerate(listed.each() if isinstance(listed, manifest.Listing) else listed):
+        if isinstance(row, str):  # one bad row is reported beside the others
+            yield Job(path, f"{path.name}@{place + 1}", problem=row.removeprefix(f"{path}:"))
+            continue
         name = PurePosixPath(row.id)
         parts = [part for part in name.parts if part not in ("/", "..", ".")]  # an id never leaves the folder
         relpath = "/".join(parts) or "row"

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from speech_peft import bench
+from speech_peft.audio import manifest
 from speech_peft.audio.row import Row
 from speech_peft.errors import ConfigError
+from speech_peft.infer import heldout
+from speech_peft.infer.alike import near_duplicates
 from speech_peft.infer.heldout import check, overlap
 
 
@@ -76,3 +80,55 @@ def test_a_recipe_that_says_nothing_is_unknown_not_fine(recipe, tmp_path):
     if recipe is not None:
         (folder / "recipe.yaml").write_text(recipe)
     assert "recipe.yaml" in check(folder, [Row("a", tmp_path / "a.wav")])
+
+
+@pytest.mark.parametrize(
+    ("text", "alike"),
+    [
+        ("Weasels have eaten our phone system!", True),
+        ("have weasels eaten our phone", True),  # 5 of 6
+        ("weasels have eaten our bread today", False),  # 4 of 6
+        ("weasels", False),
+        ("", False),
+    ],
+)
+def test_texts_that_share_four_fifths_of_their_words_are_near_duplicates(text, alike):
+    seen = ["please leave a message", "weasels have eaten our phone system", "our our our"]
+    assert near_duplicates(seen, ["nothing alike", text]) == ([1] if alike else [])
+
+
+def test_rows_that_were_trained_on_are_refused_or_reported(tmp_path):
+    rows = [
+        Row("a", tmp_path / "a.wav", text="one two"),
+        Row("b", tmp_path / "b.wav", text="three four five"),
+    ]
+    manifest.write(tmp_path / "train.jsonl", rows)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.yaml").write_text(f"data: {{train: {tmp_path}/train.jsonl}}")
+    test = [Row("x", tmp_path / "a.wav"), Row("y", tmp_path / "y.wav", text="Five, four, three")]
+    with pytest.raises(ConfigError, match=r"trained on 1 of the 2 test rows \(first: 'x'\)"):
+        heldout.examine(tmp_path / "run", test)
+    found = heldout.examine(tmp_path / "run", test, refuse=False)
+    assert "trained on 1 of the 2 test rows" in found.answer
+    assert found.as_config()["near_duplicates"] == 1
+    assert "1 of 2 test texts are nearly training texts" in found.told(2)
+    assert heldout.examine(tmp_path / "run", test[1:]).answer == "ok"
+
+
+def test_the_clean_side_of_a_test_row_counts_as_heard(tmp_path):
+    seen = [Row("a", tmp_path / "clean.wav")]
+    noisy = Row("n", tmp_path / "noisy.wav", target_audio=tmp_path / "clean.wav")
+    assert heldout.overlap(seen, [noisy, Row("o", tmp_path / "other.wav")]) == [noisy]
+    assert heldout.overlap([noisy], seen) == seen
+
+
+@pytest.mark.parametrize("arguments", [["asr"], ["restore"]])
+def test_benchmarks_of_words_and_sound_refuse_rows_that_were_trained_on(tmp_path, capsys, arguments):
+    rows = [Row("a", tmp_path / "a.wav", text="one two")]
+    manifest.write(tmp_path / "train.jsonl", rows)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.yaml").write_text(f"data: {{train: {tmp_path}/train.jsonl}}")
+    (tmp_path / "run/adapter.json").write_text('{"backbone": {"id": "tiny"}}')
+    options = ["--data", f"{tmp_path}/train.jsonl", "--adapter", f"{tmp_path}/run", "-o", f"{tmp_path}/out"]
+    assert bench.main([*arguments, *options]) == 2
+    assert "trained on 1 of the 1 test rows" in capsys.readouterr().err
