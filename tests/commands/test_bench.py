@@ -184,7 +184,7 @@ def test_leaderboard_predictions_of_another_tool_can_be_scored(tmp_path):
 def test_a_slice_of_many_hours_is_copied_without_being_held(tmp_path, monkeypatch):
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
     io.save(tmp_path / "day.wav", sound, 16_000)
-    monkeypatch.setattr(io, "_MOST_SAMPLES", 8000)
+    monkeypatch.setattr(io, "MOST_SAMPLES", 8000)
     (row,) = benchmark.cut([Row("a", tmp_path / "day.wav", start=1.0, duration=1.25)], tmp_path / "clips")
     monkeypatch.undo()
     assert (row.start, row.audio.parent.name) == (0.0, "clips")
