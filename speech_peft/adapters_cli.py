@@ -9,6 +9,7 @@ import typer
 
 from .cli import guarded
 from .errors import ConfigError
+from .terminal import line, printable, say
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
@@ -37,34 +38,34 @@ def show(adapter: Adapter) -> None:
     size = sum(file.stat().st_size for file in saved.folder.iterdir() if file.is_file())
     first, last = saved.sites[0], saved.sites[-1]
     written_by = saved.manifest.model_dump()["library"]
-    print(f"{saved.folder}: {saved.method.name}, written by speech_peft {written_by}")
-    print(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
-    print(f"  sites       {len(saved.sites)}: {first} … {last}")
+    line(f"{saved.folder}: {saved.method.name}, written by speech_peft {written_by}")
+    line(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
+    line(f"  sites       {len(saved.sites)}: {first} … {last}")
     if all(tensor.is_floating_point() for tensor in tensors.values()):
-        print(
+        line(
             f"  parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors"
         )
     else:  # packed: how many numbers they make is not how many there are
-        print(f"  tensors     {len(tensors)} of {sum(t.nbytes for t in tensors.values()):,} bytes, packed")
-    print(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
+        line(f"  tensors     {len(tensors)} of {sum(t.nbytes for t in tensors.values()):,} bytes, packed")
+    line(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
     if saved.manifest.needs:
-        print(f"  needs       {', '.join(saved.manifest.needs)}")
+        line(f"  needs       {', '.join(saved.manifest.needs)}")
     for name in saved.head_config:
-        print(f"  head        {name}")
+        line(f"  head        {name}")
     if saved.base_trained:
-        print("  base        trained too: base.safetensors")
+        line("  base        trained too: base.safetensors")
     for name, address in saved.manifest.together.items():
         if address != ".":
-            print(f"  runs with   {name}, at {address}")
+            line(f"  runs with   {name}, at {address}")
     for key, value in saved.manifest.config.items():
-        print(f"  {key:<11} {value}")
+        line(f"  {key:<11} {value}")
 
 
 @app.command()
 def diff(a: Adapter, b: Adapter) -> None:
     """Compare two adapters, settings and tensors; exit code 0 when they are equal, 1 when they differ."""
     lines = list(differences(_read(a), _read(b)))
-    print("\n".join(lines) if lines else "equal")
+    say("\n".join(map(printable, lines)) if lines else "equal")
     raise typer.Exit(1 if lines else 0)
 
 
@@ -87,11 +88,11 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
     for file in source.iterdir() if source else ():
         if file.suffix in (".json", ".txt") and not (out / file.name).exists():
             shutil.copy(file, out / file.name)
-    print(f"{out}: a stock {type(stock).__name__}")
+    line(f"{out}: a stock {type(stock).__name__}")
     if saved and (others := [name for name, at in saved.manifest.together.items() if at != "."]):
-        print(f"note: merged with {', '.join(others)} too, which ran beside it in training")
+        line(f"note: merged with {', '.join(others)} too, which ran beside it in training")
     if backbone.options.get("context") == "fit":
-        print("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
+        line("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
 
 
 @app.command("export-peft")
@@ -119,10 +120,10 @@ def to_peft(
     export_peft(model, "adapter", out, weights or saved.backbone.id, [change for change, _ in near] or None)
     if near:
         worst, site = max((error, s.name) for (_, error), s in zip(near, model.sites["adapter"], strict=True))
-        print(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
-    print(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
+        line(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
+    line(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
     if others := [name for name, at in saved.manifest.together.items() if at != "."]:
-        print(f"note: it was trained together with {', '.join(others)}, which these files do not hold")
+        line(f"note: it was trained together with {', '.join(others)}, which these files do not hold")
 
 
 @app.command("import-peft")
@@ -143,8 +144,8 @@ def from_peft(
     opened = open_backbone(backbone, weights)
     model = import_peft(folder, opened.module, opened.sites(), "adapter")
     write(out, model, "adapter", opened.card())
-    print(model.describe())
-    print(f"{out}: written")
+    say(model.describe())
+    line(f"{out}: written")
 
 
 def differences(a: "Saved", b: "Saved") -> Iterator[str]:

@@ -10,7 +10,6 @@
 Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 some recordings failed.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from .bench_check import check
 from .bench_restore import restore
 from .cli import guarded
 from .errors import ConfigError
-from .folders_cli import Track
+from .folders_cli import Device, Track, new_folder
+from .terminal import complain, printable, say
 
 if TYPE_CHECKING:
     from .audio.manifest import Row
@@ -37,7 +37,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for scores.json, report.html and the runs.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--out", help="Folder for scores.json, report.html and the runs.", callback=new_folder
+    ),
+]
 Normalizer = Annotated[str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")]
 Language = Annotated[str, typer.Option(help="Language of rows that name none, such as en.")]
 SliceBy = Annotated[list[str] | None, typer.Option(help="Manifest column to score by; may be repeated.")]
@@ -70,7 +75,7 @@ def asr(
         str | None, typer.Option(help="full or fit; follows the adapter if not given.")
     ] = None,
     track: Track = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Device = "cpu",
     beam_size: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
     degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
@@ -107,7 +112,7 @@ def asr(
     settings = benchmark.Settings(device, beam_size, batch_seconds)
     files = []
     for system in chosen:
-        print(f"{system.name}: {len(utterances)} utterances", file=sys.stderr, flush=True)
+        complain(f"{system.name}: {len(utterances)} utterances")
         run = benchmark.measure(system, utterances, settings)
         benchmark.save(out / system.name, replace(run, config={**run.config, **held_out[system.name]}))
         files.append(out / system.name)
@@ -138,7 +143,7 @@ def classify(
         str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
     ] = None,
     track: Track = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Device = "cpu",
     window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from window to window.")] = None,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio heard at once.")] = None,
@@ -164,7 +169,7 @@ def classify(
     held_out = class_benchmark.check(chosen)
     for name, answer in held_out.items():
         if answer != "ok":
-            print(f"{name}: cannot tell whether it has seen these clips: {answer}", file=sys.stderr)
+            complain(f"{name}: cannot tell whether it has seen these clips: {answer}")
     if track is not None:
         clips = benchmark.cut(clips, out / "clips", track)
         chosen = class_benchmark.heard_as(chosen, clips)
@@ -174,7 +179,7 @@ def classify(
     settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
     files = []
     for system in chosen:
-        print(f"{system.name}: {len(clips)} clips", file=sys.stderr, flush=True)
+        complain(f"{system.name}: {len(clips)} clips")
         class_benchmark.save(
             out / system.name, class_benchmark.measure(system, settings, held_out[system.name])
         )
@@ -243,7 +248,7 @@ def diff(
     else:
         was, now = publish.asr_runs([a, b], normalizer, language)
         lines = differences.of_words(was, now, options, top)
-    print("\n".join(lines))
+    say("\n".join(map(printable, lines)))
 
 
 app.command()(check)
@@ -259,7 +264,7 @@ def held(name: str, adapter: Path | None, rows: "Sequence[Row]", seen: str) -> d
         return {}
     found = heldout.examine(adapter, rows, refuse=seen == "refuse")
     if told := found.told(len(rows)):
-        print(f"{name}: {told}", file=sys.stderr)
+        complain(f"{name}: {told}")
     return found.as_config()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .errors import ConfigError
+from .terminal import line
 
 
 def check(
@@ -61,5 +62,5 @@ def check(
             "nothing to check: give --baseline, or a limit such as --max-wer or --min estoi=0.8"
         )
     for one in gates:
-        print(f"{one} ({name})")
+        line(f"{one} ({name})")
     raise typer.Exit(int(not all(one.passed for one in gates)))

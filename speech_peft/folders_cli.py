@@ -15,7 +15,7 @@ from .errors import ConfigError, did_you_mean
 from .terminal import say
 
 
-def folder(path: Path | None) -> Path | None:
+def new_folder(path: Path | None) -> Path | None:
     """Of an option that names a folder to write: ConfigError where it, or what it lies in, is a file."""
     at = path
     while at is not None and not at.is_dir():
@@ -48,7 +48,7 @@ def device_of(name: str) -> str:
 
 Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files, folders, globs, manifests.")]
 Out = Annotated[
-    Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.", callback=folder)
+    Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.", callback=new_folder)
 ]
 Context = Annotated[str | None, typer.Option(help="full or fit; the adapter's, else full.")]
 Channels = Annotated[str, typer.Option(help="mix or first.")]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .processes import is_first
+from .terminal import complain
 
 if TYPE_CHECKING:
     from .parts import TrainerConfig
@@ -53,11 +53,9 @@ def precision_of(trainer: TrainerConfig) -> Any:
         and not bf16_native(gpu=on_gpu is not None)
         and is_first()
     ):
-        print(
+        complain(
             f"trainer.precision: {wanted} on a processor without instructions for bf16: each step will take "
             "several times as long as in 32-true. Give 32-true, or auto, which knows",
-            file=sys.stderr,
-            flush=True,
         )
     return "bf16-mixed" if wanted == "bf16-true" else wanted  # only the base is in bf16, see `train.build`
 

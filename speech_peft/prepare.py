@@ -9,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from .audio.corpora.base import Prepared, Progress
 
+from .terminal import line
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -132,28 +134,16 @@ def _show(prepare: Callable[["Progress"], "Prepared"]) -> None:
     for folder in {part.path.parent for part in prepared.parts.values()}:
         sweep(folder)  # what killed runs left behind
     for name, part in prepared.parts.items():
-        print(f"{name}: {part.rows} recordings, {part.seconds / 60:.1f} min -> {part.path}")
+        line(f"{name}: {part.rows} recordings, {part.seconds / 60:.1f} min -> {part.path}")
     if prepared.reused:
-        print("(all there already; nothing was done)")
+        line("(all there already; nothing was done)")
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 the corpus holds a bad recording, 2 wrong arguments or source, 130 interrupted."""
-    from .errors import AudioError, ConfigError
+    from .cli import guarded
 
-    try:
-        app(argv, prog_name="speech_peft.prepare")
-    except ConfigError as error:
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    except AudioError as error:
-        typer.echo(f"error: {error}", err=True)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    return 0
+    return guarded(lambda given: app(given, prog_name="speech_peft.prepare") or 0, argv)
 
 
 if __name__ == "__main__":

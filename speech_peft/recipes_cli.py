@@ -8,6 +8,7 @@ import typer
 from .cli import guarded
 from .config import bundled, find
 from .errors import ConfigError
+from .terminal import line, say
 
 app = typer.Typer(
     help="List, show and copy the bundled recipes.",
@@ -25,13 +26,13 @@ def show_all() -> None:
     for name, path in bundled().items():
         comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
         # The first comment line is the command; the second says what the recipe is.
-        print(f"{name:<28} {comments[1] if len(comments) > 1 else ''}")
+        line(f"{name:<28} {comments[1] if len(comments) > 1 else ''}")
 
 
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    print(find(name).read_text(), end="")
+    say(find(name).read_text(), end="")
 
 
 @app.command()
@@ -47,7 +48,7 @@ def copy(
         raise ConfigError(f"{file} exists already; give a new name")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(find(name).read_text())
-    print(f"{file}: edit it, then run python -m speech_peft.train {file}")
+    line(f"{file}: edit it, then run python -m speech_peft.train {file}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 nothing worked, 2 wrong usage, 3 some cells failed (`error
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ import typer
 
 from .cli import guarded
 from .errors import Interrupted
+from .folders_cli import new_folder
+from .terminal import complain, say
 
 if TYPE_CHECKING:
     from .sweeps.grid import Cell
@@ -32,7 +33,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def command(
     recipe: Annotated[str, typer.Argument(help="A recipe's file, or a bundled name.")],
     grid: Annotated[str, typer.Argument(help="A grid's file: methods, seeds, folds, vary, set.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for results, summary and adapters.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder for results, summary and adapters.", callback=new_folder),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all cells")] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the table so far and stop.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Validate and list every cell and stop.")] = False,
@@ -45,7 +49,7 @@ def command(
 
     cells = grids.cells(recipe, grids.read(grid), out, overrides or ())
     if check:
-        print("\n".join(f"{cell.key}  {cell.name}: {len(cell.rows)} test rows" for cell in cells))
+        say("\n".join(f"{cell.key}  {cell.name}: {len(cell.rows)} test rows" for cell in cells))
         return
     from .sweeps.results import Results
     from .sweeps.table import markdown, summary
@@ -56,7 +60,7 @@ def command(
     elif not table:
         sweep(cells, results, out)
     rows = results.rows()
-    print(markdown(summary(cells, rows)), end="")
+    say(markdown(summary(cells, rows)), end="")
     failed = sum(rows[cell.key]["error"] is not None for cell in cells if cell.key in rows)
     if failed and not (table or overhead):
         raise typer.Exit(1 if failed == len(cells) else 3)
@@ -94,12 +98,12 @@ def measure(cells: Sequence["Cell"], results: "Results", out: Path) -> None:
         found = ((cell, Path(rows[cell.key]["folder"], cell.recipe.train[0])) for cell in good)
         there = [(cell, folder) for cell, folder in found if cell.method == method and folder.is_dir()]
         if not there:
-            print(f"{method}: its adapters are gone from {out}, so it is not measured", file=sys.stderr)
+            complain(f"{method}: its adapters are gone from {out}, so it is not measured")
             continue
         cell, folder = there[0]
         ratio = round(overhead(folder, cell.recipe.backbone.weights), 4)
         results.add({**rows[cell.key], "overhead": ratio})
-        print(f"{method}: {ratio:.3f} x the time of the bare encoder", file=sys.stderr, flush=True)
+        complain(f"{method}: {ratio:.3f} x the time of the bare encoder")
     _write_summary(cells, results, out)
 
 
@@ -120,14 +124,14 @@ class _Show:
         self.before, self.started = set(results.rows()), time.monotonic()
         left = sum(not results.settled(cell.key) for cell in cells)
         done = len(cells) - left
-        print(f"{left} cells to do" + (f", {done} already done" if done else ""), file=sys.stderr, flush=True)
+        complain(f"{left} cells to do" + (f", {done} already done" if done else ""))
 
     def __call__(self, cell: "Cell", row: Mapping[str, Any]) -> None:
         rows = self.results.rows()
         at = sum(cell.key in rows for cell in self.cells)
         said = row["error"] or _scores(row)
         line = f"[{at}/{len(self.cells)}] {cell.name}: {said}, {row['cell_seconds']:.0f} s"
-        print(f"{line}; {self._left(rows)} left", file=sys.stderr, flush=True)
+        complain(f"{line}; {self._left(rows)} left")
 
     def _left(self, rows: Mapping[str, Any]) -> str:
         """What is to do, by the time that each method has taken, at the pace of all processes together."""
@@ -160,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(app, argv)
     except Interrupted:
-        print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
+        complain("interrupted: what is finished is kept, the same command goes on from there")
         return 130
 
 

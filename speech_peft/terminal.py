@@ -39,6 +39,11 @@ def say(text: object = "", stream: TextIO | None = None, end: str = "\n") -> Non
             raise
 
 
+def line(text: object) -> None:
+    """The same of one line, whatever is in it."""
+    say(printable(text))
+
+
 def complain(text: object) -> None:
     """The same on standard error."""
     say(text, sys.stderr)

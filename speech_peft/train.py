@@ -17,6 +17,7 @@ from . import config
 from .cli import guarded
 from .errors import ConfigError, Interrupted, SpeechPeftError
 from .processes import is_first
+from .terminal import complain, line, say
 from .traces import leave_traces
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def command(
 ) -> None:
     """Train adapters on a frozen backbone, as a recipe says."""
     if schema:
-        print(json.dumps(config.Recipe.model_json_schema(), indent=2))
+        say(json.dumps(config.Recipe.model_json_schema(), indent=2))
         return
     if not recipe:
         raise ConfigError(f"give a recipe: a file, or one of {', '.join(config.bundled())}")
@@ -74,8 +75,8 @@ def command(
         for name, read in stages.items():
             check_parts(read)
             for note in data_check.check(read):
-                print(f"warning: {note}", file=sys.stderr)
-            print(f"# {name}\n" * bool(name) + config.dump(read), end="")
+                complain(f"warning: {note}")
+            say(f"# {name}\n" * bool(name) + config.dump(read), end="")
         return
     from .train_stages import run
 
@@ -83,11 +84,11 @@ def command(
     if not is_first():
         return
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
-    print(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
+    line(f"{trained.steps} steps in {trained.seconds:.0f} s{scores}")
     base = "encoder fine-tuned, the rest unchanged" if trained.base_trained else "unchanged"
-    print(f"base: {base}, sha256 {trained.base_sha256[:12]}")
+    line(f"base: {base}, sha256 {trained.base_sha256[:12]}")
     for folder in trained.folders:
-        print(f"adapter: {folder}")
+        line(f"adapter: {folder}")
 
 
 def check_parts(recipe: Recipe) -> dict[str, Method]:
@@ -242,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(app, argv)
     except Interrupted:
-        print("interrupted: the state is saved, the same command goes on from there", file=sys.stderr)
+        complain("interrupted: the state is saved, the same command goes on from there")
         return 130
 
 

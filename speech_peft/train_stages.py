@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .processes import is_first
+from .terminal import complain
 from .train import Trained, check_parts, train
 
 if TYPE_CHECKING:
@@ -110,4 +110,4 @@ def _write(recipe: Recipe, name: str, content: Any) -> None:
 
 def _say(line: str) -> None:
     if is_first():
-        print(line, file=sys.stderr, flush=True)
+        complain(line)

@@ -16,6 +16,7 @@ from .seams import RATE, Stretch
 from .tape import Frames
 
 _ANCHOR_DB = 30.0  # the most that a window of a decoder that knows no level is moved
+_GROWTH = 1.1  # of a batch with each full one that went through, after one was too large
 Rows = Float32[ndarray, "r s"]
 
 
@@ -23,7 +24,7 @@ class Resynthesis:
     """A frozen encoder with its adapters, and the decoder on its states, over batches of windows.
 
     At most `batch_seconds` of audio go through at once; where memory lacks they are halved, with a line in
-    `notes`.
+    `notes`, and grow again.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Resynthesis:
     ):
         self.backbone, self.decoder, self.seed, self.steps = backbone, decoder, seed, steps
         self.batch_seconds, self.notes = batch_seconds, notes
+        self._room = batch_seconds
         self.device = next(decoder.parameters(), torch.zeros(0)).device
 
     def __call__(self, found: Iterable[Stretch]) -> Iterator[tuple[Stretch, Frames]]:
@@ -59,7 +61,7 @@ class Resynthesis:
     def _rewritten(self, batch: list[Stretch]) -> list[Frames]:
         """What the model makes of windows of one length."""
         rows = np.concatenate([np.ascontiguousarray(stretch.samples.T) for stretch in batch])
-        size = max(1, int(self.batch_seconds * RATE / rows.shape[1]))
+        size = max(1, int(self._room * RATE / rows.shape[1]))
         made = np.concatenate(
             [
                 self._made(rows[i : i + size], (self.seed, batch[0].index, i))
@@ -76,14 +78,16 @@ class Resynthesis:
             return made
         try:
             made[sounding] = self._decoded(rows[sounding], seed, made.shape[1])
+            if rows.size / RATE >= self._room:  # what was too large once may fit now
+                self._room = min(self.batch_seconds, self._room * _GROWTH)
             return made
         except Exception as error:
             if len(rows) == 1 or not lacks_memory(error):
                 raise
-        # Outside of `except`: the traceback there keeps the tensors that did not fit.
-        self.batch_seconds /= 2
-        self.notes.append(f"out of memory: batches are now {self.batch_seconds:g} s of audio")
+        # Out here, as the exception would keep its tensors alive.
         half = len(rows) // 2
+        self._room = half * rows.shape[1] / RATE
+        self.notes.append(f"out of memory: batches are now {self._room:g} s of audio")
         return np.concatenate([self._made(rows[:half], seed), self._made(rows[half:], (*seed, 1))])
 
     def _decoded(self, rows: Rows, seed: tuple[int, ...], length: int) -> Rows:

@@ -88,6 +88,8 @@ class Transcriber(Listener[_File]):
                 f"{adapter or weights}: {self.backbone.name} only encodes; to transcribe it needs an adapter "
                 "that was trained with task.decoder=ctc"
             )
+        if isinstance(self.backbone, Whisper) and self.opened.ctc is None:
+            self.backbone.generation.prompt(self.options.language)  # one it has not is told once, here
         if self.options.dtype != "float32":
             self.opened.model.to(getattr(torch, self.options.dtype))
         self.context = getattr(self.backbone, "context", None)

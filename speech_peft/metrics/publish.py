@@ -8,6 +8,7 @@ from typing import Any
 from ..audio import io
 from ..audio.atomic import write_text
 from ..errors import ConfigError
+from ..terminal import line, say
 from . import (
     asr,
     class_predictions,
@@ -157,5 +158,5 @@ def _write(
 ) -> None:
     write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(out / "report.html", html)
-    print(lines(found))
-    print(out / "report.html")
+    say(lines(found))
+    line(out / "report.html")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ..audio.atomic import write_text
 from ..errors import SpeechPeftError
+from ..terminal import complain
 from .base import Task
 from .clips import Bad
 
@@ -127,5 +127,5 @@ class Unreadable(Callback):
 
     def _tell(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero and len(self.bad) > max(0, self._said):
-            print(self.bad.summary(), file=sys.stderr, flush=True)
+            complain(self.bad.summary())
         self._said = len(self.bad)

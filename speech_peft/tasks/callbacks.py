@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..config import dump
 from ..core import save
 from ..core.swap import check_replaceable
 from ..errors import Interrupted, SpeechPeftError
+from ..terminal import complain
 from .base import Scores, Task
 from .state import LAST as LAST
 from .state import load_state as load_state
@@ -50,7 +50,7 @@ class Stop(Callback):
         self._signals += 1
         if self._signals > 1:
             raise KeyboardInterrupt
-        print("stopping after this step, saving the state; again to abort", file=sys.stderr, flush=True)
+        complain("stopping after this step, saving the state; again to abort")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, task: Task, outputs: Any, batch: Any, index: int

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from ..audio.atomic import write_text
+from ..infer.progress import pace
 from .base import Task
 
 
@@ -186,11 +187,7 @@ class Show(Callback):
         fraction = task.fraction
         left = task.seconds * (1 - fraction) / fraction if fraction else 0.0
         row = next((r for r in reversed(self.metrics.rows) if "padding" in r), None)
-        speed = (
-            f"  {3600 * row['audio_hours_per_second']:.3g}x real time  padding {row['padding']:.0%}"
-            if row
-            else ""
-        )
+        speed = f"  {pace(3600 * row['audio_hours_per_second'])}  padding {row['padding']:.0%}" if row else ""
         shown = f"  lr {task.trainer.optimizers[0].param_groups[0]['lr']:.1e}" if rate else ""
         left_out = f"  {n} steps left out" if (n := task.not_finite.in_all) else ""
         said = "not finite" if loss is None or not math.isfinite(loss) else f"{loss:.3f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..audio.atomic import atomic_path
 from ..errors import SpeechPeftError
+from ..terminal import complain
 
 LAST = "last.ckpt"
 BEFORE = "before_last.ckpt"
@@ -56,7 +56,7 @@ def newest(out: Path) -> tuple[Path, dict[str, Any]] | None:
             damaged.append(f"{path} cannot be used: {reason}")
             continue
         if damaged:
-            print(f"{damaged[0]}\ngoing on from the state before it, {path}", file=sys.stderr, flush=True)
+            complain(f"{damaged[0]}\ngoing on from the state before it, {path}")
         return path, state
     if damaged:
         raise SpeechPeftError(f"{'; '.join(damaged)}. Give --resume never to start afresh")
