@@ -55,8 +55,9 @@ _SUFFIX = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"
 def convert(folder: Path, cache: Path, sha256: str) -> Path:
     """A Hugging Face folder with the weights of a CTranslate2 one; found again in the cache by their hash."""
     final = cache / f"whisper-{sha256[:16]}-v{_FORMAT}"
-    if final.is_dir():
+    if _whole(final):
         return final
+    shutil.rmtree(final, ignore_errors=True)  # damaged since: made again
     variables = read_variables(folder / "model.bin")
     partial = cache / f".{final.name}.{os.getpid()}"
     partial.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,16 @@ def convert(folder: Path, cache: Path, sha256: str) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _whole(folder: Path) -> bool:
+    """Whether what was converted before can still be read, by its headers and lengths."""
+    try:
+        json_text.read_object(folder / "config.json")
+        tensors.shapes(folder / "model.safetensors")
+    except (ConfigError, OSError):
+        return False
+    return True
 
 
 def read_variables(path: Path) -> dict[str, Tensor]:

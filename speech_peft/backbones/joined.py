@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -41,6 +41,8 @@ def join(folders: Sequence[Path], cache: Path, address: str) -> Path:
             stat = whole[name][number].stat()
             key.update(f"{name}|{number}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     final = cache / key.hexdigest()[:32]
+    if final.is_dir() and not _whole(final, whole):
+        shutil.rmtree(final)  # damaged since: put together again
     if not final.is_dir():
         partial = cache / f".{final.name}.{os.getpid()}"
         partial.mkdir(parents=True, exist_ok=True)
@@ -57,3 +59,12 @@ def join(folders: Sequence[Path], cache: Path, address: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _whole(folder: Path, files: Mapping[str, Mapping[int, Path]]) -> bool:
+    """Whether each file is as long as its parts together."""
+    return all(
+        (folder / name).is_file()
+        and (folder / name).stat().st_size == sum(part.stat().st_size for part in parts.values())
+        for name, parts in files.items()
+    )

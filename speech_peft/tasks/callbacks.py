@@ -132,8 +132,8 @@ class SaveAdapter(Callback):
 
     def on_train_end(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
         gone = [folder for folder in self.folders if not (folder / "adapter.json").is_file()]
-        # The processes must agree, and a folder may be seen late by another machine.
-        missing = trainer.strategy.reduce_boolean_decision(bool(gone), all=False)
+        # The first process writes, so it knows; another machine may have another disk.
+        missing = trainer.strategy.broadcast(bool(gone))
         if self.best is None or (missing and self.best_step == task.global_step):
             self.write(trainer, task)
         elif missing:

@@ -25,6 +25,13 @@ def test_parts_are_one_file_in_their_order_whatever_the_order_of_the_folders(par
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_a_file_that_was_cut_since_is_put_together_again(parts, tmp_path):
+    folder = join(parts, tmp_path / "cache", "pkg:a+b")
+    (folder / "model.bin").write_bytes(b"\1\1")
+    assert join(parts, tmp_path / "cache", "pkg:a+b") == folder
+    assert (folder / "model.bin").read_bytes() == b"\1\1\1\2\2\2"
+
+
 def test_a_missing_part_and_a_name_twice_are_refused(parts, tmp_path):
     with pytest.raises(ConfigError, match=r"model\.bin is here in parts \[2\]"):
         join(parts[1:], tmp_path / "cache", "pkg:b")

@@ -105,6 +105,15 @@ def test_ctranslate2_folder_gives_the_very_weights(faster_whisper):
     assert all(torch.equal(found[key], state[key]) for key in state)
 
 
+def test_converted_weights_that_were_cut_since_are_converted_again(faster_whisper, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPEECH_PEFT_CACHE", str(tmp_path / "cache"))
+    file = resolve_weights(faster_whisper[0]) / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert resolve_weights(faster_whisper[0]) == file.parent
+    assert file.read_bytes() == whole
+
+
 def test_ctranslate2_folder_gives_what_decoding_needs(faster_whisper):
     generation = open_backbone("whisper", faster_whisper[0]).generation
     assert generation.alignment_heads == ((1, 0),)
