@@ -67,7 +67,6 @@ def restore(
     """Measure restorers, or files that others made, against their input and the clean recordings."""
     from .audio import manifest
     from .bench import degradation, held
-    from .core.hub import locate
     from .infer import restoration_benchmark as benchmark
     from .metrics import restoration
     from .metrics.normalise import normaliser
@@ -87,7 +86,7 @@ def restore(
     known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
     steps_of = None if degrade is None else degradation(degrade)
     settings = benchmark.Settings(device, guard, strength, steps, seed, normalizer, language)
-    known = {folder: held(folder, locate(folder), listed, seen) for _, folder in named(adapter or [], set())}
+    known = {folder: held(folder, _folder(folder), listed, seen) for _, folder in named(adapter or [], set())}
     config: dict[str, dict[str, Any]] = {}
     recordings = benchmark.pairs(listed, steps_of, seed, out, track)
     made = benchmark.untouched(recordings)
@@ -122,3 +121,13 @@ def named(given: Sequence[str], taken: set[str]) -> list[tuple[str, str]]:
         name, equals, folder = one.partition("=")
         found.append((free_name(name, taken), folder) if equals else (free_name(one, taken), one))
     return found
+
+
+def _folder(adapter: str) -> Path:
+    """Where an adapter lies; one that cannot be had keeps its name, for what opens it says why."""
+    from .core.hub import locate
+
+    try:
+        return locate(adapter)
+    except ConfigError:
+        return Path(adapter)
