@@ -6,16 +6,19 @@
     series         y' = y + A(y)             behind it
     series_input   y  = f(x + A(x))          before it
 
-Presets are published settings of the same family and change only defaults:
+Presets change only defaults. The first is this toolkit's, the others are published settings of the family:
 
-    parallel            He et al. 2022 (arXiv:2110.04366), beside the feed-forward sublayer
+    parallel            beside the feed-forward sublayer, a quarter as wide, s = 1
+    he                  the parallel adapter of He et al. 2022 (arXiv:2110.04366): half as wide, s = 4
     houlsby             Houlsby et al. 2019 (arXiv:1902.00751), behind attention and feed-forward, before the
-                        residual is added; their norms train too: add an `affine` adapter
+                        residual is added; both matrices from a normal distribution, cut off at twice its
+                        deviation of 0.001; their norms train too: add an `affine` adapter
     pfeiffer            Pfeiffer et al. 2020 (arXiv:2007.07779), once per block, on the residual stream
     llm_parallel, llm_series_input, llm_series_output
                         LLM-Adapters (Hu et al. 2023, arXiv:2304.01933): one linear layer, tanh, no biases
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -32,17 +35,21 @@ from ..core.site import Kind, Site
 from ..registry import METHODS
 
 Form = Literal["parallel", "series", "series_input"]
-Preset = Literal["parallel", "houlsby", "pfeiffer", "llm_parallel", "llm_series_input", "llm_series_output"]
+Preset = Literal[
+    "parallel", "he", "houlsby", "pfeiffer", "llm_parallel", "llm_series_input", "llm_series_output"
+]
 
 _LLM: dict[str, Any] = {"activation": "tanh", "bias": False, "width": 256, "init_std": 0.02, "zero_up": False}
 PRESETS: dict[str, dict[str, Any]] = {
     "parallel": {"form": "parallel", "sites": ("*.ffn",), "reduction": 4},
+    "he": {"form": "parallel", "sites": ("*.ffn",), "reduction": 2, "scale": 4.0},
     "houlsby": {
         "form": "series",
         "sites": ("*.attn", "*.ffn"),
         "activation": "gelu",
         "width": 64,
         "init_std": 1e-3,
+        "init_limit": 2.0,
         "zero_up": False,
     },
     "pfeiffer": {"form": "series", "sites": ("*.block",), "reduction": 16},
@@ -82,7 +89,9 @@ class Bottleneck(Method):
     scale: PositiveFloat | Literal["learned"] = 1.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
     init_std: PositiveFloat | None = None
-    """Of a truncated normal; None is kaiming-uniform, as in PyTorch's Linear."""
+    """Of a normal distribution; None is kaiming-uniform, as in PyTorch's Linear."""
+    init_limit: PositiveFloat | None = None
+    """Where that distribution is cut off, in deviations; None: nowhere."""
     zero_up: bool = True
     """Start with U = 0, which makes a fresh adapter the identity."""
 
@@ -133,7 +142,8 @@ class _Branch(nn.Module):
         self.scale = nn.Parameter(torch.ones(())) if settings.scale == "learned" else settings.scale
         for layer in (self.down, self.up):
             if settings.init_std is not None:
-                nn.init.trunc_normal_(layer.weight, std=settings.init_std)
+                limit = settings.init_std * (settings.init_limit or math.inf)
+                nn.init.trunc_normal_(layer.weight, std=settings.init_std, a=-limit, b=limit)
             if settings.bias:
                 nn.init.zeros_(layer.bias)
         if settings.zero_up:

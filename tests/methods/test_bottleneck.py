@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from speech_peft.core.adapter import NotMergeable
+from speech_peft.core.context import Context
 from speech_peft.core.describe import count
 from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
@@ -34,6 +35,29 @@ def test_houlsby_starts_near_the_identity_and_at_it_with_a_zero_up_projection():
         bare = model(states)
     assert 0 < relative(model(states), bare) < 1e-3
     assert torch.equal(adapted(Bottleneck(preset="houlsby", width=M, zero_up=True))(states), bare)
+
+
+def test_houlsby_s_matrices_are_cut_off_at_two_deviations_and_those_of_llm_adapters_are_not():
+    site = Site("s", "ffn", "", "", 256, 256)
+    for preset, std, cut in (("houlsby", 1e-3, True), ("llm_parallel", 0.02, False)):
+        branch = Bottleneck(preset=preset, width=256).build(site, torch.nn.Identity(), None).branch
+        for weight in (branch.down.weight.detach(), branch.up.weight.detach()):
+            assert (float(weight.abs().max()) <= 2 * std) == cut, preset
+            # Cut off at two, a normal distribution of deviation 1 has one of 0.880.
+            assert float(weight.std()) == pytest.approx(std * (0.880 if cut else 1.0), rel=0.02)
+
+
+def test_he_s_parallel_adapter_is_half_as_wide_and_counts_four_times():
+    method = Bottleneck(preset="he")
+    model = adapted(method)
+    assert [site.kind for site in model.sites["a"]] == ["ffn"] * LAYERS
+    branch = model.at("a", model.sites["a"][0]).branch
+    assert branch.down.weight.shape == (D // 2, D)
+    assert not branch.up.weight.any()
+    x, y = toy.speech(), toy.speech(seed=1)
+    torch.nn.init.normal_(branch.up.weight)
+    change = torch.relu(x @ branch.down.weight.T) @ branch.up.weight.T
+    torch.testing.assert_close(model.at("a", model.sites["a"][0])(x, y, Context()), y + 4 * change)
 
 
 def test_houlsby_has_two_adapters_a_block_of_2md_d_m_parameters():

@@ -72,9 +72,17 @@ def test_a_file_has_the_published_size_to_the_byte(tmp_path, of, published, with
     assert payload(folder / "adapter.safetensors") + payload(folder / "head.safetensors") == with_head
 
 
-def test_a_float_head_makes_the_published_381_520_bytes():
-    assert 4 * (DIM * 100 + 100) == 381_520 - 73_920
-    assert pytest.approx(31.92, abs=0.01) == BLOCKS * 2 * DIM * 32 * 4 / 73_920
+def test_a_float_head_makes_the_published_381_520_bytes_and_a_float_adapter_31_92_times_as_many(tmp_path):
+    host = {"method": "bottleneck", "width": 32, "bias": False}
+    card = BackboneCard(name="vit", id="vit", dim=DIM, layers=BLOCKS)
+    sizes = []
+    low = LowBit.model_validate({"of": host})
+    for name, settings in (("low", low), ("float", low.of)):
+        heads = {"classify": nn.Linear(DIM, 100)}
+        folder = save.write(tmp_path / name, wide(a=settings), "a", card, heads=heads)
+        sizes.append(payload(folder / "adapter.safetensors"))
+    assert sizes[0] + payload(tmp_path / "low" / "head.safetensors") == 381_520
+    assert sizes[1] / sizes[0] == pytest.approx(31.92, abs=0.01)
 
 
 @pytest.mark.parametrize("bits", [1, 2])

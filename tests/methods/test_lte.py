@@ -13,6 +13,7 @@ from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.peft_lora import export_peft, import_peft
 from speech_peft.errors import ConfigError
+from speech_peft.methods.hd_pissa import HdPissa
 from speech_peft.methods.lora import Lora
 from speech_peft.methods.lte import Lte
 from tests import toy
@@ -171,6 +172,25 @@ def test_clips_are_never_cut(clips):
     first, second = ([p.grad.any() for p in group] for group in loop.life.own())
     assert any(first)
     assert any(second) == (clips > 1)  # with one clip the second has nothing to hear
+
+
+@pytest.mark.parametrize("method", [Lte(workers=2, rank=3, sites=QV), HdPissa(workers=2, rank=2, sites=QV)])
+def test_a_worker_hears_its_own_clips_in_every_stream(method):
+    loop = Loop(method).begin()
+    part, x = loop.parts[0], toy.speech(4)
+    for worker in part.workers:
+        torch.nn.init.normal_(worker.b, std=0.1)
+    streams = torch.cat((x, x.flip(-1)))
+    y = torch.zeros_like(streams)
+    heard = part(streams, y, Context(streams=2))
+    once = [part(rows, torch.zeros_like(rows), Context()) for rows in streams.chunk(2)]
+    torch.testing.assert_close(heard, torch.cat(once))
+    for clip, own in enumerate((0, 0, 1, 1)):
+        loop.optimizer.zero_grad()
+        both = part(streams, y, Context(streams=2))[[clip, clip + 4]]
+        both.square().sum().backward() if both.any() else both.sum().backward()
+        learned = [any(p.grad is not None and p.grad.any() for p in w.parameters()) for w in part.workers]
+        assert learned == [own == 0, own == 1], f"clip {clip}"
 
 
 def test_what_tells_no_clips_apart_is_refused():

@@ -36,8 +36,8 @@ def trained(settings: Mosa, seed: int = 0) -> AdaptedModel:
     return adapted
 
 
-def splits(adapted: AdaptedModel) -> list[tuple[Split, list[Tensor]]]:
-    found = constraints(adapted.adapters["a"], Split)
+def splits(adapted: AdaptedModel, name: str = "a") -> list[tuple[Split, list[Tensor]]]:
+    found = constraints(adapted.adapters[name], Split)
     return [(split, list(steps.parameters(recurse=False))) for steps, split in found]
 
 
@@ -209,6 +209,46 @@ def test_two_passes_of_different_experts_are_drawn_together():
     torch.autograd.grad(terms["agreement"], adapted.parameters_of("a"))
     assert adapted.current.draws == {"a": 0}
     life.after_backward()
+
+
+def test_a_context_of_the_caller_s_does_not_switch_experts_off():
+    adapted = trained(method()).train()
+    life = adapted.methods["a"].lifecycle(adapted, "a")
+    life.before_forward(0)
+    drawn = adapted(X)
+    assert torch.equal(adapted(X, ctx=Context(mask=torch.ones(X.shape[:2], dtype=torch.bool))), drawn)
+    life.before_eval()
+    assert not torch.equal(adapted(X), drawn)
+
+
+def test_two_adapters_draw_and_learn_apart():
+    methods = {"a": method(sites=("*.ffn",)), "b": method(sites=("*.ffn",), seed=1)}
+    adapted = AdaptedModel(toy.toy(), toy.sites(), methods).train()
+    lives = {name: m.lifecycle(adapted, name) for name, m in adapted.methods.items()}
+    with torch.no_grad():
+        for p in adapted.adapters.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    found: dict[str, set[int]] = {name: set() for name in lives}
+    for step in range(2):
+        for life in lives.values():
+            life.before_forward(step)
+
+        def forward() -> Outcome:
+            logits = adapted(X).flatten(0, 1)
+            return Outcome(logits.square().mean(), Predicted(logits, "class"))
+
+        first = forward()
+        terms = [life.extra_losses(step, first, forward) for life in lives.values()]
+        (first.loss + sum(term["agreement"] for term in terms)).backward()
+        for name, life in lives.items():
+            life.after_backward()
+            for split, vectors in splits(adapted, name):
+                drawn = {split.expert(2 * step), split.expert(2 * step + 1)}
+                assert {e for e, v in enumerate(vectors) if v.grad is not None} == drawn
+                assert all(vectors[e].grad.any() for e in drawn), f"{name} learned nothing of what it drew"
+                found[name] |= drawn
+        adapted.zero_grad()
+    assert all(found.values())
 
 
 def test_agreement_costs_nothing_where_the_experts_are_the_same(monkeypatch):

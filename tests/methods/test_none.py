@@ -15,7 +15,7 @@ def test_it_has_no_site_no_parameter_and_a_folder_like_any_other(tmp_path):
     model = AdaptedModel(backbone.module, backbone.sites(), {"probe": NoAdapter()})
     assert model.trainable("probe") == []
     assert torch.equal(backbone.encode(features).states, before)
-    assert "no" in model.describe() or "0 sites" in model.describe()
+    assert "probe (none, active): 0 sites, 0 parameters, 0 trained" in model.describe()
     saved = save.read(save.write(tmp_path / "probe", model, "probe", backbone.card()))
     assert saved.method == NoAdapter()
     saved.load_into(model, "probe", backbone.card())
