@@ -15,8 +15,8 @@ import pytest
 from speech_peft import cli
 from speech_peft.registry import METHODS
 
+from .contract.every_law import LAWS, SLOW
 from .contract.families import FAMILIES, case
-from .contract.laws import LAWS, SLOW
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

@@ -15,12 +15,17 @@ CARD = BackboneCard(name="toy", id="tests/toy", dim=DIM, layers=DEPTH)
 
 
 class Attention(nn.Module):
+    causal = False
+
     def __init__(self):
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(DIM, DIM, bias=i != 1) for i in range(4))
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
         scores = self.q(hidden_states) @ self.k(hidden_states).mT / DIM**0.5
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
         return self.o(scores.softmax(-1) @ self.v(hidden_states)), None
 
 

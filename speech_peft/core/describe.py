@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .adapter import Mixer
 from .model import AdaptedModel
 
 
@@ -18,6 +19,7 @@ class Row:
     parameters: int
     trainable: int
     active: bool
+    """Whether it runs, by itself or inside a mixer that does."""
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
@@ -27,6 +29,8 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
 
 def rows(model: AdaptedModel) -> list[Row]:
     """One row per adapter."""
+    parts = [model.at(name, site) for name in model.active for site in model.sites[name]]
+    mixed = {name for part in parts if isinstance(part, Mixer) for name in part.over}
     return [
         Row(
             adapter=name,
@@ -34,7 +38,7 @@ def rows(model: AdaptedModel) -> list[Row]:
             sites=tuple(site.name for site in model.sites[name]),
             parameters=count(model.parameters_of(name)),
             trainable=count(p for p in model.parameters_of(name) if p.requires_grad),
-            active=name in model.active,
+            active=name in {*model.active, *mixed},
         )
         for name, method in model.methods.items()
     ]

@@ -2,15 +2,16 @@
 
 A law raises AssertionError where it is broken. It returns None where it holds, and says why in words where it
 does not apply. `test_methods.py` runs all laws over all methods; `test_laws_can_fail.py` plants methods that
-break them.
+break them. Laws of clips and of company are in files of their own; `every_law.py` has them all.
 """
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,13 @@ from speech_peft.errors import ConfigError
 from .choices import choices_of, chooses_as
 
 NAME = "adapter"
-Call = Callable[[nn.Module], tuple[Tensor, ...]]
+Change = Literal["", "later", "neighbour", "padding"]
+"""What an input has otherwise: tokens of a decoder that come later, another clip of the batch, or what is
+behind the clips' ends."""
+
+
+class Call(Protocol):
+    def __call__(self, model: nn.Module, change: Change = "") -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Case:
     """Runs a model on the case's own input and returns every output that adapters can move."""
     batch: int
     dim: int
+    padded: Mapping[int, int] = field(default_factory=dict)
+    """Clips that are the same with other padding, and how many frames of the first output are their own."""
+    causal: int | None = None
+    """Which of the outputs is made of one token after the other."""
 
     def model(self, seed: int = 0) -> AdaptedModel:
         torch.manual_seed(seed)
@@ -58,19 +69,20 @@ class Case:
     def context(self, seed: int = 0) -> Context:
         """All the side information a method of this case can ask for."""
         random = torch.Generator().manual_seed(seed)
-        return Context(
-            task=torch.randint(0, 2, (self.batch,), generator=random)
-            if "task" in self.method.reads
-            else None,
-            memory=torch.randn(self.batch, 3, self.dim, generator=random)
-            if "memory" in self.method.reads
-            else None,
-            timestep=torch.rand(self.batch, generator=random) if "timestep" in self.method.reads else None,
-        )
+        every = {
+            "task": torch.randint(0, 2, (self.batch,), generator=random),
+            "memory": torch.randn(self.batch, 3, self.dim, generator=random),
+            "timestep": torch.rand(self.batch, generator=random),
+        }
+        return Context(**{field: value for field, value in every.items() if field in self.method.reads})
 
-    def run(self, model: AdaptedModel, seed: int = 0) -> tuple[Tensor, ...]:
-        with model.context(self.context(seed)):
-            return self.call(model)
+    def run(self, model: AdaptedModel, seed: int = 0, change: Change = "") -> tuple[Tensor, ...]:
+        device = next(model.base.parameters()).device
+        ctx = self.context(seed)
+        asked = {field: getattr(ctx, field) for field in self.method.reads}
+        moved = {field: value.to(device) for field, value in asked.items() if isinstance(value, Tensor)}
+        with model.context(replace(ctx, **moved)):
+            return self.call(model, change)
 
 
 @torch.no_grad()
@@ -84,7 +96,8 @@ def scramble(model: AdaptedModel, seed: int = 0) -> None:
 def loss_of(outputs: Sequence[Tensor]) -> Tensor:
     """A number in which every output has a part, with random weights so that no norm hides a change."""
     random = torch.Generator().manual_seed(0)
-    return torch.stack([(y.float() * torch.randn(y.shape, generator=random)).mean() for y in outputs]).sum()
+    weights = [torch.randn(y.shape, generator=random).to(y.device) for y in outputs]
+    return torch.stack([(y.float() * w).mean() for y, w in zip(outputs, weights, strict=True)]).sum()
 
 
 def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

@@ -4,6 +4,7 @@ The planted methods are one sound method with one fault each. They sit on the to
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -19,7 +20,8 @@ from speech_peft.core.recompute import Recompute
 from speech_peft.core.site import Kind, Site
 from tests import toy
 
-from .laws import LAWS, SLOW, Case, registered
+from .every_law import LAWS, SLOW
+from .laws import Case, Change, registered
 
 
 class Sound(Adapter):
@@ -38,6 +40,13 @@ class Sound(Adapter):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return weight + self.up @ self.down, bias
+
+
+class Unmerged(Sound):
+    """The same, for what is no change of a weight."""
+
+    def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return Adapter.merged(self, weight, bias)
 
 
 class StartsElsewhere(Sound):
@@ -185,6 +194,111 @@ class Pools(Sound):
         return Adapter.merged(self, weight, bias)
 
 
+class BothZero(Sound):
+    """Starts where no gradient leads away from."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        nn.init.zeros_(self.down)
+
+
+class OnlyEval(Sound):
+    """Is at work in evaluation alone."""
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        return y + (0 if self.training else 1) * self.change(x)
+
+
+class WalksUphill(Sound):
+    """Has its gradient the wrong way round."""
+
+    def change(self, x: Tensor) -> Tensor:
+        change = super().change(x)
+        return 2 * change.detach() - change
+
+
+class Peeks(Unmerged):
+    """Reads the frame behind each, in a decoder too, and does not declare it."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(torch.cat((x[:, 1:], x[:, :1]), 1))
+
+
+class Gossips(Unmerged):
+    """Tells every clip what the others are like."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x - x.mean(0))
+
+
+class CountsPadding(Unmerged):
+    """Divides by the frames of the batch, those behind a clip's end included."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) / x.shape[1]
+
+
+class Restless(Sound):
+    """Counts what it hears wherever gradients flow, frozen or not."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.register_buffer("heard", torch.zeros(()))
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        if torch.is_grad_enabled():
+            self.heard += x.shape[1]
+        return super().forward(x, y, ctx)
+
+
+class NeverRests(Sound):
+    """Stays in training mode."""
+
+    def train(self, mode: bool = True) -> "NeverRests":
+        return super().train(True)
+
+
+class Selfish(Sound):
+    """Takes its place for itself: of two at one site, only the one that came last is at work."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.place = target.__dict__.setdefault("_place", [])
+        self.place[:] = [id(self.down)]
+        self.number = id(self.down)
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) * float(self.place[0] == self.number)
+
+
+class WritesOverY(Sound):
+    """Adds to y in place, which others at the site were given too."""
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        return y.add_(self.change(x))
+
+
+class LooksInside(Sound):
+    """Reads its matrix where torch keeps parameters, and a constraint leaves none."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self._parameters["down"]), self.up)
+
+
+class HalfOnGpu(Sound):
+    """Makes a constant on the CPU in every pass."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) + torch.zeros(1, 1, self.up.shape[0])
+
+
+class MadeElsewhereInTraining(Sound):
+    """Makes it in training alone."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) + (torch.zeros(1, 1, self.up.shape[0]) if self.training else 0)
+
+
 class Planted(Method):
     """The configuration around a planted adapter."""
 
@@ -225,7 +339,17 @@ def planted(adapter: type[Adapter], method: type[Planted] = Planted) -> type[Pla
 
 
 # What follows from a fault by logic: a base that changes between two runs cannot be recomputed, say.
-FOLLOWS = {"WritesIntoTheBase": {"recompute"}, "Deaf": {"copy"}}
+FOLLOWS = {
+    "WritesIntoTheBase": {"recompute", "starts"},
+    "Deaf": {"copy", "starts", "two", "wrapped"},
+    "OnlyEval": {"wrapped"},
+    "Forgetful": {"two", "mixed"},
+    "BreaksTheGraph": {"device"},
+    "OwnDice": {"padding"},
+    "Pools": {"causal", "padding"},
+    "Peeks": {"padding"},
+    "Selfish": {"mixed"},
+}
 PLANTS: list[tuple[str, type[Planted]]] = [
     ("identity", planted(StartsElsewhere)),
     ("frozen", planted(ThawsTheBase)),
@@ -241,24 +365,47 @@ PLANTS: list[tuple[str, type[Planted]]] = [
     ("dtype", planted(BorrowsAWeight)),
     ("shapes", planted(Pools, SaysItIsNoIdentity)),
     ("refusal", SitsAnywhere),
+    ("starts", planted(BothZero)),
+    ("starts", planted(OnlyEval)),
+    ("starts", planted(WalksUphill)),
+    ("causal", planted(Peeks)),
+    ("rows", planted(Gossips)),
+    ("padding", planted(CountsPadding)),
+    ("stays", planted(Restless)),
+    ("stays", planted(NeverRests)),
+    ("two", planted(Selfish)),
+    ("mixed", planted(WritesOverY)),
+    ("wrapped", planted(LooksInside)),
+    ("device", planted(HalfOnGpu)),
+    ("device", planted(MadeElsewhereInTraining)),
 ]
 
 
 def toy_case(method: Method) -> Case:
-    states = toy.speech()
+    """On a toy decoder, in which no frame sees later ones: nor, therefore, what is behind a clip's end."""
+    base = toy.toy()
+    for block in base.layers:
+        block.attn.causal = True
 
-    def call(model: nn.Module) -> tuple[Tensor, ...]:
+    def call(model: nn.Module, change: Change = "") -> tuple[Tensor, ...]:
         base: toy.Toy = getattr(model, "base", model)
-        return (base(states.to(base.layers[0].up.weight.dtype)),)
+        states = toy.speech(frames=7)[:, : 7 if change == "padding" else 5].clone()
+        if change == "later":
+            states[:, -1] *= -1
+        if change == "neighbour":
+            states[1] = states[1].flip(0)
+        return (base(states.to(base.layers[0].up.weight)),)
 
     return Case(
         method=method,
-        base=toy.toy(),
-        sites=toy.sites(),
+        base=base,
+        sites=[replace(site, causal=True) for site in toy.sites()],
         card=toy.CARD,
         call=call,
         batch=2,
         dim=toy.DIM,
+        padded={0: 5, 1: 5},
+        causal=0,
     )
 
 
@@ -267,7 +414,7 @@ def obeys(law: str, method: type[Method]) -> bool:
     with registered(method):
         try:
             LAWS[law](toy_case(method()))
-        except (AssertionError, RuntimeError):
+        except (AssertionError, RuntimeError, LookupError):
             return False
     return True
 
@@ -324,5 +471,5 @@ def test_refusal_catches_a_context_field_nobody_asks_for(monkeypatch):
     from speech_peft.core.port import Port
 
     assert obeys("refusal", ReadsInSilence)
-    monkeypatch.setattr(Port, "_check_context", lambda self, name: None)
+    monkeypatch.setattr(Port, "_check_context", lambda self, name, ctx: None)
     assert not obeys("refusal", ReadsInSilence)

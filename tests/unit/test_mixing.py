@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from speech_peft.core import describe
 from speech_peft.core.adapter import Adapter, Mixer
 from speech_peft.core.context import Context
 from speech_peft.core.method import Method
@@ -78,6 +79,7 @@ def test_what_an_active_mixer_is_over_runs_inside_it_alone():
     mixed = model(Bottleneck(width=4, zero_up=False))
     with mixed.using("mix"):
         alone = mixed(toy.speech())
+        assert [row.active for row in describe.rows(mixed)] == [True, True, True]
     assert mixed.active == ("a", "b", "mix"), "as every model begins"
     assert torch.equal(mixed(toy.speech()), alone)
 
