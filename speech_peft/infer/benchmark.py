@@ -22,6 +22,7 @@ from ..metrics import predictions
 from ..metrics import run as runs
 from ..metrics.predictions import Prediction
 from ..metrics.run import Run
+from .progress import watched
 from .result import Result
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Pred
     for _ in transcriber.transcribe(files[:_WARM_UP]):
         pass
     start = time.perf_counter()
-    heard = {Path(result.path): result for result in transcriber.transcribe(files)}
+    heard = {Path(result.path): result for result in watched(transcriber.transcribe(files), len(files))}
     seconds = time.perf_counter() - start
     return Run(
         system.name,

@@ -26,6 +26,7 @@ from .label_writers import render
 from .ledger import settings_hash
 from .listener import Listener
 from .loading import load_together
+from .progress import watched
 from .reader import SAMPLE_RATE, Piece, Recording, Samples, Source
 from .runner import Outcome, failed
 
@@ -213,7 +214,8 @@ def evaluate(
     if name not in classifier.heads:
         raise ConfigError(f"adapter: none is called {name!r}; there are {', '.join(classifier.heads)}")
     jobs = [Job(row.audio, row.id, row.start, row.duration) for row in rows]
-    found = {file.index: result for file, result in classifier._results(jobs)}
+    shown = watched(classifier._results(jobs), len(jobs), lambda pair: pair[1])
+    found = {file.index: result for file, result in shown}
     return [_prediction(row, found[i], name, classifier) for i, row in enumerate(rows)]
 
 

@@ -3,9 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, Protocol, TextIO, TypeVar, runtime_checkable
 
 from ..terminal import printable, say
 
@@ -189,6 +190,30 @@ def reporter(mode: str = "auto", quiet: bool = False) -> Progress:
     if quiet:
         return Quiet()
     return Bar() if mode == "auto" and sys.stderr.isatty() else Lines()
+
+
+T = TypeVar("T")
+
+
+def watched(results: Iterable[T], files: int, of: Callable[[T], Any] = lambda result: result) -> Iterator[T]:
+    """The same results, shown as they come; `of` gives what has path, duration and error of one."""
+    report, audio, counts, began = reporter(), 0.0, Counter(), time.monotonic()
+    report.start(files, files, 0)
+    report.opened()
+    try:
+        for result in results:
+            one = of(result)
+            status = "failed" if one.error else "ok"
+            audio, counts[status] = audio + one.duration, counts[status] + 1
+            report.file(str(one.path), status, one.duration, 1, one.error)
+            yield result
+    finally:
+        seconds = max(1e-6, time.monotonic() - began)
+        left = files - counts.total()
+        summary = dict.fromkeys(("ok", "truncated", "skipped", "failed"), 0) | dict(counts)
+        report.end(
+            {**summary, "not_done": left, "audio_seconds": audio, "seconds": seconds, "rtfx": audio / seconds}
+        )
 
 
 def sentence(summary: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ import speech_peft
 from speech_peft import adapters_cli, bench, cli
 from speech_peft.errors import ConfigError
 from speech_peft.folders_cli import device_of, new_folder
+from speech_peft.infer.progress import watched
 from speech_peft.terminal import enduring, line, printable, say
 
 ROOT = Path(speech_peft.__file__).parent
@@ -46,6 +48,33 @@ def test_nothing_is_printed_but_through_the_door():
         bare = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
         found += [f"{path.relative_to(ROOT)}:{call.lineno}" for call in bare]
     assert not found
+
+
+def test_a_benchmark_shows_what_it_has_heard(capsys):
+    results = [
+        SimpleNamespace(path="a.wav", duration=30.0, error=None),
+        SimpleNamespace(path="b\x1b[2J.wav", duration=0.0, error="is no audio"),
+    ]
+    assert list(watched(results, 2)) == results
+    said = capsys.readouterr().err
+    assert "failed: b\\x1b[2J.wav: is no audio" in said
+    assert "x real time" in said
+    assert "1 done, 1 failed; 0:30 audio" in said
+
+
+@pytest.mark.parametrize("language", ["fr", "klingon"])
+def test_a_language_that_the_model_has_not_is_told_before_anything_is_heard(monkeypatch, language):
+    from speech_peft.backbones.base import tiny
+    from speech_peft.core.model import AdaptedModel
+    from speech_peft.infer import transcriber
+    from speech_peft.infer.loading import Opened
+
+    backbone = tiny("whisper", context="fit")
+    opened = Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {}))
+    monkeypatch.setattr(transcriber, "load", lambda *_args, **_more: opened)
+    assert transcriber.Transcriber(language="en").options.language == "en"
+    with pytest.raises(ConfigError, match=language):
+        transcriber.Transcriber(language=language)
 
 
 def test_an_error_that_names_a_file_is_harmless(capsys):
