@@ -1,6 +1,5 @@
 """Adapter folders: `speech-peft adapter show | diff | merge | export-peft | import-peft`."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,20 +32,20 @@ Weights = Annotated[
 @app.command()
 def show(adapter: Adapter) -> None:
     """Print what an adapter is: method, settings, backbone, sites, size."""
+    from .core.save import shapes_of
+
     saved = _read(adapter)
-    tensors = _tensors(saved.folder / "adapter.safetensors")
+    there = shapes_of(saved.folder / "adapter.safetensors")
     size = sum(file.stat().st_size for file in saved.folder.iterdir() if file.is_file())
-    first, last = saved.sites[0], saved.sites[-1]
+    sites = f": {saved.sites[0]} … {saved.sites[-1]}" if saved.sites else ""
     written_by = saved.manifest.model_dump()["library"]
     line(f"{saved.folder}: {saved.method.name}, written by speech_peft {written_by}")
     line(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
-    line(f"  sites       {len(saved.sites)}: {first} … {last}")
-    if all(tensor.is_floating_point() for tensor in tensors.values()):
-        line(
-            f"  parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors"
-        )
+    line(f"  sites       {len(saved.sites)}{sites}")
+    if all(shape.dtype.is_floating_point for shape in there.values()):
+        line(f"  parameters  {sum(shape.numel for shape in there.values()):,} in {len(there)} tensors")
     else:  # packed: how many numbers they make is not how many there are
-        line(f"  tensors     {len(tensors)} of {sum(t.nbytes for t in tensors.values()):,} bytes, packed")
+        line(f"  tensors     {len(there)} of {sum(s.nbytes for s in there.values()):,} bytes, packed")
     line(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
     if saved.manifest.needs:
         line(f"  needs       {', '.join(saved.manifest.needs)}")
@@ -75,20 +74,16 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
 
     With all that the adapter runs with: those that were trained together with it, and a base of its own.
     """
-    from .core.merge import merge as merged_copy
     from .infer.loading import load
+    from .infer.stock import write_stock
 
     _absent(out)
     opened = load(adapter, weights)
     backbone, saved = opened.backbone, opened.saved
-    stock: Any = merged_copy(opened.model)
-    stock.save_pretrained(out)
-    # A model without its tokeniser and feature settings is the usual way such a folder fails later.
-    source = backbone.origin.folder
-    for file in source.iterdir() if source else ():
-        if file.suffix in (".json", ".txt") and not (out / file.name).exists():
-            shutil.copy(file, out / file.name)
+    stock, left_out = write_stock(opened, out)
     line(f"{out}: a stock {type(stock).__name__}")
+    for note in left_out:
+        line(f"note: {note}")
     if saved and (others := [name for name, at in saved.manifest.together.items() if at != "."]):
         line(f"note: merged with {', '.join(others)} too, which ran beside it in training")
     if backbone.options.get("context") == "fit":
@@ -167,9 +162,9 @@ def differences(a: "Saved", b: "Saved") -> Iterator[str]:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+    from .files import tensors
 
-    return load_file(path) if path.is_file() else {}
+    return tensors.read(path) if path.is_file() else {}
 
 
 def _read(adapter: str) -> "Saved":

@@ -45,7 +45,9 @@ class Recipe(Part):
         if not isinstance(tree.get("adapters"), dict):
             return cast("Any", raw)
         adapters: dict[str, Any] = tree["adapters"]
-        new = [name for name, fields in adapters.items() if "from" not in (fields or ())]
+        new = [
+            name for name, fields in adapters.items() if not (isinstance(fields, dict) and "from" in fields)
+        ]
         tree = {**tree, "active": tree.get("active") or list(adapters), "train": tree.get("train") or new}
         return _heard_as_long_as_it_is(_layer_in_both_places(_split_by_column(tree)))
 

@@ -12,8 +12,8 @@ from ..errors import ConfigError
 
 DEPTH = 40
 """Of lists and mappings inside each other; ours are at most eight deep."""
-_WHOLE = 2**64
-"""Larger whole numbers overflow where they are used, and nothing here counts so far."""
+_WHOLE = 2**128
+"""Larger whole numbers stand for nothing; 10^30 is what tokenizers call endless."""
 
 
 def check(value: Any, where: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import json_text
 from .predictions import read_each
 
 _TOP = 5
@@ -96,7 +97,7 @@ def is_classification(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             row = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever reads it says what is wrong with it
     return isinstance(row, dict) and "probabilities" in row
 
@@ -107,10 +108,7 @@ def read(path: str | Path) -> list[ClassPrediction]:
 
 
 def _parse(line: str, where: str, number: int) -> ClassPrediction:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error.msg})") from error
+    row = json_text.parse(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("label"), str):
         raise ConfigError(
             f"{where}: expected an object with a string 'label', the reference; got {line[:60]}"

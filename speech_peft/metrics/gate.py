@@ -120,7 +120,7 @@ def read(path: Path) -> dict[str, Any]:
     """A `scores.json`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as scores.json ({error})") from error
     if not isinstance(document, dict) or not document.get("runs") or "task" not in document:
         raise ConfigError(f"{path}: not a scores.json; expected an object with 'runs' and 'task'")

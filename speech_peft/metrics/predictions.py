@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..errors import ConfigError
+from ..files import json_text
+from ..files import text as text_file
 
 _OWN = ("id", "audio_filepath", "duration", "time", "text", "pred_text", "lang", "speaker", "error")
+MOST_BYTES = 4_000_000_000
+"""Of a preds.jsonl: ten million lines."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,7 @@ def read(path: str | Path) -> list[Prediction]:
 
 def read_each(path: str | Path, parse: Callable[[str, str, int], Item]) -> list[Item]:
     """What `parse(line, where, number)` makes of each line; raises ConfigError for no line or an id twice."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
+    lines = text_file.read(path, MOST_BYTES).split("\n")  # splitlines() would cut at U+2028
     found = [parse(line, f"{path}:{at}", at) for at, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ConfigError(f"{path}: holds no prediction; expected one JSON object a line")
@@ -79,10 +80,7 @@ def read_each(path: str | Path, parse: Callable[[str, str, int], Item]) -> list[
 
 
 def _parse(line: str, where: str, number: int) -> Prediction:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error.msg})") from error
+    row = json_text.parse(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise ConfigError(f"{where}: expected an object with a string 'text', the reference; got {line[:60]}")
     if not isinstance(row.get("pred_text"), str) and not row.get("error"):

@@ -60,7 +60,7 @@ def is_restoration(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
             row = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # whoever reads it says what is wrong with it
     return isinstance(row, dict) and row.get("task") == "restore"
 
@@ -87,7 +87,7 @@ def read(path: str | Path) -> list[Restoration]:
         try:
             row = json.loads(line)
             own = {name: row[name] for name in _OWN}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"{path}:{at}: no restoration as `bench restore` writes it: {error!r}"
             ) from error

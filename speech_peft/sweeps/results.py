@@ -68,7 +68,7 @@ class Results:
         for line in text.split("\n"):
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a line that a killed process left half written
 
 

@@ -156,3 +156,111 @@ def test_an_existing_output_folder_is_refused(lora: Path, capsys: pytest.Capture
 def test_a_folder_without_adapter_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert adapters_cli.main(["show", str(tmp_path)]) == 2
     assert "adapter.json" in capsys.readouterr().err
+
+
+STOCK = """
+import importlib.util, sys
+found = importlib.util.find_spec  # a torchaudio for other hardware would keep transformers from importing
+importlib.util.find_spec = lambda name, *a: None if name.split(".")[0] == "torchaudio" else found(name, *a)
+import numpy
+from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
+noise = 0.1 * numpy.random.default_rng(0).standard_normal(16000).astype("float32")
+whisper, ctc, ast = sys.argv[1:]
+for folder in (whisper, ctc):
+    assert isinstance(pipeline("automatic-speech-recognition", folder)(noise.copy())["text"], str)
+for kind in (AutoProcessor, AutoTokenizer, AutoFeatureExtractor):
+    kind.from_pretrained(whisper)
+features = AutoFeatureExtractor.from_pretrained(ast)(noise, sampling_rate=16000, return_tensors="pt")
+assert AutoModel.from_pretrained(ast)(**features).last_hidden_state.isfinite().all()
+assert not any(name.startswith("speech_peft") for name in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_what_merge_writes_runs_in_a_process_that_never_imports_us(lora: Path, tmp_path: Path):
+    """A Whisper without feature settings, as converted ones are, a Conformer with CTC, and an AST."""
+    import subprocess
+    import sys
+
+    assert adapters_cli.main(["merge", str(lora), "-o", str(tmp_path / "whisper")]) == 0
+    for family in ("conformer", "ast"):
+        adapter = with_head(family, tmp_path)
+        assert adapters_cli.main(["merge", str(adapter), "-o", str(tmp_path / family)]) == 0
+    folders = [str(tmp_path / name) for name in ("whisper", "conformer", "ast")]
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, *folders], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def with_head(family: str, folder: Path, characters: str = "ab' é") -> Path:
+    """A LoRA on a tiny model of the family, with a CTC layer."""
+    import torch
+
+    from speech_peft.backbones.base import open_backbone, tiny
+    from speech_peft.core.model import AdaptedModel
+    from speech_peft.core.save import write
+    from speech_peft.decoders.ctc import CtcHead
+    from speech_peft.methods.lora import Lora
+
+    base: Any = tiny(family)
+    base.module.save_pretrained(folder / f"{family}-base")
+    backbone = open_backbone(family, folder / f"{family}-base")
+    model = AdaptedModel(backbone.module, backbone.sites(), {"a": Lora(rank=2)})
+    head = CtcHead(backbone.dim, characters)
+    with torch.no_grad():
+        for parameter in (*model.parameters_of("a"), *head.parameters()):
+            parameter.normal_(std=0.3)
+    return write(
+        folder / f"{family}-adapter",
+        model,
+        "a",
+        backbone.card(),
+        heads={"ctc": head},
+        head_config={"ctc": {"characters": characters}},
+    )
+
+
+def test_a_merged_ctc_model_writes_the_very_text_of_the_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import torch
+    from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2BertForCTC
+
+    from speech_peft.infer.loading import load
+
+    adapter = with_head("conformer", tmp_path)
+    assert adapters_cli.main(["merge", str(adapter), "-o", str(tmp_path / "merged")]) == 0
+    assert "a stock Wav2Vec2BertForCTC" in capsys.readouterr().out
+    audio = torch.randn(1, 24000)
+    opened = load(adapter)
+    with torch.no_grad():
+        encoded = opened.backbone.encode(opened.backbone.prepare(audio, torch.tensor([24000])))
+        assert opened.ctc is not None
+        (ours,) = opened.ctc.decode(encoded.states, encoded.mask)
+        extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "merged")
+        features = extractor(audio[0].numpy(), sampling_rate=16000, return_tensors="pt")
+        logits = Wav2Vec2BertForCTC.from_pretrained(tmp_path / "merged")(**features).logits
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "merged").decode(logits[0].argmax(-1))
+    assert theirs == ours
+    assert len(set(ours)) > 2
+
+
+def test_a_head_that_stock_code_has_not_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    adapter = with_head("ast", tmp_path)
+    assert adapters_cli.main(["merge", str(adapter), "-o", str(tmp_path / "merged")]) == 0
+    assert "note: the adapter's head 'ctc' is not in the folder" in capsys.readouterr().out
+    files = list((tmp_path / "merged").iterdir())
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {file.name for file in files}
+    (tmp_path / "new").touch()
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "new").stat().st_mode}
+
+
+def test_an_adapter_at_no_site_is_shown_and_is_no_lora_for_peft(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    adapter = make(weights, tmp_path / "none", "none")
+    assert adapters_cli.main(["show", str(adapter)]) == 0
+    assert "sites       0" in capsys.readouterr().out
+    assert adapters_cli.main(["export-peft", str(adapter), "-o", str(tmp_path / "peft")]) == 2
+    assert "at no site" in capsys.readouterr().err
