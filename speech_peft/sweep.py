@@ -8,7 +8,6 @@ adds to the table what each method's adapter costs at inference, which takes an 
 Exit codes: 0 done, 1 nothing worked, 2 wrong usage, 3 some cells failed (`error` in their line), 130 stopped.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import typer
 
 from .cli import guarded
 from .errors import Interrupted
+from .files import json_text
 from .folders_cli import new_folder
 from .terminal import complain, say
 
@@ -112,7 +112,7 @@ def _write_summary(cells: Sequence["Cell"], results: "Results", out: Path) -> No
     from .sweeps.table import markdown, summary
 
     found = summary(cells, results.rows())
-    write_text(out / "summary.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / "summary.json", json_text.write(found, indent=2, ensure_ascii=False) + "\n")
     write_text(out / "summary.md", markdown(found))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .files import json_text
 from .processes import is_first
 from .terminal import complain
 from .train import Trained, check_parts, train
@@ -105,7 +106,7 @@ def _write(recipe: Recipe, name: str, content: Any) -> None:
     from .audio.atomic import write_text
 
     if is_first():
-        write_text(Path(recipe.out) / name, json.dumps(content, indent=2) + "\n")
+        write_text(Path(recipe.out) / name, json_text.write(content, indent=2) + "\n")
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(speech_peft.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of ours. A part is a folder, or a module right under the package.
-BASE = {"errors", "registry", "compat", "files", "terminal", "speech_peft"}
+BASE = {"errors", "registry", "compat", "files", "terminal", "speech_peft", "writing"}
 ABOVE_CORE = BASE | {"core"}
 OURS: dict[str, set[str]] = {
     "core": BASE | {"dotted"},

@@ -6,10 +6,10 @@ window of its timeline ("window"). Numbers are rounded here and nowhere else.
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..files import json_text
 from . import escapes
 from .classified import Classified, Heard
 
@@ -63,11 +63,11 @@ def rows(result: Classified, top_k: int) -> Iterator[dict[str, Any]]:
 
 
 def _json(result: Classified, top_k: int) -> str:
-    return json.dumps(as_json(result, top_k), ensure_ascii=False, indent=2) + "\n"
+    return json_text.write(as_json(result, top_k), ensure_ascii=False, indent=2) + "\n"
 
 
 def _jsonl(result: Classified, top_k: int) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(result, top_k))
+    return "".join(json_text.write(row, ensure_ascii=False) + "\n" for row in rows(result, top_k))
 
 
 def _csv(result: Classified, top_k: int) -> str:

@@ -1,6 +1,5 @@
 """How far a run is, in seconds of audio: a bar on a terminal, lines in a log, JSON for other programs."""
 
-import json
 import sys
 import time
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TextIO, TypeVar, runtime_checkable
 
+from ..files import json_text
 from ..terminal import printable, say
 
 _EVERY_SECONDS = 5.0  # between two plain lines
@@ -118,7 +118,7 @@ class JsonLines(_Count):
     """One object an event, for programs that wrap this one."""
 
     def _event(self, event: str, **fields: Any) -> None:
-        say(json.dumps({"event": event, **fields}), self.stream)
+        say(json_text.write({"event": event, **fields}), self.stream)
 
     def start(self, files: int, bytes: int, skipped: int) -> None:
         self.files, self.bytes, self.started = files, bytes, time.monotonic()

@@ -23,6 +23,7 @@ from ..core.hub import locate
 from ..core.save import read
 from ..decoders.waveform import WaveformDecoder, build_decoder
 from ..errors import AudioError, ConfigError, SpeechPeftError
+from ..files import json_text
 from .blend import Blend, Mixture
 from .guard import Guard, GuardOptions, guard_of
 from .inputs import Job
@@ -117,7 +118,6 @@ class Restorer:
 
     def work(self, jobs: Iterable[Job], out: Path) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the audio, under a temporary name, and its report."""
-        import json
 
         for job in jobs:
             try:
@@ -135,7 +135,7 @@ class Restorer:
                 kept = "the input is kept" if not result.strength else f"strength {result.strength:g} is used"
                 self.notes.append(f"guard: {job.audio}: {_why(last)}, {kept}")
             self.notes += [f"{job.audio}: {note}" for note in result.notes]
-            report = json.dumps({**result.report(), "about": self.about}, indent=2) + "\n"
+            report = json_text.write({**result.report(), "about": self.about}, indent=2) + "\n"
             try:
                 files: dict[str, str | bytes | Path] = {self.options.format: temporary, "json": report}
                 yield Outcome(job, files, result.duration, result.seconds, result.truncated)

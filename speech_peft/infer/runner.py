@@ -18,6 +18,7 @@ from typing import Any
 
 from ..audio.atomic import finish, sweep, write_bytes, write_text
 from ..errors import SpeechPeftError
+from ..files import json_text
 from .claims import Claims
 from .inputs import Job
 from .ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
@@ -295,9 +296,8 @@ def _said(error: OSError) -> str:
 
 
 def _json(summary: Mapping[str, Any]) -> str:
-    import json
 
-    return json.dumps(summary, indent=2) + "\n"
+    return json_text.write(summary, indent=2) + "\n"
 
 
 def failed(job: Job, error: BaseException, stage: str) -> Outcome:

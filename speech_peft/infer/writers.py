@@ -1,11 +1,11 @@
 """Results as text files: txt, srt, vtt, tsv, json, jsonl."""
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from ..files import json_text
 from . import escapes
 from .result import Result, Segment
 
@@ -51,13 +51,13 @@ def _txt(result: Result) -> str:
 
 
 def _json(result: Result) -> str:
-    return json.dumps(as_json(result), ensure_ascii=False, indent=2) + "\n"
+    return json_text.write(as_json(result), ensure_ascii=False, indent=2) + "\n"
 
 
 def _jsonl(result: Result) -> str:
     """One object a segment."""
     rows = (_segment(segment) for segment in result.segments)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text.write(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _tsv(result: Result) -> str:

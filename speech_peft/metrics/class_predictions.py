@@ -89,7 +89,7 @@ def split(label: str) -> list[str]:
 
 def dumps(predictions: Iterable[ClassPrediction]) -> str:
     """The content of a `preds.jsonl`."""
-    return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
+    return "".join(json_text.write(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
 
 
 def is_classification(path: Path) -> bool:

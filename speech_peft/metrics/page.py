@@ -4,7 +4,6 @@ Everything that comes from data passes Jinja's escaping; nothing is marked safe.
 forbids it to load anything from anywhere, so even a mistake there could not call home.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpeechPeftError
+from ..files import json_text
 from .players import player, spectrogram
 from .slices import Recording, in_order
 
@@ -159,7 +159,7 @@ def bars(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def pretty(value: Mapping[str, Any]) -> str:
     """A mapping as indented text."""
-    return json.dumps(dict(value), indent=2, ensure_ascii=False, default=str)
+    return json_text.write(dict(value), indent=2, ensure_ascii=False, default=str)
 
 
 def _player(prediction: Recording, load: Loader, link: Callable[[Recording], Media]) -> Media:

@@ -4,7 +4,6 @@ One JSON object a line: `audio_filepath, duration, time, text, pred_text`, and o
 `speaker`, `error`, and every other column of the manifest, by which scores can be sliced.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +54,7 @@ Item = TypeVar("Item", bound=Identified)
 
 def dumps(predictions: Iterable[Prediction]) -> str:
     """The content of a `preds.jsonl`."""
-    return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
+    return "".join(json_text.write(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
 
 
 def read(path: str | Path) -> list[Prediction]:

@@ -1,6 +1,5 @@
 """The files of a benchmark: predictions read back as runs; scores and the page written, the table printed."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ..audio import io
 from ..audio.atomic import write_text
 from ..errors import ConfigError
+from ..files import json_text
 from ..terminal import line, say
 from . import (
     asr,
@@ -156,7 +156,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path, dict[str, Any]]]:
 def _write(
     found: dict[str, Any], html: str, out: Path, lines: Callable[[dict[str, Any]], str] = table
 ) -> None:
-    write_text(out / "scores.json", json.dumps(found, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(out / "scores.json", json_text.write(found, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(out / "report.html", html)
     say(lines(found))
     line(out / "report.html")

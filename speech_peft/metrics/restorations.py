@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import json_text
 from .normalise import Normaliser
 from .wer import align_words, count
 
@@ -52,7 +53,7 @@ class Restoration:
 
 def dumps(predictions: Iterable[Restoration]) -> str:
     """The content of a `preds.jsonl`."""
-    return "".join(json.dumps(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
+    return "".join(json_text.write(item.as_row(), ensure_ascii=False) + "\n" for item in predictions)
 
 
 def is_restoration(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from ..audio.atomic import write_text
+from ..files import json_text
 from .predictions import Item
 
 
@@ -54,7 +55,7 @@ def save(folder: Path, run: Run[Item], dumps: Callable[[Sequence[Item]], str]) -
     """`preds.jsonl` by the task's `dumps`, and `run.json` with what the predictions alone do not tell."""
     write_text(folder / "preds.jsonl", dumps(run.predictions))
     about = {"seconds": run.seconds, "config": dict(run.config), "hardware": dict(run.hardware)}
-    write_text(folder / "run.json", json.dumps(about, indent=2, default=str) + "\n")
+    write_text(folder / "run.json", json_text.write(about, indent=2, default=str) + "\n")
 
 
 def about(file: Path) -> dict[str, Any]:

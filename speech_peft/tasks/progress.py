@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from ..audio.atomic import write_text
+from ..files import json_text
 from ..infer.progress import pace
 from .base import Task
 
@@ -36,7 +37,7 @@ class Metrics(Callback):
         if not self._first:
             return
         kept = _rows_until(self.path, task) if task.global_step else []
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.path, "".join(json_text.write(row) + "\n" for row in kept))
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -86,7 +87,7 @@ class Metrics(Callback):
         if not self._first:
             return
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text.write(row) + "\n")
         for key, value in row.items() if self._writer else ():
             if key != "step":
                 self._writer.add_scalar(key, value, row["step"])

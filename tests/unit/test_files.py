@@ -162,3 +162,29 @@ def test_tensors_are_written_with_the_rights_of_any_new_file(tmp_path, mask):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o666 & ~mask
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+# Names of files that are not UTF-8 pass through these as surrogates, or only we read them.
+OWN_WRITERS = {"files/json_text.py", "infer/ledger.py", "audio/manifest.py", "sweeps/results.py"}
+
+
+def test_what_others_read_is_written_and_read_through_one_door():
+    """`json.dumps` writes NaN, which is no JSON; `safe_load` follows bombs; `save_file` hides its file."""
+    import re
+    from pathlib import Path
+
+    import speech_peft
+
+    root = Path(speech_peft.__file__).parent
+    doors = {
+        r"yaml\.(safe_)?load\(": {"files/yaml_text.py"},
+        r"save_file\(|safe_open\(": {"files/tensors.py"},
+        r"json\.dumps\([^)]*ensure_ascii=False": OWN_WRITERS,
+    }
+    for pattern, allowed in doors.items():
+        users = {
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*.py")
+            if re.search(pattern, path.read_text(encoding="utf-8"))
+        }
+        assert users <= allowed, pattern
