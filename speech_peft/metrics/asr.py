@@ -6,6 +6,7 @@ The result is plain data (`scores.json`), and what the report and the gate read.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -47,8 +48,11 @@ def score(
 ) -> tuple[Scored, ...]:
     """Align every prediction with its reference; `language` is for rows that name none."""
     languages = [item.lang or language for item in predictions]
-    said = [normaliser(item.text, code) for item, code in zip(predictions, languages, strict=True)]
-    heard = [normaliser(item.pred_text, code) for item, code in zip(predictions, languages, strict=True)]
+    once = lru_cache(maxsize=1024)(normaliser.__call__)  # what was heard right is normalised once, not twice
+    said, heard = [], []
+    for item, code in zip(predictions, languages, strict=True):
+        said.append(once(item.text, code))
+        heard.append(once(item.pred_text, code))
     raw = align_words([item.text for item in predictions], [item.pred_text for item in predictions])
     rows = zip(predictions, align_words(said, heard), said, heard, raw, strict=True)
     return tuple(

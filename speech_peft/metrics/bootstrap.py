@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of the count matrix held at once: 32 MB whatever the corpus
-_MANY = 20_000  # groups; of fewer, each is drawn by itself
+_MANY = 5_000  # groups; of fewer, each is drawn by itself
 
 Groups = Sequence[Any] | NDArray[Any]
 """Who belongs together: one value per clip."""
