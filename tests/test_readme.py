@@ -15,7 +15,7 @@ import pytest
 from speech_peft import cli
 from speech_peft.registry import METHODS
 
-from .contract.every_law import LAWS, SLOW
+from .contract.every_law import LAWS, ONLY, SLOW
 from .contract.families import FAMILIES, case
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +151,11 @@ def example() -> Iterator[str]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_method_of_contributing_obeys_every_law(example: str, family: str):
-    for law in LAWS.keys() - SLOW:
+    turn = [*FAMILIES].index(family)
+    for i, law in enumerate(law for law in LAWS if law not in SLOW):
+        # By turns, each on two backbones; where a law says something on few, on all of these.
+        if (i - turn) % 3 if law not in ONLY else family not in ONLY[law]:
+            continue
         for config in METHODS[EXAMPLE].examples():
             LAWS[law](case(family, config))
 
