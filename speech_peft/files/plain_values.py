@@ -1,7 +1,7 @@
 """Plain values: what JSON can hold and every reader of it understands.
 
-Text, whole numbers, finite numbers, true, false, nothing, lists of these and mappings from text to these; not
-deeper than anything we write.
+Text, whole numbers, finite numbers, true, false, nothing, lists of these and mappings from text to these (in
+YAML also from whole numbers: `folds: {1: ...}`); not deeper than anything we write.
 """
 
 import math
@@ -23,7 +23,7 @@ def check(value: Any, where: str) -> Any:
         here, depth = pending.pop()
         if isinstance(here, dict):
             for key in here:
-                if not isinstance(key, str):
+                if not isinstance(key, str | int) or isinstance(key, bool):
                     raise ConfigError(f'{where}: the key {key!r} is no text; write it in quotes: "{key}"')
             pending += [(item, depth + 1) for pair in here.items() for item in pair if item is not None]
         elif isinstance(here, list):

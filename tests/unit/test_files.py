@@ -34,7 +34,7 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(
         ("x: " + "9" * 5000, "4300 digits"),
         ("x: .nan", "nan is no finite number"),
         ("x: !!timestamp abc", "quotes"),
-        ("1: x", "the key 1 is no text; write it in quotes"),
+        ("1.5: x", "the key 1.5 is no text; write it in quotes"),
         ("a: b: c", r"mapping values are not allowed in this context \(line 1, column 5\)"),
         ('"\\0"', "character zero"),
     ],
