@@ -102,7 +102,9 @@ def test_name_that_is_not_utf8_is_written_and_read(tmp_path):
     assert "é" in (tmp_path / "m.jsonl").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\0 no gzip", gzip.compress(lines(GOOD) * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08\0 no gzip", gzip.compress(lines(GOOD) * 99)[:-9]], ids=["none", "cut"]
+)
 def test_damaged_gzip_is_an_error_of_the_file(tmp_path, content):
     (tmp_path / "m.jsonl.gz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"m\.jsonl\.gz: cannot be read"):
