@@ -7,9 +7,12 @@ Every function takes the same two arrays:
 
 A clip without an answer is never right, found in no class, ranked last, and without confidence.
 For several classes at once, a class is predicted where its probability is at least one half.
+
+scikit-learn counts what is counted once; imported where it is needed, as it takes a second to load.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -90,12 +93,20 @@ def top_k_accuracy(target: Target, probabilities: Probabilities, k: int) -> floa
 
 def f1(target: Target, probabilities: Probabilities) -> Float[ndarray, " c"]:
     """F1 of each class; NaN of a class that no clip has and none was taken for."""
-    wanted, found = members(target, probabilities.shape[1]), chosen(target, probabilities)
-    return f1_of_counts((wanted & found).sum(axis=0), wanted.sum(axis=0) + found.sum(axis=0))
+    from sklearn.metrics import f1_score
+
+    if not len(target):
+        return np.full(probabilities.shape[1], np.nan)
+    wanted, found = _indicators(target, probabilities)
+    options: Any = {"average": None, "zero_division": np.nan}  # which its defaults, strings, do not show
+    return np.asarray(f1_score(wanted, found, **options))[:-1]
 
 
 def f1_of_counts(hits: NDArray[np.number], either: NDArray[np.number]) -> Float[ndarray, "*shape"]:
-    """F1 of counts: twice the hits, by how often the class was true plus how often it was predicted."""
+    """F1 of counts: twice the hits, by how often the class was true plus how often it was predicted.
+
+    For the bootstrap: ten thousand resamples in one division, where a library is called for each.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         return 2.0 * hits / either
 
@@ -106,17 +117,17 @@ def macro_f1(target: Target, probabilities: Probabilities) -> float:
 
 
 def average_precision(
-    positive: Bool[ndarray, " n"], scores: Float[ndarray, " n"], weights: Float[ndarray, "r n"] | None = None
+    positive: Bool[ndarray, " n"], scores: Float[ndarray, " n"], weights: Float[ndarray, "r n"]
 ) -> Float[ndarray, " r"]:
     """The area under precision over recall, in steps: sum of (R_k - R_k-1) P_k; equal scores are one step.
 
-    `weights` says how often each clip counts, in `r` resamples; without, `r` is 1. NaN where no clip
-    is positive.
+    `weights` says how often each clip counts, in `r` resamples. NaN where no clip is positive. For the
+    bootstrap: all resamples share one sorting, where scikit-learn would sort and check each anew.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(ranked[1:] != ranked[:-1], True)  # of each run of equal scores
-    counts = np.ones((1, len(scores))) if weights is None else weights[:, order]
+    counts = weights[:, order]
     hits = np.cumsum(counts * positive[order], axis=1)[:, last]
     precision = hits / np.maximum(np.cumsum(counts, axis=1)[:, last], 1e-300)
     with np.errstate(invalid="ignore"):
@@ -125,8 +136,14 @@ def average_precision(
 
 def average_precisions(target: Target, probabilities: Probabilities) -> Float[ndarray, " c"]:
     """Average precision of each class; NaN of one that no clip has."""
-    wanted, scores = members(target, probabilities.shape[1]), _scores(probabilities)
-    return np.array([average_precision(wanted[:, c], scores[:, c])[0] for c in range(scores.shape[1])])
+    from sklearn.metrics import average_precision_score
+
+    wanted = members(target, probabilities.shape[1])
+    scores = np.nan_to_num(probabilities, nan=-1.0)  # below every probability: ranked last
+    found = np.full(probabilities.shape[1], np.nan)
+    for c in np.flatnonzero(wanted.any(axis=0)):
+        found[c] = average_precision_score(wanted[:, c], scores[:, c])
+    return found
 
 
 def mean_average_precision(target: Target, probabilities: Probabilities) -> float:
@@ -174,29 +191,45 @@ def ece_of(bins: tuple[Bin, ...]) -> float:
 
 def confusion(target: Int[ndarray, " n"], probabilities: Probabilities) -> Int[ndarray, "c c_and_none"]:
     """Clips by their class (row) and the one they were taken for (column); the last column: no answer."""
+    from sklearn.metrics import confusion_matrix
+
     classes = probabilities.shape[1]
+    if not len(target):
+        return np.zeros((classes, classes + 1), int)
     found = np.where(answered(probabilities), _scores(probabilities).argmax(axis=1), classes)
-    cells = np.bincount(target * (classes + 1) + found, minlength=classes * (classes + 1))
-    return cells.reshape(classes, classes + 1)
+    return confusion_matrix(target, found, labels=range(classes + 1))[:classes]
 
 
 def confusion_by_class(target: Target, probabilities: Probabilities) -> Int[ndarray, "c 4"]:
     """True positives, false positives, false negatives and true negatives of each class."""
-    wanted, found = members(target, probabilities.shape[1]), chosen(target, probabilities)
-    parts = (wanted & found, ~wanted & found, wanted & ~found, ~wanted & ~found)
-    return np.stack([part.sum(axis=0) for part in parts], axis=1)
+    from sklearn.metrics import multilabel_confusion_matrix
+
+    if not len(target):
+        return np.zeros((probabilities.shape[1], 4), int)
+    counts = multilabel_confusion_matrix(*_indicators(target, probabilities))[:-1]
+    return counts.reshape(-1, 4)[:, [3, 1, 2, 0]]  # it gives true negatives first
 
 
 def mcnemar(correct_a: Bool[ndarray, " n"], correct_b: Bool[ndarray, " n"]) -> McNemar:
     """The exact test: were both equally good, each clip that only one gets right would be a fair coin."""
+    from scipy.stats import binomtest
+
     only_a = int((correct_a & ~correct_b).sum())
     only_b = int((correct_b & ~correct_a).sum())
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    ways = sum_of_ways = 1  # whole numbers, of any size: exact for any number of clips
-    for k in range(fewer):
-        ways = ways * (n - k) // (k + 1)
-        sum_of_ways += ways
-    return McNemar(only_a, only_b, min(1.0, 2 * sum_of_ways / 2**n))
+    n = only_a + only_b
+    return McNemar(only_a, only_b, float(binomtest(only_a, n).pvalue) if n else 1.0)
+
+
+def _indicators(
+    target: Target, probabilities: Probabilities
+) -> tuple[Int[ndarray, "n d"], Int[ndarray, "n d"]]:
+    """Truth and answers as scikit-learn takes several classes.
+
+    With a last one that nobody has, or it would take a single class for two.
+    """
+    pairs = members(target, probabilities.shape[1]), chosen(target, probabilities)
+    wanted, found = (np.pad(one.astype(int), ((0, 0), (0, 1))) for one in pairs)
+    return wanted, found
 
 
 def _scores(probabilities: Probabilities) -> Probabilities:

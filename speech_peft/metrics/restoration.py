@@ -137,16 +137,21 @@ class SiSdr(Metric):
     figures: ClassVar = {"si_sdr": Figure("SI-SDR", "dB", "higher")}
     sample_rate = 16_000
     needs = "reference"
+    package = "torchmetrics"
+    licence = "Apache-2.0"
+    _MOST = 120.0  # dB: beyond, all that is measured is rounding
 
     def measure(self, heard: Heard) -> dict[str, float]:
+        import torch
+        from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
         clean, output, _ = heard.against_reference(self.sample_rate)
-        clean, output = (np.asarray(x, np.float64) - x.mean(dtype=np.float64) for x in (clean, output))
-        target = clean * (output @ clean / max(float(clean @ clean), 1e-20))
-        rest = output - target
-        power, left = float(target @ target), float(rest @ rest)
-        if power <= 1e-20:
+        # At unit power, as what is added there against a division by zero would count in soft recordings.
+        clean, output = (torch.from_numpy(_unit_power(one)) for one in (clean, output))
+        found = float(scale_invariant_signal_distortion_ratio(output, clean))
+        if found < -self._MOST or not output.any():
             raise NotMeasured("the output holds nothing of the reference")
-        return {"si_sdr": 10 * math.log10(power / max(left, 1e-12 * power))}  # at most 120 dB
+        return {"si_sdr": min(found, self._MOST)}
 
 
 class LogSpectralDistance(Metric):
@@ -173,6 +178,8 @@ class Loudness(Metric):
         "loudness_change": Figure("level change", "LU", "near"),
     }
     needs = "input"
+    package = "pyloudnorm"
+    licence = "MIT"
 
     def measure(self, heard: Heard) -> dict[str, float]:
         after, before = (loudness(one.samples, one.sample_rate) for one in (heard.output, heard.input))
@@ -290,6 +297,13 @@ def measure(metrics: Sequence[Metric], heard: Heard) -> tuple[dict[str, float], 
         else:
             figures |= {name: value for name, value in found.items() if math.isfinite(value)}
     return figures, reasons
+
+
+def _unit_power(samples: Samples) -> np.ndarray:
+    """Without its mean, in float64; zeros where nothing is left."""
+    centred = samples - samples.mean(dtype=np.float64)
+    power = np.sqrt(np.mean(np.square(centred)))
+    return centred / power if power > 1e-10 else np.zeros_like(centred)
 
 
 def _log_power(samples: Samples, size: int, hop: int) -> np.ndarray:

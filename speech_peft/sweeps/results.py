@@ -1,7 +1,7 @@
 """results.jsonl: a line for each finished cell, from one process or several, whole whatever is killed.
 
-Processes share a folder: a cell is claimed by a lock on a file of its own, which goes with the process that
-holds it. Where the system has no such locks, one process at a time may run.
+Processes share a folder: a cell is claimed by a lock of its own, which goes with the process that holds it.
+Where the file system has no such locks, one process at a time may run.
 """
 
 import json
@@ -10,12 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from filelock import FileLock, Timeout
 
 Row = dict[str, Any]
 
@@ -39,8 +36,7 @@ class Results:
 
     def add(self, row: Row) -> None:
         """Append a line."""
-        with self.path.open("ab+") as file:
-            _lock(file, wait=True)
+        with _held(self._claims / "results.lock", wait=True), self.path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             torn = end > 0 and (file.seek(end - 1), file.read(1))[1] != b"\n"
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -51,14 +47,8 @@ class Results:
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Whether the cell is this process's to run, for as long as the block lasts."""
-        path = self._claims / key
-        with path.open("ab") as file:
-            mine = _lock(file, wait=False)
-            try:
-                yield mine
-            finally:
-                if mine:
-                    path.unlink(missing_ok=True)
+        with _held(self._claims / f"{key}.lock", wait=False) as mine:
+            yield mine
 
     def _lines(self) -> Iterator[Row]:
         try:
@@ -72,11 +62,19 @@ class Results:
                 continue  # a line that a killed process left half written
 
 
-def _lock(file: IO[bytes], wait: bool) -> bool:
-    if fcntl is None:
-        return True
+@contextmanager
+def _held(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether the lock is ours while the block lasts; its file stays: a removed one could be held twice."""
+    lock = FileLock(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    except NotImplementedError:
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -11,7 +11,7 @@ import pytest
 from speech_peft import __version__, cli, recipes_cli
 from speech_peft.errors import ConfigError, SpeechPeftError
 
-HEAVY = ("torch", "transformers", "lightning", "torchaudio")
+HEAVY = ("torch", "transformers", "lightning", "torchaudio", "sklearn", "torchmetrics", "pyloudnorm", "PIL")
 
 
 def run_cold(*argv: str) -> tuple[int, str, float]:

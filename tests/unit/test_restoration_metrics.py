@@ -38,6 +38,7 @@ def test_loudness_of_the_standards_own_signals():
     tone = np.sin(2 * np.pi * 997 * np.arange(3 * 48_000) / 48_000).astype(np.float32)
     assert loudness(tone, 48_000) == pytest.approx(-3.01, abs=0.01)  # BS.1770: 0 dBFS, one channel
     assert loudness(0.1 * tone, 48_000) == pytest.approx(-23.01, abs=0.01)
+    assert loudness(4 * tone, 48_000) == pytest.approx(9.03, abs=0.01)  # beyond full scale nothing is cut off
     with_pause = np.concatenate([tone, np.zeros(5 * 48_000, np.float32)])
     assert loudness(with_pause, 48_000) == pytest.approx(-3.01, abs=0.3)  # the gate leaves the pause out
     assert loudness(np.zeros(48_000, np.float32), 48_000) is None
@@ -68,7 +69,12 @@ def test_si_sdr_is_the_snr_of_orthogonal_noise_at_any_gain():
     other *= np.sqrt(clean @ clean / (other @ other)) * 10 ** (-7 / 20)
     for gain in (1.0, 0.1, -3.0):
         assert figure("si_sdr", heard(gain * (clean + other), clean)) == pytest.approx(7, abs=0.01)
+    assert figure("si_sdr", heard(1e-8 * (clean + other), 1e-8 * clean)) == pytest.approx(7, abs=0.01)
     assert figure("si_sdr", heard(clean, clean)) == pytest.approx(120)
+    for nothing in (np.zeros_like(clean), np.full_like(clean, 0.1)):
+        assert measure(chosen("si_sdr"), heard(nothing, clean))[1] == {
+            "si_sdr": "the output holds nothing of the reference"
+        }
 
 
 def test_lsd_is_the_gain_of_a_gain_and_sees_a_missing_band():
