@@ -63,10 +63,10 @@ class AdaptedModel(nn.Module):
         places = [resolve(self.base, site.exit) for site in self.sites[name]]
         shared = method.shared(self.sites[name])
         if shared is not None:
-            self.shared[name] = shared.to(_device(places[0]))
+            self.shared[name] = _moved(shared, places[0])
         parts = nn.ModuleDict()
         for site, target in zip(self.sites[name], places, strict=True):
-            parts[key_of(site)] = method.build(site, target, shared).to(_device(target))
+            parts[key_of(site)] = _moved(method.build(site, target, shared), target)
         self.adapters[name] = parts
 
     def _peers(self, site: Site) -> dict[str, Adapter | Mixer]:
@@ -181,7 +181,13 @@ def key_of(site: Site) -> str:
     return site.name.replace(".", "/")
 
 
-def _device(target: nn.Module) -> torch.device:
-    """Where the numbers of a frozen module lie."""
-    found = next(chain(target.parameters(), target.buffers()), None)
-    return torch.device("cpu") if found is None else found.device
+def _moved(part: nn.Module, target: nn.Module) -> nn.Module:
+    """The part, where the numbers of a frozen module lie."""
+    there = next((tensor.device for tensor in _tensors(target)), None)
+    if there is not None and any(tensor.device != there for tensor in _tensors(part)):
+        part.to(there)
+    return part
+
+
+def _tensors(part: nn.Module) -> Iterator[torch.Tensor]:
+    return chain(part.parameters(), part.buffers())

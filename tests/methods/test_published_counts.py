@@ -26,9 +26,8 @@ def ast() -> Ast:
 
 
 def trained(ast: Ast, **methods: Method) -> int:
-    with torch.device("meta"):
-        model = AdaptedModel(ast.module, ast.sites(), methods)
-    return sum(count(model.parameters_of(name)) for name in methods)
+    with torch.device("meta"), AdaptedModel(ast.module, ast.sites(), methods) as model:
+        return sum(count(model.parameters_of(name)) for name in methods)
 
 
 @pytest.mark.parametrize(

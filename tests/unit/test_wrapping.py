@@ -192,9 +192,9 @@ def test_a_copy_has_its_own_constraints():
     adapted = model(wrap(Mosa, {"method": "bottleneck", "width": 4}))
     twin = copy.deepcopy(adapted)
     adapted.methods["a"].lifecycle(adapted, "a").before_forward(1)
-    assert twin.current.ctx.draw is None
+    assert twin.current.draws == {}
     twin.methods["a"].lifecycle(twin, "a").before_forward(2)
-    assert (adapted.current.ctx.draw, twin.current.ctx.draw) == (2, 4)
+    assert (adapted.current.draws, twin.current.draws) == ({"a": 2}, {"a": 4})
 
 
 def test_named_randomness_is_the_same_everywhere():
