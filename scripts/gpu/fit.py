@@ -20,7 +20,7 @@ def main() -> None:
         data__max_valid=4 if place.tiny else 64,
         data__seconds_per_batch=8 if place.tiny else 480,
         data__workers=0 if place.tiny else 3,
-        **({"trainer__max_steps": 2} if place.tiny else {"trainer__max_minutes": 0.45 * place.seconds / 60}),
+        **({"trainer__max_steps": 2} if place.tiny else {"trainer__max_minutes": 0.4 * place.seconds / 60}),
     )
     result = {"weights": weights.name, "seconds": round(seconds, 1), "steps": steps(out)}
     for name, clips in (("strangers", "strangers"), ("prompts", "prompts_test")):

@@ -19,7 +19,7 @@ def main() -> None:
         data__max_valid=4 if place.tiny else 64,
         data__seconds_per_batch=8 if place.tiny else 480,
         data__workers=0 if place.tiny else 4,
-        **({"trainer__max_steps": 2} if place.tiny else {"trainer__max_minutes": 0.7 * place.seconds / 60}),
+        **({"trainer__max_steps": 2} if place.tiny else {"trainer__max_minutes": 0.5 * place.seconds / 60}),
     )
     result = {"seconds": round(seconds, 1)}
     noisy = ("--degrade", "telephone", "--seed", 1)

