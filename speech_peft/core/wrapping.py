@@ -136,9 +136,26 @@ class Wrapping(Method, ABC):
         for path, module, name, weight in list(matrices(part)):
             constraint = self.constraint(f"{place}.{path}".rstrip("."), weight)
             if constraint is not None:
-                parametrize.register_parametrization(module, name, constraint)
+                _register(module, name, constraint)
                 count += 1
         return count
+
+
+class _Named(nn.ModuleDict):
+    """Constraints by the names of what they make; a plain ModuleDict takes no "keys" nor "values"."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        self._modules[name] = module
+
+
+def _register(module: nn.Module, name: str, constraint: Packed) -> None:
+    """Put one matrix under its constraint, whatever its name; torch holds constraints in a ModuleDict."""
+    own = parametrize.ModuleDict
+    parametrize.ModuleDict = _Named
+    try:
+        parametrize.register_parametrization(module, name, constraint)
+    finally:
+        parametrize.ModuleDict = own
 
 
 def _host(given: Any) -> Any:
