@@ -23,6 +23,8 @@ class Context:
     """The first of the frames that sum up a clip and have no place in time (CLS), and how many they are."""
     streams: int = 1
     """How many times over the batch is run here, one whole batch behind the other."""
+    gathered: bool = False
+    """Whether frames that pass one after the other need not be neighbours in time, as others are left out."""
     timestep: Float[Tensor, " b"] | None = None
     again: bool = False
     """True while gradient checkpointing runs a block for the second time: what counts batches has counted."""
@@ -58,7 +60,8 @@ class Context:
         """For these frames alone; where one is not `taken` it only fills up the batch."""
         mask, sound = (m if m is None else m.gather(1, frames) for m in (self.mask, self.sound))
         if taken is not None:
-            mask, sound = (m if m is None else m & taken for m in (mask, sound))
+            # What only fills up counts for nobody, also where no mask says what does.
+            mask, sound = taken if mask is None else mask & taken, sound if sound is None else sound & taken
         # Frames before them may be left out, and where they then lie differs from clip to clip.
         summary = self.summary if self.summary and self.summary[0] == 0 else None
-        return replace(self, mask=mask, sound=sound, summary=summary)
+        return replace(self, mask=mask, sound=sound, summary=summary, gathered=True)

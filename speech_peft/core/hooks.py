@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError
-from .attention import route, route_inside, unroute
+from .attention import attentions, route, unroute
 from .current import Current, forget, tell
 from .port import Port, Room
 from .recompute import Recompute
@@ -39,9 +39,11 @@ def _enter(base: nn.Module, ports: Sequence[Port]) -> None:
     for port in ports:
         entry = resolve(base, port.site.entry)
         if any(traits.changes_attention for traits in port.traits.values()):
-            route(entry, port.site)
+            port.attentions = (entry,)
         if any(traits.selects_frames for traits in port.traits.values()):
             _open_to_selection(port, base)
+        for module in port.attentions:
+            route(module, port.site)
         entry.register_forward_pre_hook(port.enter, with_kwargs=True)
 
 
@@ -101,5 +103,5 @@ def _is_run(module: nn.Module) -> bool:
 def _open_to_selection(port: Port, base: nn.Module) -> None:
     """A block's attention must take keys by keyword; a feed-forward sublayer has none."""
     if port.site.kind == "block":
-        route_inside(resolve(base, port.site.entry), port.site)
+        port.attentions = attentions(resolve(base, port.site.entry))
     port.keys = tuple(resolve(base, path) for path in port.site.keys)

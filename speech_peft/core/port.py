@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .adapter import Adapter, Mixer
-from .attention import ATTENDED, KEYWORD, Pair, joined
+from .attention import ATTENDED, KEYWORD, Pair, joined, route
 from .context import Context
 from .current import Current, Passage
 from .mixing import over, traits
@@ -39,8 +39,12 @@ class Port:
         self.traits = {name: traits(name, peers) for name in peers}
         shaping = (n for n in peers if not (methods[n].keeps_length and methods[n].keeps_batch))
         self.shaping = set(shaping)
+        self.filters = {n for n in peers if any(_filters(m, peers, methods) for m in (n, *self.over[n]))}
+        """Those for which it matters what frame follows which."""
         self.keys: tuple[nn.Module, ...] = ()
         """The modules at `site.keys`, where an adapter here selects frames."""
+        self.attentions: tuple[nn.Module, ...] = ()
+        """The attentions that get keywords of this port."""
 
     def _running(self) -> list[str]:
         """The active adapters here, in order, and last those that take frames or rows away again.
@@ -77,6 +81,9 @@ class Port:
             passage.inside = ctx.narrowed(selection.frames, selection.taken)
         if added := self._all_added(running, x, passage.inside):
             kwargs = {**kwargs, KEYWORD: joined([*added, *([kwargs[KEYWORD]] if KEYWORD in kwargs else [])])}
+        if KEYWORD in kwargs or ATTENDED in kwargs:
+            for attention in self.attentions:  # somebody may have named another function since
+                route(attention, self.site)
         self.current.passages.append(passage)
         return ((x, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: x})
 
@@ -176,6 +183,12 @@ class Port:
                     f"{self.site.name}: adapter {whose!r} reads Context.{field}, and this forward pass gave "
                     f"none. Call model(..., ctx=Context({field}=...))."
                 )
+        if ctx.gathered and name in self.filters:
+            raise ConfigError(
+                f"{self.site.name}: adapter {name!r} sees neighbouring frames, and around it another adapter "
+                "lets only some frames pass, which are no neighbours. Activate one of them, or place it at "
+                "the site of the other or around it"
+            )
 
 
 class Room:
@@ -191,6 +204,12 @@ class Room:
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook, called after an error too."""
         self.current.close(self)
+
+
+def _filters(name: str, peers: Peers, methods: Mapping[str, "Method"]) -> bool:
+    """Whether a frame's change depends on the frames around it; whoever chooses among frames takes any."""
+    peer = peers[name]
+    return methods[name].sees_neighbours and not (isinstance(peer, Adapter) and peer.selects_frames)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speech_peft.backbones.base import tiny
 from speech_peft.core.adapter import Adapter
 from speech_peft.core.attention import attend
 from speech_peft.core.context import Context
@@ -15,6 +15,8 @@ from speech_peft.core.model import AdaptedModel
 from speech_peft.core.selection import Selection
 from speech_peft.core.site import Kind, Site
 from speech_peft.errors import ConfigError
+from speech_peft.methods.coda import Coda
+from speech_peft.methods.convpass import Convpass
 from tests import toy
 
 FRAMES = torch.tensor([[0, 3], [1, 4]])
@@ -94,19 +96,69 @@ def test_two_adapters_that_select_are_refused_by_the_site():
 def test_closed_keys_are_those_that_are_not_there():
     q, k, v = (torch.randn(2, 2, n, 4) for n in (3, 5, 5))
     attended = torch.tensor([[True] * 5, [True, True, False, True, False]])
-
-    def stock(module, query, key, value, mask):
-        return F.scaled_dot_product_attention(query, key, value, mask)
-
+    module = nn.Module()
+    module.is_causal = False
     more = (torch.randn(2, 2, 8), torch.randn(2, 2, 8))
     for given in (None, torch.zeros(2, 1, 3, 5), torch.ones(2, 1, 3, 5, dtype=torch.bool)):
-        found = attend(stock, nn.Identity(), q, k, v, given, added_keys_values=more, attended_keys=attended)
+        found = attend("sdpa", module, q, k, v, given, added_keys_values=more, attended_keys=attended)[0]
         kept = attended[1]
         alone = attend(
-            stock, nn.Identity(), q[1:], k[1:, :, kept], v[1:, :, kept], None,
+            "sdpa", module, q[1:], k[1:, :, kept], v[1:, :, kept], None,
             added_keys_values=(more[0][1:], more[1][1:]),
-        )  # fmt: skip
+        )[0]  # fmt: skip
         torch.testing.assert_close(found[1:], alone)
+
+
+class Average(Adapter):
+    """Adds the mean of the frames that count, which whoever reads across frames does in some way."""
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        counted = torch.ones_like(y[..., :1]) if ctx.mask is None else ctx.mask[..., None].to(y.dtype)
+        return y + (x * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+
+
+class Averages(Spies):
+    def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter:
+        return Average()
+
+
+@torch.no_grad()
+def test_what_only_fills_up_a_batch_counts_for_nobody():
+    backbone = tiny("whisper", context="fit")
+    methods = {"some": Coda(width=4), "average": Averages(sites=("layers.*.attn.v",))}
+    AdaptedModel(backbone.module, backbone.sites(), methods)
+    audio = 0.1 * torch.randn(2, 16000)
+    for lengths in ([16000, 5000], [16000, 1600]):
+        batch = backbone.prepare(audio, torch.tensor(lengths))
+        alone = backbone.prepare(audio[1:], torch.tensor(lengths[1:]), pad_to=16000)
+        together = backbone.encode(batch).states[1]
+        torch.testing.assert_close(together, backbone.encode(alone).states[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("coda", "site"), [("block", "attn"), ("block", "ffn"), ("block", "tail")])
+def test_who_sees_neighbours_is_not_handed_frames_that_are_none(coda, site):
+    backbone = tiny("whisper", context="fit")
+    methods = {"some": Coda(width=4, preset=coda), "filter": Convpass(width=4, sites=(f"layers.1.{site}",))}
+    model = AdaptedModel(backbone.module, backbone.sites(), methods)
+    features = backbone.prepare(torch.randn(2, 8000), torch.tensor([8000, 4000]))
+    with pytest.raises(ConfigError, match=rf"layers\.1\.{site}: adapter 'filter' sees neighbouring frames"):
+        backbone.encode(features)
+    for name in methods:
+        with model.using(name):
+            backbone.encode(features)
+
+
+@pytest.mark.parametrize(("preset", "site"), [("block", "block"), ("ffn", "ffn"), ("ffn", "block")])
+def test_at_the_site_of_a_selection_or_around_it_all_frames_are_seen(preset, site):
+    backbone = tiny("whisper", context="fit")
+    filtered = Convpass(width=4, sites=(f"layers.*.{site}",))
+    AdaptedModel(
+        backbone.module, backbone.sites(), {"some": Coda(width=4, preset=preset), "filter": filtered}
+    )
+    audio = torch.randn(2, 8000)
+    together = backbone.encode(backbone.prepare(audio, torch.tensor([8000, 4000]))).states
+    alone = backbone.encode(backbone.prepare(audio[1:], torch.tensor([4000]), pad_to=8000)).states
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_what_sums_up_a_clip_moves_with_the_frames_in_front_of_it():
