@@ -145,17 +145,19 @@ class _Named(nn.ModuleDict):
     """Constraints by the names of what they make; a plain ModuleDict takes no "keys" nor "values"."""
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
+        assert module is not None
         self._modules[name] = module
 
 
 def _register(module: nn.Module, name: str, constraint: Packed) -> None:
     """Put one matrix under its constraint, whatever its name; torch holds constraints in a ModuleDict."""
-    own = parametrize.ModuleDict
-    parametrize.ModuleDict = _Named
+    names = parametrize.__dict__  # where it finds its ModuleDict
+    own = names["ModuleDict"]
+    names["ModuleDict"] = _Named
     try:
         parametrize.register_parametrization(module, name, constraint)
     finally:
-        parametrize.ModuleDict = own
+        names["ModuleDict"] = own
 
 
 def _host(given: Any) -> Any:
