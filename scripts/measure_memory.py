@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Peak memory of a command on a long recording, against that on a recording of a minute.
+"""Peak memory of a command on a long recording, against that on a short one.
 
-    python scripts/measure_memory.py [classify] [transcribe] [--seconds 3600] [--audio FILE] [--context fit]
+    python scripts/measure_memory.py [classify] [transcribe] [--seconds 3600] [--short 60] [--audio FILE]
 
 Makes both recordings, runs `python -m speech_peft.COMMAND` on each in a process of its own, and prints a JSON
 line for each command: both peaks of resident memory and their ratio. The recordings are bursts of noise, or
@@ -23,7 +23,6 @@ import numpy as np
 import soundfile
 
 RATE = 16_000
-SHORT_SECONDS = 60.0
 
 
 def main() -> None:
@@ -32,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("commands", nargs="*", default=["classify", "transcribe"])
     parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--short", type=float, default=60.0, help="Seconds of the recording compared with.")
     parser.add_argument("--audio", type=Path)
     parser.add_argument("--adapter", action="append", help="For classify; an untrained one if not given.")
     parser.add_argument("--context", default="fit", help="For transcribe.")
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for length, seconds in (("short", SHORT_SECONDS), ("long", options.seconds)):
+        for length, seconds in (("short", options.short), ("long", options.seconds)):
             write(folder / f"{length}.wav", seconds, options.audio)
         for command in options.commands:
             more = ["--batch-seconds", options.batch_seconds]

@@ -1,5 +1,8 @@
 """What the pages promise runs: the commands of README, and the worked example of CONTRIBUTING."""
 
+import argparse
+import importlib
+import inspect
 import os
 import re
 import shlex
@@ -11,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer
 
 from speech_peft import cli
 from speech_peft.registry import METHODS
@@ -48,6 +52,36 @@ def ours(words: list[str]) -> list[str] | None:
     if words[:2] == ["python", "-m"] and words[2].startswith("speech_peft."):
         return [words[2].removeprefix("speech_peft."), *words[3:]]
     return None
+
+
+FIGURES = list(dict.fromkeys(re.findall(r"`python scripts/([^`]+)`", (ROOT / "README.md").read_text())))
+
+
+class Parsed(Exception):
+    """A script has read its arguments; what it would do with them is not for this test."""
+
+
+def parsed(*args: object, **kwargs: object) -> None:
+    raise Parsed
+
+
+@pytest.mark.parametrize("command", FIGURES)
+def test_the_command_of_a_figure_gives_all_that_its_script_requires(command: str, monkeypatch):
+    name, *words = shlex.split(command)
+    read = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self: parsed(read(self, words)))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module(name.removesuffix(".py"))
+    if (app := getattr(script, "app", None)) is None and inspect.signature(script.main).parameters:
+        app = typer.Typer()
+        app.command()(script.main)
+    if app is None:
+        with pytest.raises(Parsed):
+            script.main()
+        return
+    monkeypatch.setattr(typer.core.TyperCommand, "invoke", parsed)
+    with pytest.raises(Parsed):
+        typer.main.get_command(app).main(words, standalone_mode=False)
 
 
 @pytest.mark.parametrize("words", ALL)

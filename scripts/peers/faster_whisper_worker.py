@@ -1,6 +1,12 @@
 """Runs in faster-whisper's own environment: transcribes a folder each time a line arrives on stdin.
 
-    python faster_whisper_worker.py MODEL_FOLDER COMPUTE_TYPE sequential|batched THREADS < requests
+    python faster_whisper_worker.py MODEL_FOLDER COMPUTE_TYPE sequential|batched|given THREADS < requests
+
+| mode | what it is |
+| --- | --- |
+| sequential | window after window; where there are several, with the time stamps by which they join |
+| batched | its own voice detector cuts the recording, and the parts are decoded together |
+| given | the same, but a recording of one window is given whole: its detector would only cost time |
 
 A request is one JSON line {"files": [...]}; the answer is one JSON line {"seconds": ..., "texts": [...]}.
 """
@@ -12,6 +18,10 @@ import time
 import soundfile
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
+WINDOW = 30.0
+"""Seconds that Whisper hears at once."""
+BATCH = 8
+
 
 def main() -> None:
     folder, compute_type, mode, threads = sys.argv[1:5]
@@ -21,21 +31,24 @@ def main() -> None:
     for line in sys.stdin:
         files = json.loads(line)["files"]
         started = time.perf_counter()
-        texts = [transcribe(model, batched if mode == "batched" else None, file) for file in files]
+        texts = [transcribe(model, batched, mode, file) for file in files]
         print(json.dumps({"seconds": time.perf_counter() - started, "texts": texts}), flush=True)
 
 
-def transcribe(model: WhisperModel, batched: BatchedInferencePipeline | None, file: str) -> str:
-    """Greedy, without time stamps: the fastest settings that keep the words."""
+def transcribe(model: WhisperModel, batched: BatchedInferencePipeline, mode: str, file: str) -> str:
+    """Greedy: the fastest settings that keep the words."""
+    seconds = soundfile.info(file).duration
     options = {"language": "en", "beam_size": 1, "without_timestamps": True}
-    if batched is None:
+    if mode == "sequential":
+        options["without_timestamps"] = seconds <= WINDOW
         segments, _ = model.transcribe(file, condition_on_previous_text=False, **options)
-    else:
-        # The whole clip is one window: prompts are far below 30 s, and its VAD would only cost time.
-        clip = [{"start": 0.0, "end": soundfile.info(file).duration}]
+    elif mode == "given" and seconds <= WINDOW:
+        clip = [{"start": 0.0, "end": seconds}]
         segments, _ = batched.transcribe(
-            file, clip_timestamps=clip, vad_filter=False, batch_size=8, **options
+            file, clip_timestamps=clip, vad_filter=False, batch_size=BATCH, **options
         )
+    else:
+        segments, _ = batched.transcribe(file, batch_size=BATCH, **options)
     return " ".join(segment.text.strip() for segment in segments)
 
 
