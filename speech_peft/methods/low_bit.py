@@ -85,6 +85,10 @@ def thresholds(bits: int) -> tuple[float, ...]:
     return tuple((a + b) / 2 for a, b in pairwise(codes(bits)))
 
 
+FOLLOWS = (0.0, -1.0)
+"""Held mean and deviation of a matrix whose own ones count."""
+
+
 class Quantised(Packed):
     """W to W'."""
 
@@ -94,9 +98,10 @@ class Quantised(Packed):
     def __init__(self, bits: int):
         super().__init__()
         self.bits, self.levels, self.edges = bits, codes(bits), thresholds(bits)
-        # Mean and deviation that a file gave; NaN where they follow W. A file does not hold W: another with
-        # its codes stands for it, and its own mean and deviation are right only to a few digits.
-        self.register_buffer("held", torch.full((2,), torch.nan))
+        # Mean and deviation that a file gave; a deviation below zero says that they follow W. A file does not
+        # hold W: another with its codes stands for it, and its own mean and deviation are right only to a few
+        # digits.
+        self.register_buffer("held", torch.tensor(FOLLOWS))
 
     def forward(self, latent: Tensor) -> Tensor:
         with torch.autocast(latent.device.type, enabled=False):
@@ -110,9 +115,9 @@ class Quantised(Packed):
     def standardised(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, deviation and z of a matrix, in float32."""
         w, held = latent.float(), self.held.float()
-        known = ~held.isnan()
-        mean = torch.where(known[0], held[0], w.mean())
-        std = torch.where(known[1], held[1], w.std())
+        known = held[1] >= 0
+        mean = torch.where(known, held[0], w.mean())
+        std = torch.where(known, held[1], w.std())
         return mean, std, (w - mean) / (std + EPS)
 
     def pack(self, *trained: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,4 +162,4 @@ class _Thaw(Lifecycle):
     def on_fit_start(self, loss_fn: Callable[[Any], Tensor], batches: Iterable[Any]) -> None:
         for part in self.model._parts(self.adapter):
             for _, quantised in constraints(part, Quantised):
-                quantised.held.fill_(torch.nan)
+                quantised.held.copy_(torch.tensor(FOLLOWS))
