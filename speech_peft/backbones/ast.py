@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..core.context import Context
 from ..errors import ConfigError
 from ..registry import BACKBONES
+from . import told
 from .base import Backbone, Encoded, Features, truncated
 from .checkpoint import extractor_settings, load
 from .frames import below
@@ -40,7 +41,7 @@ _ROWS = (
     Row("norm_ffn", "norm", "{b}.layernorm_after"),
 )
 # Positions are added before the first block, and nothing masks: tokens may come and go inside these sites.
-_STACK = Stack("layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernorm")
+_STACK = Stack("layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernorm", told=told.ast)
 
 
 @BACKBONES.register("ast")

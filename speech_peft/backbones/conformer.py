@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, did_you_mean
 from ..registry import BACKBONES
+from . import told
 from .base import Backbone, Encoded, Features, truncated
 from .checkpoint import extractor_settings, load
 from .config_json import model_type, read_config
@@ -123,7 +124,7 @@ class Conformer(Backbone):
 class Wav2Vec2Bert(Conformer):
     """Wav2Vec2-BERT 2.0: pairs of Kaldi log-mel frames, normalised per clip and bin."""
 
-    stack = Stack("encoder.layers", _ROWS)
+    stack = Stack("encoder.layers", _ROWS, told=told.conformer)
     min_samples = 4 * HOP + 240  # four mel frames: two would leave a deviation over next to nothing
     feature_axes = (1, 2)
 
@@ -180,7 +181,7 @@ class Wav2Vec2Bert(Conformer):
 class Wav2Vec2Conformer(Conformer):
     """Wav2Vec2-Conformer: the waveform itself, normalised per clip."""
 
-    stack = Stack("encoder.layers", _ROWS, final_norm="encoder.layer_norm")
+    stack = Stack("encoder.layers", _ROWS, final_norm="encoder.layer_norm", told=told.conformer)
     min_samples = 800  # a state needs 400, and convolutions over a single state have nothing around them
 
     @classmethod

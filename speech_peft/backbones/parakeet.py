@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from . import told
 from .base import Features
 from .checkpoint import load, made
 from .config_json import read_config
@@ -39,7 +40,7 @@ _ROWS = (
 class Parakeet(Conformer):
     """Parakeet's FastConformer encoder: eight mel frames to a state."""
 
-    stack = Stack("layers", _ROWS)
+    stack = Stack("layers", _ROWS, told=told.conformer)
     min_samples = 16 * HOP  # two states
     feature_axes = (1, 2)
 

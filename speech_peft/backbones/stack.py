@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.site import Kind, Site, resolve
 from ..errors import ConfigError
+from .told import Told
 
 
 class Row(NamedTuple):
@@ -39,6 +40,8 @@ class Stack:
     """Put before each name: "decoder."."""
     causal: bool = False
     """Whether a frame must not see later ones."""
+    told: Told | None = None
+    """What a block's arguments say about its frames."""
 
     def sites(self, root: nn.Module, depth: int, dim: int) -> list[Site]:
         """Every site of the first `depth` blocks; raises ConfigError when a row does not fit the model."""
@@ -72,7 +75,8 @@ class Stack:
         for key in keys:
             resolve(root, key)
         fixed = row.kind not in self.free
-        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys)
+        told = self.told if row.kind == "block" else None
+        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys, told)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..registry import BACKBONES
+from . import told
 from .base import Backbone, Encoded, Features, truncated
 from .checkpoint import load, made
 from .config_json import model_type, read_config
@@ -50,7 +51,7 @@ class Usm(Backbone):
     """Gemma3nAudioEncoder; `layer` stops after that block, counted from 1, and gives its states raw."""
 
     stacks: Sequence[Stack] = (
-        Stack("conformer", _ROWS),
+        Stack("conformer", _ROWS, told=told.usm),
     )  # local attention in chunks, one mask: length is fixed
     min_samples = 2048
     feature_axes = (1, 2)

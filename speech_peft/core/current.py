@@ -44,27 +44,30 @@ class Current:
     """By adapter, the number of the choice that its procedure makes at random for the passes to come; without
     one it chooses nothing. Never changed in place: a recomputed pass has those of its first run."""
     passages: list[Passage] = field(default_factory=list)
+    told: list[tuple[object, Context]] = field(default_factory=list)
+    """What the blocks that are under way were told about their frames, and who noted it."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "passages": []}  # no activation travels with a copy
+        return {**self.__dict__, "passages": [], "told": []}  # no activation travels with a copy
 
     @property
     def here(self) -> Context:
         """What is known at this point of the model."""
-        return self.passages[-1].inside if self.passages else self.ctx
+        inside = self.passages[-1].inside if self.passages else self.ctx
+        return inside.completed(self.told[-1][1]) if self.told else inside
 
     @contextmanager
     def set(
         self, active: tuple[str, ...], ctx: Context, draws: Mapping[str, int] | None = None
     ) -> Iterator[None]:
         """A stretch of its own, in which nothing of a forward outside is seen, and of which nothing stays."""
-        before = self.active, self.ctx, self.draws, self.passages
-        self.active, self.ctx, self.passages = active, ctx, []
+        before = self.active, self.ctx, self.draws, self.passages, self.told
+        self.active, self.ctx, self.passages, self.told = active, ctx, [], []
         self.draws = self.draws if draws is None else draws
         try:
             yield
         finally:
-            self.active, self.ctx, self.draws, self.passages = before
+            self.active, self.ctx, self.draws, self.passages, self.told = before
 
     def draw(self, adapter: str, number: int | None) -> None:
         """Name the choice of an adapter for the passes to come, or that it chooses nothing."""

@@ -8,14 +8,16 @@ from torch import nn
 from ..errors import ConfigError
 from .attention import attentions, route, unroute
 from .current import Current, forget, tell
+from .ear import Ear
 from .port import Port, Room
 from .recompute import Recompute
-from .site import NESTING, resolve
+from .site import NESTING, Site, resolve
 
 
-def attach(base: nn.Module, ports: Sequence[Port], current: Current) -> None:
+def attach(base: nn.Module, ports: Sequence[Port], current: Current, sites: Sequence[Site] = ()) -> None:
     """Hook every port onto the base: outermost sites enter first and leave last.
 
+    Of all the `sites`, those of blocks that are told about their frames get ears.
     Of one kind, only spans of blocks share a module; those that begin lower come first in `ports`. Raises
     ConfigError where the base has ports already.
     """
@@ -25,6 +27,9 @@ def attach(base: nn.Module, ports: Sequence[Port], current: Current) -> None:
     around = [port for port in ports if port.site.kind in ("stack", "block")]
     inside = ports[len(around) :]
     rooms = {path: Room(current) for port in ports for path in _rooms(base, port)}
+    ears = {site.entry: Ear(site, current) for site in sites if site.told is not None}
+    for path, ear in ears.items():
+        resolve(base, path).register_forward_pre_hook(ear.enter, with_kwargs=True)
     _enter(base, around)
     for path, room in rooms.items():
         resolve(base, path).register_forward_pre_hook(room.enter)
@@ -33,6 +38,8 @@ def attach(base: nn.Module, ports: Sequence[Port], current: Current) -> None:
     for path, room in rooms.items():
         resolve(base, path).register_forward_hook(room.leave, always_call=True)
     _leave(base, around)
+    for path, ear in ears.items():
+        resolve(base, path).register_forward_hook(ear.leave, always_call=True)
 
 
 def _enter(base: nn.Module, ports: Sequence[Port]) -> None:
@@ -82,7 +89,7 @@ def _ours(module: nn.Module) -> Iterator[tuple[int, dict[int, Any]]]:
     """Our hooks on a module: their key, and the dictionary that holds them."""
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in hooks.items():
-            if isinstance(getattr(hook, "__self__", None), (Port, Room)):
+            if isinstance(getattr(hook, "__self__", None), (Port, Room, Ear)):
                 yield key, hooks
 
 

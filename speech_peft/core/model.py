@@ -54,7 +54,8 @@ class AdaptedModel(nn.Module):
         in_order = [site for site in sites if site.name in occupied]
         for site in in_order:
             check_mixers(site, self._peers(site), self.methods)
-        attach(base, [Port(s, self._peers(s), self.methods, self.current) for s in in_order], self.current)
+        ports = [Port(site, self._peers(site), self.methods, self.current) for site in in_order]
+        attach(base, ports, self.current, sites)
 
     def _build(self, name: str, method: Method) -> None:
         """Parts are made on the CPU, from the same numbers on every machine, and moved to where they sit."""

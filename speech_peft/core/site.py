@@ -1,14 +1,15 @@
 """A site: a named place in a frozen model where an adapter may read and write."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from ..errors import ConfigError, did_you_mean, nearest
+from .context import Context
 
 Kind = Literal["stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear", "norm"]
 
@@ -38,6 +39,8 @@ class Site:
     keys: tuple[str, ...] = ()
     """Paths of the norm and the two projections that make a frame of x a key and a value of the attention
     inside, where nothing but that frame has a part in them; empty where something has, or it is no block."""
+    told: Callable[[tuple[Any, ...], Mapping[str, Any]], Context] | None = None
+    """Of a block: what its arguments say about the frames that pass, for encoders that tell it."""
 
 
 def resolve(root: nn.Module, path: str) -> nn.Module:
