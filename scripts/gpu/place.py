@@ -57,12 +57,30 @@ class Place:
         subprocess.run([sys.executable, "-m", f"speech_peft.{command}", *map(str, arguments)], check=True)
         return time.perf_counter() - began
 
-    def train(self, recipe: str, out: Path, **settings: object) -> float:
-        """Train a recipe; `__` in a setting's name is a dot."""
-        dotted = [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
-        accelerator = "cpu" if self.device == "cpu" else "gpu"
-        fixed = [f"out={out}", f"trainer.accelerator={accelerator}", "trainer.devices=1"]
-        return self.run("train", recipe, *fixed, *dotted)
+    def train(
+        self, recipe: str, weights: Path, valid: str, share: float, batch: int, **settings: object
+    ) -> float:
+        """Train a recipe in `out/run` for a share of the time, on all voices and the prompts; its seconds.
+
+        `batch` is in seconds of audio; `__` in a setting's name is a dot.
+        """
+        known: dict[str, object] = {
+            "out": self.out / "run",
+            "trainer__accelerator": "cpu" if self.device == "cpu" else "gpu",
+            "trainer__devices": 1,
+            "backbone__weights": weights,
+            "data__train": self.joined("train", "voices", "prompts_train"),
+            "data__valid": self.clips(valid),
+            "data__max_valid": 2 if self.tiny else 64,
+            "data__seconds_per_batch": 8 if self.tiny else batch,
+            "data__workers": 0 if self.tiny else 4,
+        }
+        if self.tiny:
+            known["trainer__max_steps"] = 1
+        else:
+            known["trainer__max_minutes"] = share * self.seconds / 60
+        dotted = [f"{key.replace('__', '.')}={value}" for key, value in (known | settings).items()]
+        return self.run("train", recipe, *dotted)
 
     def rates(
         self, adapter: Path | None, weights: Path, data: Path, out: Path, *more: object

@@ -9,26 +9,11 @@ from place import Place
 def main() -> None:
     place = Place.from_arguments()
     weights = place.weights("tiny.en")
-    data = place.joined("train", "voices", "prompts_train")
-    out = place.out / "run"
     small = {"task__decoder": "{name: istft, sample_rate: 16000, channels: 32, hidden: 64}"}
-    seconds = place.train(
-        "restore/whisper_vocoder",
-        out,
-        backbone__weights=weights,
-        data__train=data,
-        data__valid=place.clips("prompts_valid"),
-        data__max_valid=2 if place.tiny else 16,
-        data__seconds_per_batch=8 if place.tiny else 240,
-        data__workers=0 if place.tiny else 5,
-        **(
-            {"trainer__max_steps": 1, **small}
-            if place.tiny
-            else {"trainer__max_minutes": 0.75 * place.seconds / 60}
-        ),
-    )
+    settings = small if place.tiny else {}
+    seconds = place.train("restore/whisper_vocoder", weights, "prompts_valid", 0.75, 240, **settings)
     result = {"seconds": round(seconds, 1)}
-    decoder = out / "vocoder"
+    decoder = place.out / "run" / "vocoder"
     for name, clips in (("prompts", "prompts_test"), ("strangers", "strangers")):
         result[name] = judged(place, decoder, clips, name)
         (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
