@@ -1,9 +1,12 @@
 #!/usr/bin/env python
 """What the guard's measures are on recordings whose answer is known: where its limits should lie.
 
-    python scripts/calibrate_guard.py SETS/held_out/*.jsonl SETS/known/*.jsonl -o runs/guard.jsonl
+    python scripts/restoration_sets.py -o SETS --corpora corpora/asterisk
+    python scripts/calibrate_guard.py SETS/calibrate/*.jsonl --train SETS/train.jsonl -o runs/guard.jsonl
 
-The input is always the degraded recording. What a restorer might have made of it:
+Limits that are set on the recordings they are tested with say nothing, so every prompt must be one of
+`--train`, which restorers learn from. The input is always the degraded recording. What a restorer might have
+made of it:
 
 | case | what it is | should |
 | --- | --- | --- |
@@ -13,11 +16,13 @@ The input is always the degraded recording. What a restorer might have made of i
 | other | another sentence of the same speaker, clean | fail by the words |
 | hole | the input without its middle third | fail by the words |
 
-Each line of the output is a case of a clip: cosines by both measures of the voice, what the recogniser
+The first line of the output names the data, by content, and the limits of that day. Each other is a case of a
+clip: cosines by both measures of the voice, what the recogniser
 heard before and after and how sure it was, and the checks of the guard as it is. Prints quantiles and how
 many of each case pass; with --read nothing is measured, and the limits of today are tried on an old output.
 """
 
+import hashlib
 import json
 import sys
 from collections import defaultdict
@@ -31,6 +36,7 @@ import typer
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.manifest import Row
+from speech_peft.errors import ConfigError
 from speech_peft.infer.guard import Limits, Resemblyzer, States, Whisper, Words, compare
 from speech_peft.infer.loading import DEFAULT_WEIGHTS, load
 
@@ -40,6 +46,9 @@ SHOULD = {"clean": True, "quieter": True, "voice": False, "other": False, "hole"
 
 def main(
     sets: Annotated[list[Path] | None, typer.Argument(help="Manifests of pairs.")] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Manifest of the training prompts they are made of.")
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="JSON lines, a case each.")] = Path(
         "runs/guard.jsonl"
     ),
@@ -49,12 +58,41 @@ def main(
 ) -> None:
     """Measure, then show what the limits do."""
     if not read:
+        if train is None:
+            raise ConfigError("--train: name the manifest of training prompts that the sets are made of")
         lists = [manifest.read(path)[:clips] for path in sets or []]
+        trained_only(lists, train)
         voices = [Resemblyzer(), States(load(None, DEFAULT_WEIGHTS, context="fit", layer=layer))]
         with out.open("w") as file:
+            print(json.dumps({"about": about(sets or [], train, clips)}), file=file)
             for found in measured([rows for rows in lists if rows], voices, Whisper()):
                 print(json.dumps(found), file=file, flush=True)
-    show([json.loads(line) for line in out.read_text().splitlines()])
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    for line in lines:
+        if "about" in line:
+            print(json.dumps(line["about"], indent=2))
+    show([line for line in lines if "about" not in line])
+
+
+def trained_only(lists: Sequence[Sequence[Row]], train: Path) -> None:
+    """Refuse recordings that are not made of training prompts, by the content of the clean ones."""
+    learned = {digest(row.audio) for row in manifest.read(train)}
+    for row in (row for rows in lists for row in rows):
+        if row.target_audio is None or digest(row.target_audio) not in learned:
+            raise ConfigError(
+                f"{row.id}: its clean recording is none of {train}; limits are set on training data alone. "
+                "Try SETS/calibrate/*.jsonl of restoration_sets.py"
+            )
+
+
+def about(sets: Sequence[Path], train: Path, clips: int) -> dict[str, Any]:
+    """What the measures are of."""
+    files = {str(path): digest(path) for path in [*sets, train]}
+    return {"data": files, "clips_of_each": clips, "limits": asdict(Limits())}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def measured(lists: Sequence[Sequence[Row]], voices: Sequence[Any], hear: Any) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@
 
 `transcribe` hears the prompts one by one and, joined with pauses, as one long recording. All sides get the
 same whole files; the peer runs in every way that it has (`peers/faster_whisper_worker.py`), and ours is held
-against the fastest of them.
+against the fastest of those whose WER is within a point of the peer's best.
 
 Each side is a process of its own that answers requests in turn (A B A B ...), so the machine's drift hits
 both; ratios are medians over rounds. A peer whose dependencies do not fit beside ours gets its own
@@ -39,6 +39,8 @@ COMPUTE, MODES = ("float32", "int8"), ("sequential", "batched", "given")
 PAUSES = (0.3, 2.0)
 """Seconds of silence between the prompts of the long recording, each drawn."""
 RATE = 16_000
+EQUAL = 0.01
+"""Of WER: what is no loss to a peer."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def transcribe(
 
 
 def compared(sides: Mapping[str, Side], recordings: Recordings, rounds: int) -> dict[str, Any]:
-    """Speed and errors of every side, in turn, and the speed of ours by that of the fastest peer."""
+    """Speed and errors of every side, in turn, and the speed of ours by that of the best peer."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, list[str]] = {}
     for round_ in range(rounds + 1):
@@ -127,14 +129,21 @@ def compared(sides: Mapping[str, Side], recordings: Recordings, rounds: int) -> 
             if round_:
                 seconds[name].append(answer["seconds"])
             print(f"round {round_}/{rounds} {name}: {answer['seconds']:.2f} s", flush=True)
-    best = min((name for name in sides if name != OURS), key=lambda name: median(seconds[name]))
+    errors = {name: wer(recordings.texts, answers[name]) or 0.0 for name in sides}
+    best = best_of({name: (median(seconds[name]), errors[name]) for name in sides if name != OURS})
     ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds[OURS], strict=True)]
     lengths = recordings.lengths()
     result: dict[str, Any] = {**lengths}
     for name in sides:
         result[f"{name}: audio s/s"] = lengths["total s"] / median(seconds[name])
-        result[f"{name}: wer"] = wer(recordings.texts, answers[name])
-    return {**result, "fastest peer": best, "speed-up, median": median(ratios)}
+        result[f"{name}: wer"] = errors[name]
+    return {**result, "best peer": best, "speed-up, median": median(ratios)}
+
+
+def best_of(peers: Mapping[str, tuple[float, float]]) -> str:
+    """The fastest of those that hear as well as the peer can, by seconds and errors of each."""
+    least = min(error for _, error in peers.values())
+    return min((name for name in peers if peers[name][1] <= least + EQUAL), key=lambda name: peers[name][0])
 
 
 def wer(texts: Sequence[str], heard: Sequence[str]) -> float | None:

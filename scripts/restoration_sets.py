@@ -14,8 +14,10 @@ Who speaks the Asterisk prompts (16 kHz, CC BY-SA 3.0):
 
 `OUT/train.jsonl` and `valid.jsonl` are the clean prompts of their splits, without the held-out voice; that
 is what to train a restorer on. `OUT/held_out/SET.jsonl` are prompts of the voice that is in neither, and
-`OUT/known/SET.jsonl` test prompts of the voices that are, whose sentences are in neither. Each row is a
-degraded recording with the clean one as `target_audio`, its text, and `degradation`, what was drawn.
+`OUT/known/SET.jsonl` test prompts of the voices that are, whose sentences are in neither. Prompts of
+`train.jsonl` are in `OUT/calibrate/SET.jsonl`, for what may be set by training data alone
+(`calibrate_guard.py`); recorded noise is not, as it is for tests. Each row is a degraded recording with the
+clean one as `target_audio`, its text, and `degradation`, what was drawn.
 
 The seed is none that a recipe has, and rooms are simulated: those of the preset `restoration` are not. The
 same prompts, options and packages give the same samples.
@@ -142,6 +144,7 @@ def main(
     ] = None,
     clips: Annotated[int, typer.Option(min=1, help="Of the held-out voice in each set.")] = 24,
     known: Annotated[int, typer.Option(min=0, help="Of each language of the other voices in each set.")] = 5,
+    calibrate: Annotated[int, typer.Option(min=0, help="Training prompts of each language in each set.")] = 5,
     seed: Annotated[int, typer.Option(help="Of what is drawn; recipes have 0.")] = SEED,
 ) -> None:
     """Write the test sets and the manifests to train on."""
@@ -162,12 +165,16 @@ def main(
     if noise:
         sets[RECORDED] = [{"kind": "noise", "snr": [0, 10], "files": [str(folder) for folder in noise]}]
     unheard = [row for part in found[HELD_OUT].values() for row in part]
-    heard = {lang: found[lang]["test"] for lang in LANGUAGES if lang != HELD_OUT}
+    heard, learned = (
+        {lang: found[lang][part] for lang in LANGUAGES if lang != HELD_OUT} for part in ("test", "train")
+    )
     for name, steps in sets.items():
         chosen = {"held_out": (choose(unheard, clips, name), unheard)}
-        if known:
-            pool = [row for rows in heard.values() for row in rows]
-            chosen["known"] = ([row for rows in heard.values() for row in choose(rows, known, name)], pool)
+        for group, voices, number in (("known", heard, known), ("calibrate", learned, calibrate)):
+            if number and (group, name) != ("calibrate", RECORDED):
+                pool = [row for rows in voices.values() for row in rows]
+                few = [row for rows in voices.values() for row in choose(rows, number, name)]
+                chosen[group] = (few, pool)
         for group, (rows, pool) in chosen.items():
             made = write_set(rows, steps, out / group / f"{name}.jsonl", pool, seed)
             print(f"{group}/{name}: {made.rows} clips, {made.seconds / 60:.1f} min -> {made.path}")
