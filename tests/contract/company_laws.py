@@ -177,7 +177,7 @@ def wrapped(case: Case) -> str | None:
     for name in METHODS.names():
         if issubclass(METHODS[name], Wrapping):
             host = {"method": case.method.name, **case.method.model_dump()}
-            given = {"experts": 2} if name == "mosa" else {}
+            given = {"experts": 2, "share": "none"} if name == "mosa" else {}
             around = replace(case, method=METHODS[name].model_validate({"of": host, **given}))
             if refusal := refusal_of(around.model):
                 assert any(site.name in refusal for site in case.sites), (
