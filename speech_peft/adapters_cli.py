@@ -32,7 +32,7 @@ Weights = Annotated[
 @app.command()
 def show(adapter: Adapter) -> None:
     """Print what an adapter is: method, settings, backbone, sites, size."""
-    from .core.save import shapes_of
+    from .core.fill import shapes_of
 
     saved = _read(adapter)
     there = shapes_of(saved.folder / "adapter.safetensors")
@@ -182,7 +182,9 @@ def _load(saved: "Saved", weights: str | None) -> "tuple[Backbone, AdaptedModel]
     card = saved.backbone
     revision = card.revision if weights is None else None
     backbone = open_backbone(card.name, weights or card.id, revision=revision, **card.options)
-    model = AdaptedModel(backbone.module, backbone.sites(), {"adapter": saved.method})
+    model = AdaptedModel(
+        backbone.module, backbone.sites(), {"adapter": saved.method}, {"adapter": saved.room()}
+    )
     saved.load_into(model, "adapter", backbone.card())
     return backbone, model
 

@@ -212,7 +212,7 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     every = {name: saved[name].pinned if name in saved else methods[name] for name in recipe.adapters}
     kind = TASKS[recipe.task.name]
     sites = kind.sites(recipe, backbone)
-    model = AdaptedModel(backbone.module, sites, every)
+    model = AdaptedModel(backbone.module, sites, every, {name: one.room() for name, one in saved.items()})
     for name, adapter in saved.items():
         adapter.load_into(model, name, backbone.card())
     if recipe.trainer.recompute:

@@ -1,7 +1,7 @@
 """A frozen model, its sites, and the named adapters attached to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from .method import Method
 from .mixing import check_mixers
 from .port import Port
 from .recompute import Recompute
+from .room import Room
 from .site import Site, resolve
 
 
@@ -35,7 +36,14 @@ class AdaptedModel(nn.Module):
     >>> with model.using("telephone"): states = model(mel).last_hidden_state    # doctest: +SKIP
     """
 
-    def __init__(self, base: nn.Module, sites: Sequence[Site], methods: Mapping[str, Method]):
+    def __init__(
+        self,
+        base: nn.Module,
+        sites: Sequence[Site],
+        methods: Mapping[str, Method],
+        rooms: Mapping[str, Room] | None = None,
+    ):
+        """`rooms` say of saved adapters how much their files can fill; more is not built."""
         super().__init__()
         check_free(base)
         self.base = base.requires_grad_(False).eval()
@@ -49,7 +57,8 @@ class AdaptedModel(nn.Module):
         """The adapters that train; all others are frozen, and always in eval mode."""
         self.attached = True
         for name, method in self.methods.items():
-            self._build(name, method)
+            with rooms[name].kept(base) if rooms and name in rooms else nullcontext():
+                self._build(name, method)
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
         in_order = [site for site in sites if site.name in occupied]
         for site in in_order:

@@ -8,31 +8,32 @@ recipe.yaml README.md optional: the recipe that made it, the model card
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import ConfigError, OtherWeights, did_you_mean
+from ..errors import ConfigError, OtherWeights
 from ..files import json_text, tensors
 from ..registry import METHODS
 from . import packing
+from .fill import fill, fill_parts, shapes_of
 from .method import Method
 from .model import AdaptedModel
+from .room import Room
 from .swap import complete
+
+Head = TypeVar("Head", bound=nn.Module)
 
 FORMAT = 2
 """The newest that is read. Adapters that were trained alone are written as 1, which older versions read."""
 MOST_SITES = 10_000
 """The largest encoders have 1,500."""
 MOST_TOGETHER = 64
-MOST_BYTES = 8_000_000_000
-"""Of one file of tensors: an adapter that changes every weight of the largest encoder has a third of that."""
 
 
 class BackboneCard(BaseModel):
@@ -124,6 +125,20 @@ class Saved:
                     digest.update(block)
         return digest.hexdigest()
 
+    def room(self, file: str = "adapter.safetensors") -> Room:
+        """What may be made to be filled by one of its files; raises ConfigError where that cannot be read."""
+        path = self.folder / file
+        return Room(
+            self.folder / "adapter.json", path, sum(there.nbytes for there in shapes_of(path).values())
+        )
+
+    def build_head(self, name: str, build: Callable[[], Head]) -> Head:
+        """What `build` makes, with the tensors of head `name`; raises ConfigError where they do not fit."""
+        with self.room("head.safetensors").kept():
+            head = build()
+        self.load_head(name, head)
+        return head
+
     def check_backbone(self, given: BackboneCard) -> None:
         """Raise ConfigError unless `given` has the name, width and depth of the model it was trained on.
 
@@ -146,18 +161,18 @@ class Saved:
         """Copy the tensors into adapter `name` of `model`; keys and shapes must agree in both directions."""
         if backbone is not None:
             self.check_backbone(backbone)
-        _fill_parts(self.folder / "adapter.safetensors", parts_of(model, name))
+        fill_parts(self.folder / "adapter.safetensors", parts_of(model, name))
 
     def load_base(self, parameters: Mapping[str, Tensor]) -> None:
         """Copy fine-tuned parameters over those of a backbone, `encoder_parameters()`; as strictly."""
         if not self.base_trained:
             raise ConfigError(f"{self.folder} holds no fine-tuned base")
-        _fill(self.folder / "base.safetensors", parameters)
+        fill(self.folder / "base.safetensors", parameters)
 
     def load_head(self, name: str, head: nn.Module) -> None:
         """Copy the tensors of one saved head into `head`, as strictly."""
         others = tuple(f"{h}." for h in self.head_config if h != name)
-        _fill_parts(self.folder / "head.safetensors", {name: head}, ignore=others)
+        fill_parts(self.folder / "head.safetensors", {name: head}, ignore=others)
 
 
 def parts_of(model: AdaptedModel, name: str) -> dict[str, nn.Module]:
@@ -261,70 +276,3 @@ def _reasons(error: ValidationError) -> str:
     """The first problems, each by its key, in one line."""
     found = [f"{'.'.join(map(str, e['loc']))[:80]}: {e['msg']}" for e in error.errors(include_input=False)]
     return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-
-
-def shapes_of(path: Path) -> dict[str, tensors.Shape]:
-    """What a file of an adapter folder holds, from its header; raises ConfigError for what no adapter has."""
-    there = tensors.shapes(path)
-    if (total := sum(shape.nbytes for shape in there.values())) > MOST_BYTES:
-        raise ConfigError(f"{path} holds {total / 1e9:.1f} GB of tensors; an adapter has at most 8 GB")
-    return there
-
-
-def _fill_parts(path: Path, parts: Mapping[str, nn.Module], ignore: tuple[str, ...] = ()) -> None:
-    own = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.plain(part).items()}
-    places = {f"{p}.{key}": place for p, part in parts.items() for key, place in packing.places(part).items()}
-    zero = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.left_out(part).items()}
-    _fill(path, own, places, ignore, zero)
-
-
-@torch.no_grad()
-def _fill(
-    path: Path,
-    own: Mapping[str, Tensor],
-    places: Mapping[str, packing.Place] | None = None,
-    ignore: tuple[str, ...] = (),
-    zero: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Copy a file's tensors over the model's; nothing is copied unless all fits.
-
-    `zero` is what a file need not hold, and is then set to zero.
-    """
-    places, zero = places or {}, zero or {}
-    there = {k: shape for k, shape in shapes_of(path).items() if not k.startswith(ignore or "\0")}
-    # Files of before hold the zeros too.
-    own = {**own, **{key: value for key, value in zero.items() if key in there}}
-    _check_shapes(path, there, own, places)
-    stored = tensors.read(path, there)
-    copies = [(value, stored[key]) for key, value in own.items()]
-    for key, place in places.items():
-        try:
-            copies += place.filled(stored, key)
-        except (ValueError, RuntimeError, IndexError) as error:
-            raise ConfigError(f"{path}: {key} {error}") from None
-    for target, value in copies:
-        target.copy_(value)
-    for key in zero.keys() - own.keys():
-        zero[key].zero_()
-
-
-def _check_shapes(
-    path: Path,
-    there: Mapping[str, tensors.Shape],
-    own: Mapping[str, Tensor],
-    places: Mapping[str, packing.Place],
-) -> None:
-    """Raise ConfigError unless a file holds what the model has, no more and no less, in the same types."""
-    wanted = own.keys() | {key + suffix for key, place in places.items() for suffix in place.packed.suffixes}
-    for key in sorted(wanted - there.keys()):
-        raise ConfigError(f"{path} lacks {key!r}. {did_you_mean(key, there)}")
-    for key, found in there.items():
-        if key not in wanted:
-            raise ConfigError(f"{path} holds {key!r}, which this model has not. {did_you_mean(key, wanted)}")
-        if key not in own:
-            continue  # packed, and looked at where it is unpacked
-        expected = tensors.Shape(tuple(own[key].shape), own[key].dtype)
-        if found.shape != expected.shape:
-            raise ConfigError(f"{path}: {key} has shape {found.shape}, expected {expected.shape}")
-        if not tensors.same_kind(found.dtype, expected.dtype):
-            raise ConfigError(f"{path}: {key} is {found}, expected {expected}")

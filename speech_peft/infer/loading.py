@@ -1,8 +1,9 @@
 """A saved adapter and its backbone, opened and joined."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,7 @@ def load(
     saved.check_backbone(backbone.card())
     group = list(with_companions(saved, offline).values())
     inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
-    model = AdaptedModel(backbone.module, backbone.sites(), {n: one.pinned for n, one in inside.items()})
-    for name, one in inside.items():
-        _fill(one, model, name)
+    model = _joined(backbone, inside)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
     return _on(device, Opened(backbone, model, saved, _heads(saved, backbone), tuple(inside)))
@@ -135,10 +134,9 @@ def load_together(
     groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
     every = {one.folder.resolve(): one for group in groups.values() for one in group}
     inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
-    model = AdaptedModel(backbone.module, backbone.sites(), {inside[f]: s.pinned for f, s in every.items()})
-    for folder, one in every.items():
+    for one in every.values():
         one.check_backbone(backbone.card())
-        _fill(one, model, inside[folder])
+    model = _joined(backbone, {inside[folder]: one for folder, one in every.items()})
     parts = {}
     for name, one in saved.items():
         runs = tuple(inside[other.folder.resolve()] for other in groups[name])
@@ -147,11 +145,16 @@ def load_together(
     return Together(backbone, model, parts)
 
 
-def _fill(saved: Saved, model: AdaptedModel, name: str) -> None:
-    """The saved tensors, made into matrices once: nothing is unpacked again at every pass."""
-    saved.load_into(model, name)
-    for part in parts_of(model, name).values():
-        plainly(part)
+def _joined(backbone: Backbone, saved: Mapping[str, Saved]) -> AdaptedModel:
+    """The backbone with these adapters, made into matrices once: nothing is unpacked again at every pass."""
+    methods = {name: one.pinned for name, one in saved.items()}
+    rooms = {name: one.room() for name, one in saved.items()}
+    model = AdaptedModel(backbone.module, backbone.sites(), methods, rooms)
+    for name, one in saved.items():
+        one.load_into(model, name)
+        for part in parts_of(model, name).values():
+            plainly(part)
+    return model
 
 
 def names_of(adapters: Sequence[str | Path]) -> list[str]:
@@ -207,8 +210,7 @@ def _heads(saved: Saved, backbone: Backbone) -> dict[str, nn.Module]:
     heads: dict[str, nn.Module] = {}
     for name, fields in saved.head_config.items():
         if name in kinds:
-            heads[name] = kinds[name](backbone.dim, **fields)
-            saved.load_head(name, heads[name])
+            heads[name] = saved.build_head(name, partial(kinds[name], backbone.dim, **fields))
     return heads
 
 

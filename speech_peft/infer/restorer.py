@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +307,9 @@ def _decoder(
     fields = saved.head_config.get("decoder")
     if fields is None:
         raise ConfigError(f"decoder {other}: it holds an adapter without a decoder")
-    decoder = build_decoder(opened.backbone.dim, opened.backbone.frame_rate, **fields)
-    saved.load_head("decoder", decoder)
+    backbone = opened.backbone
+    build = partial(build_decoder, backbone.dim, backbone.frame_rate, **fields)
+    decoder = saved.build_head("decoder", build)
     return decoder.to(device).eval()
 
 

@@ -11,6 +11,7 @@ Each stage is a run of its own; stages.py runs them in order.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -87,9 +88,10 @@ class Restore(Task):
         if "decoder" not in saved.head_config:
             raise ConfigError(f"task.decoder.from: {saved.folder} holds no waveform decoder")
         saved.check_backbone(backbone.card())
-        decoder = build_decoder(backbone.dim, backbone.frame_rate, **saved.head_config["decoder"])
-        saved.load_head("decoder", decoder)
-        return decoder
+        fields = saved.head_config["decoder"]
+        return saved.build_head(
+            "decoder", partial(build_decoder, backbone.dim, backbone.frame_rate, **fields)
+        )
 
     @classmethod
     def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
