@@ -7,6 +7,7 @@ recipe.yaml README.md optional: the recipe that made it, the model card
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -248,10 +249,10 @@ def read(folder: str | Path) -> Saved:
     folder = Path(folder)
     path = folder / "adapter.json"
     for file in (path, folder / "adapter.safetensors"):
-        if not file.is_file():
+        if not os.path.isfile(file):  # of a name that is too long Path.is_file raises
             hint = (
                 " (a PEFT folder: read it with import_peft)"
-                if (folder / "adapter_config.json").exists()
+                if os.path.isfile(folder / "adapter_config.json")
                 else ""
             )
             raise ConfigError(f"{folder} is no saved adapter: it has no {file.name}{hint}")

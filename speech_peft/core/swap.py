@@ -1,6 +1,5 @@
 """A folder takes its place when it is complete; only an adapter folder of ours gives way to it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from ..audio.atomic import temporary_folder_beside
 from ..errors import ConfigError
+from ..files import json_text
 
 WRITTEN = (
     "adapter.json",
@@ -75,7 +75,7 @@ def _is_adapter(folder: Path) -> bool:
     if not any(folder.iterdir()):
         return True
     try:
-        card = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        card = json_text.read_object(folder / "adapter.json")
+    except ConfigError:
         return False
-    return isinstance(card, dict) and {"method", "config", "backbone", "sites"} <= card.keys()
+    return {"method", "config", "backbone", "sites"} <= card.keys()

@@ -1,7 +1,6 @@
 """Systems run over a manifest, timed, their words kept: the part of a benchmark that needs a model."""
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ import soundfile
 from ..audio import io
 from ..audio.manifest import Row
 from ..errors import AudioError, ConfigError
+from ..files import json_text
 from ..metrics import predictions
 from ..metrics import run as runs
 from ..metrics.predictions import Prediction
@@ -205,10 +205,11 @@ class Others:
 
 def _backbone(folder: Path) -> str:
     """The weights an adapter was trained on, so that `--base` is its own base."""
+    path = folder / "adapter.json"
     try:
-        return json.loads((folder / "adapter.json").read_text(encoding="utf-8"))["backbone"]["id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder}: no adapter.json that names a backbone ({error!r})") from error
+        return json_text.read_object(path)["backbone"]["id"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path} names no backbone ({error!r})") from error
 
 
 def _prediction(row: Row, heard: Result | None) -> Prediction:

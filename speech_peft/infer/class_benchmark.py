@@ -1,6 +1,5 @@
 """Classifiers run over labelled clips and timed; of a cross-validation each adapter on its own fold."""
 
-import json
 import os
 import re
 import time
@@ -12,6 +11,7 @@ from typing import Any
 from ..audio.row import Row
 from ..core.hub import locate
 from ..errors import ConfigError, did_you_mean
+from ..files import json_text
 from ..metrics import class_predictions
 from ..metrics import run as runs
 from ..metrics.class_predictions import ClassPrediction
@@ -174,15 +174,13 @@ def heard_as(chosen: Sequence[System], rows: Sequence[Row]) -> list[System]:
 
 def classifier_head(folder: Path) -> dict[str, Any]:
     """The settings of the classifier in an adapter folder, read without loading anything."""
-    try:
-        content = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: no adapter.json that could be read ({error})") from error
-    head = (content.get("head_config") or {}).get("classify")
-    if not head or not head.get("labels"):
-        heads = ", ".join(content.get("head_config") or {}) or "none"
+    content = json_text.read_object(folder / "adapter.json")
+    heads = content.get("head_config") or {}
+    head = heads.get("classify") if isinstance(heads, dict) else None
+    if not isinstance(head, dict) or not head.get("labels"):
+        names = ", ".join(map(str, heads)) if isinstance(heads, dict | list) else ""
         raise ConfigError(
-            f"{folder}: is no classifier; its heads: {heads}. Train one with task.name=classify"
+            f"{folder}: is no classifier; its heads: {names or 'none'}. Train one with task.name=classify"
         )
     return head
 

@@ -4,12 +4,12 @@ An address stays the same when an adapter is trained anew or weights are replace
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import json_text
 
 
 def of_adapter(address: str | Path, offline: bool = False) -> dict[str, Any]:
@@ -69,10 +69,9 @@ def _companion(folder: Path, address: str, offline: bool) -> str:
 
 def _card(folder: Path) -> dict[str, Any]:
     try:
-        card = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return json_text.read_object(folder / "adapter.json")
+    except ConfigError:
         return {}  # reading it to use it says what is wrong
-    return card if isinstance(card, dict) else {}
 
 
 def _files(folder: Path) -> str:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from speech_peft import config
 from speech_peft.audio import manifest
 from speech_peft.core import save
-from speech_peft.errors import SpeechPeftError
+from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.infer.ledger import Ledger
 from speech_peft.metrics import predictions
 from speech_peft.sweeps import grid
@@ -314,3 +314,14 @@ def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path: Path, reader: str):
     (tmp_path / "adapter.safetensors").write_bytes(b"")
     os.mkfifo(path)
     refused_or_done(lambda: read(path))
+
+
+@pytest.mark.parametrize("reader", ["benchmark", "class_benchmark"])
+@pytest.mark.parametrize("content", [DEEP, "[]", '{"backbone": 1, "head_config": [1]}', '{"x": NaN}', "\0"])
+def test_a_benchmark_reads_the_cards_of_adapters_through_the_same_door(tmp_path, reader, content):
+    from speech_peft.infer import benchmark, class_benchmark
+
+    (tmp_path / "adapter.json").write_text(content)
+    read = {"benchmark": benchmark._backbone, "class_benchmark": class_benchmark.classifier_head}[reader]
+    with pytest.raises(ConfigError):
+        read(tmp_path)

@@ -232,3 +232,8 @@ def test_adapters_that_ran_together_name_the_one_that_is_opened(folder):
     edit(folder, format=2, together={"other": "../other"})
     with pytest.raises(ConfigError, match=r'together.*expected one adapter at "\."'):
         save.read(folder)
+
+
+def test_a_folder_whose_name_no_system_allows_is_none_too():
+    with pytest.raises(ConfigError, match="is no saved adapter"):
+        save.read("é" * 300)
