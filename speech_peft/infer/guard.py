@@ -17,6 +17,7 @@ from ..errors import ConfigError, SpeechPeftError
 from ..metrics.normalise import normaliser
 from ..metrics.restoration_packages import missing
 from ..metrics.wer import Counts, align_words, count
+from ..writing import unspaced
 from .loading import Opened
 from .restored import Check, GuardReport, Trial
 from .witnesses import (
@@ -228,15 +229,19 @@ def compare(
     compare: that fails if it knows the language, whatever that is.
     """
     plain = normaliser("basic")
+    letters = unspaced(w.text for w in (*before, *after))  # else a sentence would be one word, right or wrong
+    texts = [
+        [" ".join(plain(w.text)) if letters else plain(w.text) for w in side] for side in (before, after)
+    ]
     counts = Counts()
-    for pairs in align_words([plain(w.text) for w in before], [plain(w.text) for w in after]):
+    for pairs in align_words(*texts):
         counts = counts + count(pairs)
     words = max(1, counts.reference)
-    was, now = _mean(before), _mean(after)
+    was, now = _mean(before, texts[0]), _mean(after, texts[1])
     sure = now - was if any(w.text.split() for w in after) else -1.0
     loops = sum(w.loop for w in after) - sum(w.loop for w in before)
     added, lost, wrong = counts.insertions, counts.deletions, counts.errors
-    note = f"{name}, {counts.reference} words"
+    note = f"{name}, {counts.reference} {'characters' if letters else 'words'}"
     repeats = [Check("loop", False, float(loops), 0.0, f"{name} repeats itself")] if loops > 0 else []
     if max(was, now) < limits.understood and (wrong or not multilingual):
         unsure = f"{name} understands it neither before nor after"
@@ -262,9 +267,9 @@ def compare(
     return checks + repeats
 
 
-def _mean(words: Sequence[Words]) -> float:
+def _mean(words: Sequence[Words], texts: Sequence[str]) -> float:
     """Mean confidence, by the length of the texts; 0 where there is no word."""
-    weights = [len(w.text.split()) for w in words]
+    weights = [len(text.split()) for text in texts]
     return float(np.average([w.confidence for w in words], weights=weights)) if sum(weights) else 0.0
 
 

@@ -40,6 +40,13 @@ def test_words_may_change_only_where_they_are_heard_more_surely(after, sure, nam
     assert failed(SAID, after, sure) == names
 
 
+def test_scripts_without_spaces_are_compared_by_characters():
+    said = "今天天气很好我们去公园散步吧"
+    assert failed(said, said.replace("吧", "了"), 0.1) == []
+    assert failed(said, "明天下雨他在家里看书写字呢", 0.1) == ["disagreement"]
+    assert failed(said, said[:5], 0.1) == ["deletions", "disagreement"]
+
+
 def test_other_words_heard_clearly_are_believed_only_where_the_input_was_hard_to_hear():
     other = "a b c d e f g h i j"
     for was, names in ((-0.1, ["disagreement"]), (-0.6, [])):
