@@ -126,8 +126,8 @@ def check(found: list[Window], samples: np.ndarray) -> None:
 def test_pauses_of_5_to_300_seconds_lose_and_move_no_sample_of_speech_in_streams_side_by_side():
     rng = np.random.default_rng(0)
     sizes = (30 * SAMPLE_RATE, 7001, 16 * FRAME, 100_000)
-    pauses = [round(seconds * SAMPLE_RATE / FRAME) for seconds in range(5, 301, 5)]
-    for beside in np.array_split(pauses, 15):
+    pauses = [round(seconds * SAMPLE_RATE / FRAME) for seconds in np.geomspace(5, 300, 24)]
+    for beside in np.array_split(pauses, 6):
         streams = [
             numbered((i, False), (int(rng.integers(16, 900)), True), (pause, False), (300, True))
             for i, pause in enumerate(beside.tolist())
