@@ -1,8 +1,9 @@
 """Scores as lines for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..terminal import printable
 from .gate import percent
 
 
@@ -10,11 +11,16 @@ def table(scores: Mapping[str, Any]) -> str:
     """One line a run, then one line a pair of runs; of words also how texts were made comparable."""
     pairs = [difference(one) for one in scores["comparisons"]]
     if scores["task"] == "classify":
-        return "\n".join([_CLASSES, *(_class_run(name, run) for name, run in scores["runs"].items()), *pairs])
+        return _lines([_CLASSES, *(_class_run(name, run) for name, run in scores["runs"].items()), *pairs])
     lead, other = ("cer", "wer") if scores["metric"] == "cer" else ("wer", "cer")
     head = _WORDS.format(lead=f"{_NAMES[lead]} %", other=f"{_NAMES[other]} %")
     lines = [_run(name, run, lead, other) for name, run in scores["runs"].items()]
-    return "\n".join([head, *lines, *pairs, normalised(scores["normaliser"])])
+    return _lines([head, *lines, *pairs, normalised(scores["normaliser"])])
+
+
+def _lines(lines: Iterable[str]) -> str:
+    """Each stays one line, whatever a run is called."""
+    return "\n".join(map(printable, lines))
 
 
 def normalised(normaliser: Mapping[str, Any]) -> str:
