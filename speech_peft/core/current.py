@@ -19,11 +19,11 @@ class Passage:
     """Whoever opened it, and will close it."""
     inside: Context
     """What is known of the frames and rows that pass inside."""
+    ctx: Context
+    """What is known of all frames of x. Given by whoever opens it: no compiler traces one made by default."""
     running: tuple[str, ...] = ()
     """The adapters that saw x enter, and will see y leave."""
     x: Tensor | None = None
-    ctx: Context = field(default_factory=Context)
-    """About x, all of its frames."""
     selection: Selection | None = None
     room: bool = False
     """Whether it is that of a module which spans lie in, and not of a span."""

@@ -74,7 +74,7 @@ class Port:
             x = self._before(name, x, outside)
         ctx = outside.widened(x.shape[1] - frames).repeated(x.shape[0] // rows if rows else 1)
         selection = self._selected(running, x, ctx)
-        passage = Passage(self, ctx, tuple(running), x, ctx, selection)
+        passage = Passage(self, ctx, ctx, tuple(running), x, selection)
         if selection is not None:
             kwargs = {**kwargs, **self._keys(selection, x)}
             x = selection.take(x)
@@ -199,7 +199,8 @@ class Room:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook."""
-        self.current.passages.append(Passage(self, self.current.here, room=True))
+        here = self.current.here
+        self.current.passages.append(Passage(self, here, here, room=True))
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook, called after an error too."""
