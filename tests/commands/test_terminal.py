@@ -104,12 +104,14 @@ NOISE = re.compile(r"lightning|litlogger|LitLogger|GPU available|TPU|Trainer\(|w
 
 def test_training_shows_a_bar_on_a_terminal_and_nothing_that_is_not_ours(tmp_path):
     path = tiny.recipe(tmp_path)
+    (tmp_path / "valid").mkdir()
+    valid = tiny.corpus(tmp_path / "valid")
     screen = Terminal(
         sys.executable,
         tiny.__file__,
         str(path),
         "trainer.max_steps=25",
-        f"data.valid={tmp_path}/data/train.jsonl",
+        f"data.valid={valid}",
     )
     assert screen.wait() == 0, screen.lines
     bars = [line for line in screen.lines if line.startswith("━")]
