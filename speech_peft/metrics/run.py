@@ -4,7 +4,6 @@ out/phone/preds.jsonl    its predictions, a line each, in the form of the task
 out/phone/run.json       {"seconds": 31.4, "config": {...}, "hardware": {...}}
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,4 +60,4 @@ def save(folder: Path, run: Run[Item], dumps: Callable[[Sequence[Item]], str]) -
 def about(file: Path) -> dict[str, Any]:
     """What `run.json` says beside a `preds.jsonl`, by the fields of a run; empty where there is none."""
     beside = file.with_name("run.json")
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    return json_text.read_object(beside) if beside.is_file() else {}
