@@ -46,7 +46,7 @@ def without_spaces(text: str) -> str:
     >>> without_spaces("今天 天气 iPhone 15 Pro 好")
     '今天天气iPhone 15 Pro好'
     """
-    return _SPACE.sub("", text)
+    return text if text.isascii() else _SPACE.sub("", text)
 
 
 def joined(texts: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from .predictions import Prediction
 from .run import Run as AnyRun
 from .run import paired
 from .slices import Options, known_columns, value_of
-from .wer import Counts, Pair, align_words, corpus, count, count_characters
+from .wer import Counts, Pair, align_words, corpus, count, count_characters, count_words
 
 FORMAT = 1
 
@@ -53,18 +53,17 @@ def score(
     for item, code in zip(predictions, languages, strict=True):
         said.append(once(item.text, code))
         heard.append(once(item.pred_text, code))
-    raw = align_words([item.text for item in predictions], [item.pred_text for item in predictions])
-    rows = zip(predictions, align_words(said, heard), said, heard, raw, strict=True)
+    rows = zip(predictions, align_words(said, heard), said, heard, strict=True)
     return tuple(
         Scored(
             item,
             pairs,
             count(pairs),
             count_characters(reference, hypothesis),
-            count(raw_pairs),
+            count_words(item.text, item.pred_text),
             normaliser.meets(item.lang or language),
         )
-        for item, pairs, reference, hypothesis, raw_pairs in rows
+        for item, pairs, reference, hypothesis in rows
     )
 
 

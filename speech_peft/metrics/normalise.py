@@ -78,15 +78,17 @@ def _chosen(language: str) -> str:
 def _whisper() -> Callable[[str], str]:
     # A second's import that only English scores need. This module alone does not load torch.
     from .english import whisper
+    from .word_by_word import WordByWord
 
-    return whisper()
+    return WordByWord(whisper(), curly=False)
 
 
 @cache
 def _english() -> Callable[[str], str]:
     from .english import Mended
+    from .word_by_word import WordByWord
 
-    return Mended()
+    return WordByWord(Mended(), curly=True)
 
 
 _ALL = {

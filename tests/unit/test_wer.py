@@ -1,11 +1,21 @@
 """Error counts, against alignments done by hand."""
 
+import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speech_peft.metrics.normalise import normaliser
-from speech_peft.metrics.wer import Counts, Pair, align_words, corpus, count, count_characters, error_pairs
+from speech_peft.metrics.wer import (
+    Counts,
+    Pair,
+    align_words,
+    corpus,
+    count,
+    count_characters,
+    count_words,
+    error_pairs,
+)
 
 
 def words(reference: str, hypothesis: str) -> Counts:
@@ -103,3 +113,24 @@ def test_swapping_the_texts_swaps_insertions_and_deletions(reference, hypothesis
 def test_error_pairs_are_ordered_by_how_often_they_occur():
     alignments = align_words(["a b", "a b", "c"], ["a x", "a x", "c d"])
     assert error_pairs(alignments) == [(Pair("substitute", "b", "x"), 2), (Pair("insert", "", "d"), 1)]
+
+
+@given(st.lists(st.tuples(text, text), min_size=1, max_size=5))
+def test_alignments_and_counts_are_those_of_jiwer(pairs):
+    references, hypotheses = ([one[side] for one in pairs] for side in (0, 1))
+    theirs = jiwer.process_words(references, hypotheses)
+    found = align_words(references, hypotheses)
+    for ours, chunks in zip(found, theirs.alignments, strict=True):
+        lengths = ((max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx), c) for c in chunks)
+        assert [pair.operation for pair in ours] == [c.type for n, c in lengths for _ in range(n)]
+    for reference, hypothesis, ours in zip(references, hypotheses, found, strict=True):
+        assert count_words(reference, hypothesis) == count(ours)
+        letters = jiwer.process_characters(reference, hypothesis)
+        assert count_characters(reference, hypothesis) == Counts(
+            letters.hits, letters.substitutions, letters.deletions, letters.insertions
+        )
+
+
+def test_equal_pairs_of_words_are_held_once():
+    first, second = align_words(["a b", "b a"], ["a b", "b a"])
+    assert first[0] is second[1]
