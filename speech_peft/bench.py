@@ -102,7 +102,7 @@ def asr(
     from .metrics.slices import known_columns
 
     chosen = benchmark.systems(base, adapter or [], context, weights)
-    utterances = benchmark.with_text(manifest.read(data)[:limit])
+    utterances = benchmark.with_text(manifest.listed(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
     held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
     if degrade is None or track is not None:
@@ -162,7 +162,7 @@ def classify(
     from .metrics import publish
     from .metrics.slices import known_columns
 
-    clips = select.where(manifest.read(data), class_benchmark.wanted(where or ()), data)[:limit]
+    clips = list(select.where(manifest.listed(data), class_benchmark.wanted(where or ()), data)[:limit])
     known_columns({"label", *(name for row in clips for name in row.extra)}, (*(slice_by or ()), group_by))
     chosen = class_benchmark.systems(clips, adapter or [], folds or [], fold_column)
     labels.labelled(clips, data, multi_label=class_benchmark.multi_label(chosen))

@@ -81,7 +81,7 @@ def restore(
             complain(f"{metric.name}: {metric.notice}")
     if guard not in ("full", "sound", "off"):
         raise ConfigError(f"--guard: expected full, sound or off, got {guard!r}")
-    listed = manifest.read(data)[:limit]
+    listed = list(manifest.listed(data)[:limit])
     columns = tuple(dict.fromkeys(("lang", "duration", *(slice_by or ()))))
     known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
     steps_of = None if degrade is None else degradation(degrade)

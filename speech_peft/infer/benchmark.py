@@ -146,13 +146,14 @@ def save(folder: Path, run: Run[Prediction]) -> None:
 
 def with_text(rows: Sequence[Row]) -> list[Row]:
     """The rows, if each has a reference: a benchmark over a part of them would not say of which."""
+    rows = list(rows)  # of a listing, each is read once
     silent = [row.id for row in rows if row.text is None]
     if silent:
         raise ConfigError(
             f"{len(silent)} of {len(rows)} rows have no text to score against (first: {silent[0]!r}); "
             "give them one, or an empty text where nothing is said"
         )
-    return list(rows)
+    return rows
 
 
 def cut(rows: Sequence[Row], folder: Path, track: int | None = None) -> list[Row]:
