@@ -9,7 +9,7 @@ word at all the rate is None, for no division gives an honest number; the errors
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from ..writing import without_spaces
 
@@ -83,7 +83,7 @@ def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[tu
 def _aligned(
     said: list[str], heard: list[str], made: dict[tuple[Operation, str, str], Pair]
 ) -> tuple[Pair, ...]:
-    steps: list[tuple[Operation, str, str]] = []
+    steps: list[tuple[Any, str, str]] = []
     for operation, said_from, said_to, heard_from, heard_to in _opcodes(said, heard):
         if operation == "delete":
             steps += [("delete", word, "") for word in said[said_from:said_to]]
@@ -109,10 +109,11 @@ def _opcodes(said: Sequence[str], heard: Sequence[str]) -> Iterable[tuple[str, i
         return [("equal", 0, len(said), 0, len(heard))]
     from rapidfuzz.distance import Levenshtein
 
+    sides: Any = (said, heard)
     if isinstance(said, list):
         numbers: dict[str, int] = {}
-        said, heard = ([numbers.setdefault(word, len(numbers)) for word in words] for words in (said, heard))
-    return Levenshtein.opcodes(said, heard).as_list()
+        sides = [[numbers.setdefault(word, len(numbers)) for word in words] for words in sides]
+    return cast(Any, Levenshtein.opcodes(*sides).as_list())
 
 
 def _counted(said: Sequence[str], heard: Sequence[str]) -> Counts:
