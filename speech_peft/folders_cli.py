@@ -97,7 +97,8 @@ def carry_out(
     from .infer.progress import reporter
 
     if dry_run:
-        say(plan)
+        for step in plan.steps:
+            say(step)
         return 0
     report = reporter(progress, quiet)
 

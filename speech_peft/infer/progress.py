@@ -19,6 +19,7 @@ class Progress(Protocol):
 
     def start(self, files: int, bytes: int, skipped: int) -> None: ...
     def opened(self) -> None: ...
+    def planned(self, files: int, bytes: int) -> None: ...
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None: ...
     def note(self, text: str) -> None: ...
     def problem(self, text: str) -> None: ...
@@ -42,6 +43,10 @@ class _Count:
     def opened(self) -> None:
         """Speed counts from here on, as it does in `bench`: opening a model is no part of it."""
         self.started = time.monotonic()
+
+    def planned(self, files: int, bytes: int) -> None:
+        """How many there are to do and their bytes, better known than at the start."""
+        self.files, self.bytes = files, bytes
 
     def file(self, path: str, status: str, seconds: float, bytes: int, error: str | None) -> None:
         self.done += 1
@@ -170,6 +175,10 @@ class Bar(_Count):
         if status in ("failed", "truncated"):
             self.note(f"{status}: {path}: {error or 'the file ends before the length it declares'}")
         self._bar.update(self._task, completed=self.done_bytes, description=self.line())
+
+    def planned(self, files: int, bytes: int) -> None:
+        super().planned(files, bytes)
+        self._bar.update(self._task, total=max(1, bytes))
 
     def note(self, text: str) -> None:
         with suppress(OSError, ValueError):  # a terminal that was closed

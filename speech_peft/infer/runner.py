@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any
 from ..audio.atomic import finish, sweep, write_bytes, write_text
 from ..errors import SpeechPeftError
 from ..files import json_text
+from .agenda import Agenda
 from .claims import Claims
 from .inputs import Job
 from .ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
@@ -85,11 +85,14 @@ class _Run:
         self.ledger = plan.ledger
         self.folder = plan.out / FOLDER
         self.claims = Claims(self.folder / "claims", plan.ledger.command)
-        self.steps = {step.job: step for step in plan.steps}
+        self.steps: dict[Job, Step] = {}
+        """Of the inputs that are being worked on."""
         self.prints: dict[Job, str] = {}
-        """Of the inputs that are being read, from before they were."""
-        self.counts = Counter(skipped=len(plan.of("skip")))
+        """Of the same, from before they were read."""
+        self.agenda = Agenda(plan)
+        self.counts = self.agenda.counts
         self.audio_seconds = 0.0
+        self._one = threading.RLock()  # whoever reads plans, and what it refuses is done then and there
         self.started = self.opened = time.monotonic()
 
     def __call__(self, work: Work) -> int:
@@ -112,17 +115,15 @@ class _Run:
         return code
 
     def _do(self, work: Work) -> None:
-        todo = self.plan.of("run")
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.plan.out)  # what killed runs left behind
         if not self.claims.others():
             write_text(self.folder / "errors.jsonl", "")
-        self.progress.start(len(todo), sum(step.bytes for step in todo), self.counts["skipped"])
+        self.agenda.look_ahead()
+        self.progress.start(self.agenda.files, self.agenda.bytes, self.counts["skipped"])
         with self.claims.kept():
-            for step in self.plan.of("refuse"):
-                self._commit(Outcome(step.job, error=step.why, stage="plan"))
-            jobs = self._claimed(todo)
-            if self._stop() or (first := next(jobs, None)) is None:
+            jobs = self._claimed(self._to_run())
+            if (first := next(jobs, None)) is None:
                 return  # nothing to do, or nothing that others are not at: no model is opened
             with closing(_closable(work(self._handed(first, jobs)))) as outcomes:
                 for outcome in outcomes:
@@ -131,6 +132,17 @@ class _Run:
                     if self._stop():
                         return
 
+    def _to_run(self) -> Iterator[Step]:
+        """What is refused fails on the way, and where the first failure ends a run nothing follows it."""
+        for step in self.agenda:
+            if step.action == "run":
+                yield step
+                continue
+            self.steps[step.job] = step
+            self._commit(Outcome(step.job, error=step.why, stage="plan"))
+            if self._stop():
+                return
+
     def _handed(self, first: Job, others: Iterator[Job]) -> Iterator[Job]:
         """The jobs; the first is asked for when the model is open, and from then on speed is measured."""
         self.opened = time.monotonic()
@@ -138,11 +150,12 @@ class _Run:
         yield first
         yield from others
 
-    def _claimed(self, todo: Sequence[Step]) -> Iterator[Job]:
+    def _claimed(self, todo: Iterable[Step]) -> Iterator[Job]:
         """The jobs that are this process's to do, each claimed when it is asked for; whoever reads asks.
 
         What others are at is asked for once more at the end: they may have been killed.
         """
+        others: list[Step] = []
         for _ in range(2):
             others = []
             for step in todo:
@@ -152,10 +165,11 @@ class _Run:
                     self.claims.release(step.job.id)
                 else:
                     job = step.job
+                    self.steps[job] = step
                     self.prints[job] = fingerprint(job.audio, job.start, job.duration)
                     yield job
             todo = others
-        self.counts["elsewhere"] += len(todo)
+        self.counts["elsewhere"] += len(others)
 
     def _done_meanwhile(self, step: Step) -> bool:
         """Whether another process has done it, or has failed to, since this run was planned."""
@@ -175,14 +189,20 @@ class _Run:
         return self.policy.fail_fast and self.counts["failed"] > 0
 
     def _commit(self, outcome: Outcome) -> None:
-        step, job = self.steps[outcome.job], outcome.job
+        with self._one:
+            job = outcome.job
+            self._commit_step(self.steps.pop(job), outcome, self.prints.pop(job, None))
+            self.progress.planned(self.agenda.files, self.agenda.bytes)
+
+    def _commit_step(self, step: Step, outcome: Outcome, print_before: str | None) -> None:
+        job = outcome.job
         print_ = fingerprint(job.audio, job.start, job.duration)
         error, written, fatal = outcome.error, [], False
-        if error is None and print_ != self.prints.get(job, print_):
+        if error is None and print_before not in (None, print_):
             error = "was changed while it was read; run it again"
         if error is None:
             try:
-                self._write(outcome, print_, written)
+                self._write(step, outcome, print_, written)
             except _InTheWay as failure:
                 error = str(failure)
             except (OSError, ValueError) as failure:
@@ -237,13 +257,12 @@ class _Run:
             digests=digests,
         )
 
-    def _write(self, outcome: Outcome, print_: str, written: list[tuple[str, int, str]]) -> None:
+    def _write(self, step: Step, outcome: Outcome, print_: str, written: list[tuple[str, int, str]]) -> None:
         """Put the outputs in their places; `written` grows by each that is. Nothing that is not ours goes."""
         job, ready = outcome.job, []
-        wanted = self.steps[job].missing
         for extension, content in outcome.files.items():
             name = output_name(job, extension, self.policy.name_template)
-            if name in wanted:
+            if name in step.missing:
                 raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
                 size = raw.stat().st_size if isinstance(raw, Path) else len(raw)
                 ready.append((name, raw, (name, size, digest_of(raw) or "")))
@@ -270,7 +289,7 @@ class _Run:
         names = ("ok", "truncated", "skipped", "failed", "elsewhere")
         return {
             **{name: self.counts[name] for name in names},
-            "not_done": max(0, len(self.plan.steps) - sum(self.counts[name] for name in names)),
+            "not_done": max(0, self.agenda.steps - sum(self.counts[name] for name in names)),
             "audio_seconds": round(self.audio_seconds, 3),
             "seconds": round(now - self.started, 3),
             "opening_seconds": round(opening, 3),
