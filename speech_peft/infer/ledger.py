@@ -8,12 +8,13 @@ its content, so that what others made, or changed since, is never replaced.
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = ".speech_peft"
 WRITING = "writing"
@@ -44,8 +45,16 @@ class Entry:
     """Path below the output folder -> sha256, its first half."""
 
 
-@dataclass(frozen=True)
-class _Made:
+class Last(NamedTuple):
+    """What is held of the last outcome of an input: of a million there is a million of these."""
+
+    status: str
+    fingerprint: str
+    settings: str
+    line: int
+
+
+class _Made(NamedTuple):
     """A file and what it was last made from."""
 
     command: str
@@ -61,11 +70,10 @@ class Ledger:
 
     def __init__(self, out: Path, command: str = ""):
         self.out, self.command, self.path = out, command, out / FOLDER / "ledger.jsonl"
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, Last] = {}
         """The last outcome of this command, by input."""
         self.lines = 0
         """How many have been read; a run tells by it what others did since it was planned."""
-        self.line_of: dict[str, int] = {}
         self._made: dict[str, _Made] = {}
         self._contents: dict[str, str] = {}  # all that was ever written under a name, by digest
         self._read_to = 0
@@ -89,18 +97,20 @@ class Ledger:
                 return
 
     def _take(self, entry: Entry) -> None:
-        ours = entry.command in ("", self.command)
+        command, settings = sys.intern(entry.command), sys.intern(entry.settings)  # the same of all lines
+        ours = command in ("", self.command)
         if ours and entry.status != WRITING:
-            self.entries[entry.id] = entry
-            self.line_of[entry.id] = self.lines
+            status = sys.intern(entry.status)
+            self.entries[entry.id] = Last(status, entry.fingerprint, settings, self.lines)
         done = entry.status in ("ok", "truncated")
         for name, size in entry.outputs.items():
             content = entry.digests.get(name, f"size:{size}")
             before = self._contents.get(name, "")
-            self._contents[name] = before if content in before.split() else f"{before} {content}"
+            if content not in before.split():
+                self._contents[name] = f"{before} {content}".lstrip()
             if done or name not in self._made:
-                print_, settings = (entry.fingerprint, entry.settings) if done else ("", "")
-                self._made[name] = _Made(entry.command, entry.id, entry.audio, print_, settings, size)
+                of = (entry.fingerprint, settings) if done else ("", "")
+                self._made[name] = _Made(command, entry.id, entry.audio, *of, size)
 
     def add(self, entry: Entry) -> None:
         """The line is on the disk when this returns. Raises OSError where it cannot be written."""

@@ -175,7 +175,7 @@ class _Run:
         """Whether another process has done it, or has failed to, since this run was planned."""
         self.ledger.refresh()
         entry = self.ledger.entries.get(step.job.id)
-        if entry is None or self.ledger.line_of[step.job.id] <= self.plan.begins_at:
+        if entry is None or entry.line <= self.plan.begins_at:
             return False
         if entry.settings != self.plan.settings:
             return False
