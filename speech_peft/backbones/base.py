@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..compat import guard_torchaudio
 from ..core.context import Context
 from ..core.current import hearing
 from ..core.save import BackboneCard
@@ -22,6 +23,8 @@ from .frames import from_outside
 from .stack import Row as Row
 from .stack import Stack as Stack
 from .weights import Origin, resolve_weights
+
+guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
 
 
 @dataclass(frozen=True)

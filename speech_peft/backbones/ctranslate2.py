@@ -7,7 +7,6 @@ The map of names is all there is to the conversion: query, key and value are fus
 value in cross attention), Whisper's key has no bias, and the output projection is the tied embedding.
 """
 
-import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ MOST_TOKENIZER_BYTES = 64_000_000
 """Of a tokenizer.json; those of multilingual models have 4 MB."""
 _TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 _VERSIONS = range(3, 7)  # of the layout written here; 3 brought the alias table's present form
-_FORMAT = 1  # of what we write: part of the cache's key, so that a better converter converts again
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json")
 
 # CTranslate2 -> Hugging Face, inside one block; the matrices of a fused one in their order.
@@ -50,36 +48,6 @@ _PLAIN = {
     "layer_norm/beta": "layer_norm.bias",
 }
 _SUFFIX = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
-
-
-def convert(folder: Path, cache: Path, sha256: str) -> Path:
-    """A Hugging Face folder with the weights of a CTranslate2 one; found again in the cache by their hash."""
-    final = cache / f"whisper-{sha256[:16]}-v{_FORMAT}"
-    if _whole(final):
-        return final
-    shutil.rmtree(final, ignore_errors=True)  # damaged since: made again
-    variables = read_variables(folder / "model.bin")
-    partial = cache / f".{final.name}.{os.getpid()}"
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        _write(partial, folder, variables)
-        partial.rename(final)
-    except OSError:
-        if not final.is_dir():  # else another process was first, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final
-
-
-def _whole(folder: Path) -> bool:
-    """Whether what was converted before can still be read, by its headers and lengths."""
-    try:
-        json_text.read_object(folder / "config.json")
-        tensors.shapes(folder / "model.safetensors")
-    except (ConfigError, OSError):
-        return False
-    return True
 
 
 def read_variables(path: Path) -> dict[str, Tensor]:
@@ -154,7 +122,8 @@ def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
     return name, torch.frombuffer(content, dtype=_TYPES[kind]).reshape(shape)
 
 
-def _write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
+def write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
+    """The Hugging Face folder `target`, of the variables and what lies beside them in `source`."""
     from transformers import GenerationConfig
 
     path = source / "config.json"

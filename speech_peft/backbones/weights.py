@@ -139,7 +139,7 @@ def _as_hugging_face(folder: Path, address: str) -> Path:
     if (folder / "config.json").is_file() and _weight_files(folder):
         return folder
     if (folder / "model.bin").is_file():
-        from .ctranslate2 import convert
+        from .converted import convert
 
         return convert(folder, cache_dir() / "converted", weights_sha256(folder))
     there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) if folder.is_dir() else "a file"

@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,20 @@ def test_conversion_happens_once(faster_whisper, cache):
     assert resolve_weights(faster_whisper[0]) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == stamp
     assert [path.name for path in (cache / "converted").iterdir()] == [first.name]
+
+
+@pytest.mark.slow
+def test_a_dry_run_with_weights_that_were_converted_before_imports_no_torch(faster_whisper, tmp_path):
+    resolve_weights(faster_whisper[0])
+    (tmp_path / "a.wav").write_bytes(b"x")
+    code = (
+        "import sys; from speech_peft.transcribe import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'transformers', 'torchaudio'} & set(sys.modules); sys.exit(code)"
+    )
+    given = [tmp_path / "a.wav", "-o", tmp_path / "out", "--weights", faster_whisper[0], "--dry-run"]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "(new)" in done.stdout
 
 
 def test_failed_conversion_leaves_nothing_behind(faster_whisper, cache):
