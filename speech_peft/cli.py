@@ -1,17 +1,15 @@
 """The `speech-peft` command: one word per job, and nothing is imported before it is known which."""
 
 import errno
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from . import __version__
 from .errors import ConfigError, OtherWeights, SpeechPeftError, did_you_mean
+from .interrupts import sigterm_as_ctrl_c
 from .terminal import complain, enduring, say, silence
 
 # Word -> module with `main(argv) -> int`, and what it does.
@@ -69,7 +67,7 @@ def guarded(command: Callable[[list[str] | None], int], argv: list[str] | None) 
     SIGTERM is what Ctrl-C is from the first moment, before a command knows how to end in order. Standard
     error that is closed or full ends nothing.
     """
-    with enduring(), _sigterm_as_ctrl_c(), warnings.catch_warnings():
+    with enduring(), sigterm_as_ctrl_c(), warnings.catch_warnings():
         warnings.showwarning = _shown(warnings.showwarning)
         return _exit_code(command, argv)
 
@@ -131,18 +129,6 @@ def _unwritable(error: OSError) -> None:
         silence(sys.stdout)
     if error.errno != errno.EPIPE:  # `| head` has read what it wanted
         complain(f"error: {error.filename or 'output'}: {error.strerror}")
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run() -> None:

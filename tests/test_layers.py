@@ -12,7 +12,7 @@ ROOT = Path(speech_peft.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of ours. A part is a folder, or a module right under the package.
-BASE = {"errors", "registry", "compat", "files", "terminal", "speech_peft", "writing"}
+BASE = {"errors", "registry", "compat", "files", "terminal", "interrupts", "speech_peft", "writing"}
 ABOVE_CORE = BASE | {"core"}
 OURS: dict[str, set[str]] = {
     "core": BASE | {"dotted"},
@@ -28,6 +28,7 @@ OURS: dict[str, set[str]] = {
     "processes": set(),
     "errors": set(),
     "terminal": set(),
+    "interrupts": set(),
     "writing": set(),
     "registry": {"errors"},
     "compat": set(),
@@ -47,6 +48,7 @@ THEIRS: dict[str, set[str]] = {
     "methods": {"torch", "pydantic", "jaxtyping"},
     "errors": set(),
     "terminal": set(),
+    "interrupts": set(),
     "writing": set(),
     "registry": set(),
     "compat": set(),

@@ -6,11 +6,10 @@ run that is killed anywhere is continued by running it again. One bad file is a 
 
 import errno
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from ..audio.atomic import finish, sweep, write_bytes, write_text
 from ..errors import SpeechPeftError
 from ..files import json_text
+from ..interrupts import held, sigterm_as_ctrl_c
 from .agenda import Agenda
 from .claims import Claims
 from .inputs import Job
@@ -54,21 +54,8 @@ def run(plan: Plan, work: Work, progress: Progress, policy: Policy | None = None
 
     Other processes may carry out the same plan beside it: each input is done by one of them.
     """
-    with _sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c():
         return _Run(plan, progress, policy or Policy())(work)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """A scheduler that ends a run gets what Ctrl-C gets: the summary, and exit code 130."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Stopped(Exception):
@@ -189,7 +176,7 @@ class _Run:
         return self.policy.fail_fast and self.counts["failed"] > 0
 
     def _commit(self, outcome: Outcome) -> None:
-        with self._one:
+        with self._one, held():
             job = outcome.job
             self._commit_step(self.steps.pop(job), outcome, self.prints.pop(job, None))
             self.progress.planned(self.agenda.files, self.agenda.bytes)

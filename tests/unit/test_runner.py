@@ -147,6 +147,19 @@ def test_interruption_is_130_and_what_was_done_counts(folder):
     assert go(folder)[1]["skipped"] == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_an_output_and_its_record_waits_for_the_record(folder, monkeypatch, number):
+    monkeypatch.setattr(Quiet, "file", lambda *row: signal.raise_signal(number))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, summary = go(folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
+    assert (code, summary["ok"], summary["not_done"]) == (130, 1, 2)
+    assert go(folder)[1]["skipped"] == 1
+
+
 def test_an_output_that_cannot_be_written_is_a_row(folder):
     (folder / "out").mkdir()
     (folder / "out/sub").write_text("a file where a folder must be")
