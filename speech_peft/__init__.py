@@ -1,33 +1,57 @@
-"""Adapts frozen speech encoders with small trained parts."""
+"""Adapts frozen speech encoders with small trained parts.
+
+Public names are imported at first use, so that `import speech_peft` costs nothing. Every registered method
+class is one of them: `speech_peft.Lora`. The stub beside this file says the same to type checkers.
+"""
 
 from importlib import import_module
 from typing import Any
 
+from .compat import watch_for_transformers
+
 __version__ = "0.1.0"
 
-# Public names and where they live: imported at first use, so `import speech_peft` costs nothing.
+# Names and where they live.
 _PUBLIC = {
     "AdaptedModel": "core.model",
     "Classifier": "infer.classifier",
     "Context": "core.context",
+    "Method": "core.method",
+    "Restorer": "infer.restorer",
     "Site": "core.site",
     "Transcriber": "infer.transcriber",
     "load": "infer.loading",
     "open_backbone": "backbones.base",
 }
-__all__ = [
-    "AdaptedModel",
-    "Classifier",
-    "Context",
-    "Site",
-    "Transcriber",
-    "__version__",
-    "load",
-    "open_backbone",
-]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name[:1].isupper():
+        for method in _methods():
+            if method.__name__ == name:
+                return method
+    raise AttributeError(_unknown(name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC, *(method.__name__ for method in _methods())})
+
+
+def _methods() -> list[Any]:
+    """The classes of all methods that are installed; they are imported for it, and torch with them."""
+    from .registry import METHODS
+
+    return list(METHODS.values())
+
+
+def _unknown(name: str) -> str:
+    from .errors import did_you_mean
+
+    hint = did_you_mean(name, __dir__()) if name[:1].isupper() else did_you_mean(name, _PUBLIC)
+    return f"module {__name__!r} has no attribute {name!r}. {hint}"
+
+
+watch_for_transformers()

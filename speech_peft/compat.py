@@ -1,4 +1,4 @@
-"""The guarded import of torchaudio: the one place where it is first imported.
+"""The guarded import of torchaudio, which nothing here needs and transformers imports where it is installed.
 
 The wheel on the package index links CUDA libraries. Beside a CPU build of torch it raises on import, and
 then transformers, which imports torchaudio whenever it is installed, cannot import a single model. Mel
@@ -8,11 +8,44 @@ spectrograms, Kaldi filter banks, resampling and filters are plain Python and wo
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-_BROKEN = (ImportError, OSError, RuntimeError, AttributeError)
+
+def watch_for_transformers() -> None:
+    """See to it that transformers can be imported from now on, by whomever; costs nothing until it is.
+
+    Where it is imported already, and perhaps has failed halfway, torchaudio is guarded at once, so that the
+    next try works.
+    """
+    if "transformers" in sys.modules:
+        guard_torchaudio()
+    elif not any(isinstance(finder, _BeforeTransformers) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTransformers())
+
+
+class _BeforeTransformers:
+    """Finds transformers where it is, and guards torchaudio before its first line runs."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "transformers":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        loader: Any = spec.loader if spec else None
+        if loader is None:
+            return spec
+        execute = loader.exec_module
+
+        def guarded(module: ModuleType) -> None:
+            guard_torchaudio()
+            execute(module)
+
+        loader.exec_module = guarded  # of this one loader, made for this one module
+        return spec
 
 
 def guard_torchaudio() -> ModuleType | None:
@@ -23,7 +56,7 @@ def guard_torchaudio() -> ModuleType | None:
     """
     if "torchaudio" in sys.modules:
         return sys.modules["torchaudio"]
-    if importlib.util.find_spec("torchaudio") is None:
+    if importlib.util.find_spec("torchaudio") is None or importlib.util.find_spec("torch") is None:
         return None
     for stand_in in (None, _absent_extension):
         _forget("torchaudio")
@@ -31,11 +64,21 @@ def guard_torchaudio() -> ModuleType | None:
             sys.modules["torchaudio._extension"] = stand_in()
         try:
             return importlib.import_module("torchaudio")
-        except _BROKEN:
+        except Exception:  # whatever is wrong with it, it is not ours to fail for
             continue
     _forget("torchaudio")
     sys.modules["torchaudio"] = None  # type: ignore[assignment]  # how Python spells "do not import this"
+    _forget_that_it_is_there()
     return None
+
+
+def _forget_that_it_is_there() -> None:
+    """Let transformers look again: it asks once whether torchaudio is installed, and keeps the answer."""
+    known = sys.modules.get("transformers.utils.import_utils")
+    for name in ("is_torchaudio_available", "is_speech_available"):
+        asked: Any = getattr(known, name, None)
+        if hasattr(asked, "cache_clear"):
+            asked.cache_clear()
 
 
 def _forget(package: str) -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import soxr
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..backbones.base import Backbone, Encoded
 from ..backbones.frames import below
-from ..compat import guard_torchaudio
 from ..config import Recipe, RestoreConfig
 from ..core import hub, save
 from ..core.lifecycle import Predicted
@@ -246,13 +246,8 @@ def resampled(audio: Float[Tensor, "b s"], source: int, wanted: int) -> Float[Te
     """The same sound at another rate, without delay."""
     if source == wanted:
         return audio
-    torchaudio = guard_torchaudio()
-    if torchaudio is None:
-        raise ConfigError(
-            f"task.decoder.sample_rate: {wanted} Hz needs torchaudio to resample what is heard; install it, "
-            f"or use {source} Hz"
-        )
-    return torchaudio.functional.resample(audio, source, wanted)
+    made = soxr.resample(audio.T.cpu().numpy(), source, wanted)  # clips are its channels
+    return torch.from_numpy(made.T.copy()).to(audio.device)
 
 
 def _fitted(audio: Float[Tensor, "b s"], samples: int) -> Float[Tensor, "b n"]:

@@ -70,3 +70,43 @@ except RuntimeError as error:
     print(error)
 """
     assert "torchaudio.forced_align needs the compiled part" in run(fake, code)
+
+
+ABSENT = "import sys; sys.modules['torchaudio'] = None"  # as pip leaves it: nothing here asks for it
+STOCK = "from transformers import WhisperForConditionalGeneration"
+OURS_FIRST = f"import sys, speech_peft; assert 'torch' not in sys.modules; {STOCK}"
+OURS_BETWEEN = f"""
+try:
+    {STOCK}
+except Exception:
+    pass
+else:
+    raise AssertionError("the fake is not broken")
+import speech_peft
+{STOCK}
+"""
+MISSING_LIBRARY = "raise OSError('libc10_cuda.so: cannot open shared object file')"
+
+
+@pytest.mark.slow  # two imports of transformers in processes of their own
+def test_a_stock_model_is_imported_after_us_beside_a_torchaudio_for_another_torch(tmp_path):
+    init = "from . import _extension, functional"
+    run(plant(tmp_path, init, _extension=MISSING_LIBRARY, functional=""), OURS_FIRST)
+
+
+@pytest.mark.slow
+def test_an_import_of_transformers_that_failed_before_us_works_after_us(tmp_path):
+    run(plant(tmp_path, MISSING_LIBRARY), OURS_BETWEEN)
+
+
+@pytest.mark.slow  # transformers in a process of its own
+def test_a_stock_model_is_imported_before_us_where_nobody_installed_torchaudio(tmp_path):
+    code = f"{ABSENT}\n{STOCK}\nimport speech_peft\nprint(speech_peft.Lora(rank=2).rank)"
+    assert run(tmp_path, code) == "2"
+
+
+def test_looking_for_transformers_imports_nothing(tmp_path):
+    code = "import sys, speech_peft, importlib.util as u\nassert u.find_spec('transformers')\n"
+    assert (
+        run(tmp_path, f"{code}print({{'torch', 'torchaudio', 'transformers'}} & set(sys.modules))") == "set()"
+    )

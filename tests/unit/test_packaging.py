@@ -42,6 +42,12 @@ def test_the_malware_releases_of_lightning_are_excluded():
     assert lightning.specifier.contains("2.6.6")
 
 
+def test_torchaudio_is_installed_by_nobody_of_ours():
+    # Beside a torch for other hardware its wheel breaks every import of transformers that comes before ours.
+    assert "torchaudio" not in {wanted.name for wanted in DECLARED}
+    assert "torchaudio" not in PINS
+
+
 def test_version_is_said_once():
     assert PROJECT["version"] == speech_peft.__version__
 

@@ -1,0 +1,14 @@
+# What type checkers and editors know of the package: the names of `_PUBLIC`, and that all others are methods.
+from .backbones.base import open_backbone as open_backbone
+from .core.context import Context as Context
+from .core.method import Method as Method
+from .core.model import AdaptedModel as AdaptedModel
+from .core.site import Site as Site
+from .infer.classifier import Classifier as Classifier
+from .infer.loading import load as load
+from .infer.restorer import Restorer as Restorer
+from .infer.transcriber import Transcriber as Transcriber
+
+__version__: str
+
+def __getattr__(name: str) -> type[Method]: ...
