@@ -64,7 +64,7 @@ def transcribe(
     one_of("dtype", dtype, ("float32", "bfloat16"))
     one_of("context", context, (None, "full", "fit"))
     one_of("progress", progress, ("auto", "plain", "json"))
-    kinds = writers.formats(format or ["txt"])
+    kinds = writers.formats(format or ["txt"], tuple(writers.WRITERS))
     asked: dict[str, Any] = {
         "vad": vad,
         "channels": channels,

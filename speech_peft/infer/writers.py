@@ -95,8 +95,8 @@ WRITERS: dict[str, Callable[[Result], str]] = {
 }
 
 
-def formats(names: Sequence[str], known: Collection[str] = tuple(WRITERS)) -> tuple[str, ...]:
-    """The formats asked for, each once; "all" is all of them, and commas separate."""
+def formats(names: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """The formats asked for of those that are known, each once; "all" is all of them, and commas separate."""
     asked = [name.strip().lower() for joined in names for name in joined.split(",") if name.strip()]
     for name in asked:
         if name not in known and name != "all":

@@ -89,10 +89,10 @@ def test_silence_is_a_file_without_text(format):
 
 
 def test_formats_are_asked_for_in_any_spelling():
-    assert formats(["TXT,srt", "txt"]) == ("txt", "srt")
-    assert formats(["all"]) == tuple(WRITERS)
+    assert formats(["TXT,srt", "txt"], WRITERS) == ("txt", "srt")
+    assert formats(["all"], WRITERS) == tuple(WRITERS)
     with pytest.raises(ConfigError, match="'srt'"):
-        formats(["str"])
+        formats(["str"], WRITERS)
 
 
 def test_json_tells_what_a_listener_should_know():
