@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ ENDED = "ended.json"
 BEGAN = "began_from.json"
 PLACES = ("out", "data.cache.folder")
 """What may change of a stage that has ended: where its folders are."""
+_RECORDED = {"recipe", "folders", "scores", "steps", "seconds", "base_sha256"}
 
 
 def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
@@ -75,7 +75,9 @@ def _left_behind(recipe: Recipe) -> Trained | None:
     record = _read(recipe, ENDED)
     from .tasks.resume import changes
 
-    if record is None or changes(record["recipe"], recipe.model_dump(mode="json"), PLACES):
+    if record is None or not record.keys() >= _RECORDED:
+        return None
+    if changes(record["recipe"], recipe.model_dump(mode="json"), PLACES):
         return None
     folders = [Path(recipe.out, Path(folder).name) for folder in record["folders"]]
     if not all((folder / "adapter.json").is_file() for folder in folders):
@@ -99,7 +101,7 @@ def _record(recipe: Recipe, left: Trained) -> dict[str, Any]:
 
 def _read(recipe: Recipe, name: str) -> Any:
     path = Path(recipe.out) / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return json_text.read_object(path) if path.is_file() else None
 
 
 def _write(recipe: Recipe, name: str, content: Any) -> None:

@@ -7,7 +7,6 @@ that is given in its place, so that whoever reads decides whether the others cou
 import csv
 import gzip
 import io
-import json
 import os
 import stat
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ..errors import ConfigError
+from ..files import json_text
 from .row import shown
 
 Record = dict[str, Any]
@@ -26,7 +26,6 @@ Found = tuple[int, int, Record | ConfigError, bool]
 clean: without NUL, and without halves of characters, which only escapes can write."""
 LONGEST = 16 * 2**20
 """Bytes of one line. What is longer is no manifest, and reading on would fill the memory."""
-_JSON = json.JSONDecoder().decode
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -53,8 +52,8 @@ class JsonLines:
             if line.isspace():
                 continue
             try:
-                record = _JSON(line.decode())
-            except (ValueError, RecursionError):
+                record = json_text.cells(line.decode())
+            except ValueError:
                 record = None
             if type(record) is not dict:
                 record = self._refused(f"{self.path}:{number}", line)
@@ -63,9 +62,7 @@ class JsonLines:
     def parse(self, where: str, raw: bytes) -> Record:
         line = _text(where, raw)
         try:
-            record = json.loads(line)
-        except RecursionError:
-            raise ConfigError(f"{where}: not a JSON object on one line (nested too deep)") from None
+            record = json_text.cells(line)
         except ValueError as error:
             raise ConfigError(f"{where}: not a JSON object on one line ({error})") from error
         if not isinstance(record, dict):

@@ -5,7 +5,6 @@ through, and a module of that name in the current directory before all others. T
 the same and run nothing.
 """
 
-import json
 import os
 import re
 import sys
@@ -13,6 +12,8 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from ..files import json_text
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -40,7 +41,7 @@ def _installed_paths() -> list[str]:
 def _editable(distribution: Distribution, package: str) -> list[Path]:
     """Where a package lies that was installed with `pip install -e`: in its own project."""
     try:
-        said = json.loads(distribution.read_text("direct_url.json") or "{}")
+        said = json_text.parse(distribution.read_text("direct_url.json") or "{}", "direct_url.json")
         project = urlsplit(said["url"])
         if project.scheme != "file" or not said["dir_info"]["editable"]:
             return []

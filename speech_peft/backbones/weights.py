@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
-from ..files import text as text_file
+from ..files import json_text
 from .installed import package_root
 
 _HUB_FILES = ["*.json", "model*.safetensors", "model.bin", "merges.txt", "vocab*.txt"]
@@ -168,10 +168,10 @@ def _file_sha256(file: Path) -> str:
     key = hashlib.sha256(f"{file}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
     note = cache_dir() / "sha256" / key[:32]
     try:
-        known = json.loads(text_file.read(note, 10_000))["sha256"]
+        known = json_text.read_object(note, 10_000)["sha256"]
         if isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known):
             return known
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ConfigError, KeyError):
         pass  # none yet, or one that something else wrote
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

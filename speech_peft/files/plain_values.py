@@ -25,13 +25,13 @@ def check(value: Any, where: str) -> Any:
             for key in here:
                 if not isinstance(key, str | int) or isinstance(key, bool):
                     raise ConfigError(f'{where}: the key {key!r} is no text; write it in quotes: "{key}"')
-            pending += [(item, depth + 1) for pair in here.items() for item in pair if item is not None]
+            pending += [(item, depth + 1) for pair in here.items() for item in pair if not _fine(item)]
         elif isinstance(here, list):
             # Of a million equal numbers one is looked at.
-            pending += [(item, depth + 1) for item in _different(here)]
+            pending += [(item, depth + 1) for item in _different(here) if not _fine(item)]
         elif problem := _problem(here):
             raise ConfigError(f"{where}: {problem}")
-        if depth > DEPTH:
+        if depth >= DEPTH and isinstance(here, dict | list):
             raise ConfigError(f"{where}: more than {DEPTH} lists and mappings lie inside each other")
     return value
 
@@ -40,6 +40,16 @@ def _different(items: list[Any]) -> list[Any]:
     """The items that hold others, and one of each plain value."""
     plain = {item for item in items if not isinstance(item, dict | list | set | bytearray)}
     return [*plain, *(item for item in items if isinstance(item, dict | list | set | bytearray))]
+
+
+def _fine(leaf: Any) -> bool:
+    """Whether nothing is wrong with one, as of nearly all can be said at once."""
+    kind = type(leaf)
+    if kind is str:
+        return leaf.isascii() and "\0" not in leaf
+    if kind is float:
+        return math.isfinite(leaf)
+    return leaf is None or kind is bool or (kind is int and abs(leaf) < _WHOLE)
 
 
 def _problem(leaf: Any) -> str | None:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..files import json_text
+
 FOLDER = ".speech_peft"
 WRITING = "writing"
 """The status of a line that comes before its outputs: a run that is killed knows them again."""
@@ -209,11 +211,13 @@ _TYPES = {
 
 def _parsed(line: bytes) -> Entry | None:
     """None for a line that says nothing: half of one, of a run that was killed, or none of ours."""
+    row = json_text.logged(line)
+    if row is None:
+        return None
+    known = {one.name: row[one.name] for one in fields(Entry) if one.name in row}
     try:
-        row = json.loads(line)
-        known = {one.name: row[one.name] for one in fields(Entry) if one.name in row}
         entry = Entry(**known)
-    except (ValueError, TypeError, RecursionError):
+    except TypeError:  # a field is missing
         return None
     if not all(isinstance(value, _TYPES.get(name, str)) for name, value in known.items()):
         return None

@@ -7,7 +7,6 @@ Several labels of one clip stand in one string, `dog;wind`; such predictions say
 other column of the manifest is kept beside them: by those scores are sliced and folds are told apart.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import json_text
-from .predictions import read_each
+from .predictions import first_row, read_each
 
 _TOP = 5
 _OWN = (
@@ -94,12 +93,7 @@ def dumps(predictions: Iterable[ClassPrediction]) -> str:
 
 def is_classification(path: Path) -> bool:
     """Whether a `preds.jsonl` holds classes rather than words, by its first line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            row = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError, RecursionError):
-        return False  # whoever reads it says what is wrong with it
-    return isinstance(row, dict) and "probabilities" in row
+    return "probabilities" in first_row(path)
 
 
 def read(path: str | Path) -> list[ClassPrediction]:

@@ -1,12 +1,15 @@
 """Limits on a `scores.json`: what a build or a nightly job asks of it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from ..files import json_text
+
+MOST_BYTES = 200_000_000
+"""Of a scores.json: a million slices."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,8 @@ def _against_classes(
 
 def read(path: Path) -> dict[str, Any]:
     """A `scores.json`."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as scores.json ({error})") from error
-    if not isinstance(document, dict) or not document.get("runs") or "task" not in document:
+    document = json_text.read_object(path, MOST_BYTES)
+    if not document.get("runs") or "task" not in document:
         raise ConfigError(f"{path}: not a scores.json; expected an object with 'runs' and 'task'")
     return document
 

@@ -16,6 +16,8 @@ from ..files import text as text_file
 _OWN = ("id", "audio_filepath", "duration", "time", "text", "pred_text", "lang", "speaker", "error")
 MOST_BYTES = 4_000_000_000
 """Of a preds.jsonl: ten million lines."""
+_LONGEST = 16 << 20
+"""Of one line, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,23 @@ def read_each(path: str | Path, parse: Callable[[str, str, int], Item]) -> list[
             )
         seen.add(item.id)
     return found
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """What its first line says, by which tasks are told apart; nothing where it cannot be read.
+
+    Whoever reads the whole file says what is wrong with it.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return {}
+        with path.open("rb") as file:
+            while (line := file.readline(_LONGEST)) and line.isspace():
+                pass
+        row = json_text.parse(line.decode("utf-8-sig"), "")
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _parse(line: str, where: str, number: int) -> Prediction:

@@ -1,6 +1,5 @@
 """Predictions of restoration: recordings as a system left them, written and read as `preds.jsonl`."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,12 +8,22 @@ from typing import Any
 from ..errors import ConfigError
 from ..files import json_text
 from .normalise import Normaliser
+from .predictions import first_row, read_each
 from .wer import align_words, count
 
 _OWN = (
     *("id", "audio_filepath", "input_filepath", "reference_filepath", "duration", "time", "lang", "speaker"),
     *("text", "text_of", "pred_text", "words", "figures", "reasons", "restored", "error"),
 )
+_TYPES = {
+    "duration": (int, float),
+    "time": (int, float),
+    "words": (dict, type(None)),
+    "figures": dict,
+    "reasons": dict,
+    "restored": (dict, type(None)),
+    "error": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +67,7 @@ def dumps(predictions: Iterable[Restoration]) -> str:
 
 def is_restoration(path: Path) -> bool:
     """Whether a `preds.jsonl` is of restoration, by its first line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            row = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError, RecursionError):
-        return False  # whoever reads it says what is wrong with it
-    return isinstance(row, dict) and row.get("task") == "restore"
+    return first_row(path).get("task") == "restore"
 
 
 def recounted(item: Restoration, rule: Normaliser, language: str = "") -> Restoration:
@@ -77,23 +81,20 @@ def recounted(item: Restoration, rule: Normaliser, language: str = "") -> Restor
 
 def read(path: str | Path) -> list[Restoration]:
     """The predictions of a `preds.jsonl` that `bench restore` wrote."""
-    found = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as predictions: {error}") from error
-    for at, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            own = {name: row[name] for name in _OWN}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ConfigError(
-                f"{path}:{at}: no restoration as `bench restore` writes it: {error!r}"
-            ) from error
-        columns = {name: value for name, value in row.items() if name not in (*_OWN, "task")}
-        found.append(Restoration(**own, columns=columns))
-    if not found:
-        raise ConfigError(f"{path}: holds no prediction")
-    return found
+    return read_each(path, _parse)
+
+
+def _parse(line: str, where: str, number: int) -> Restoration:
+    row = json_text.parse(line, where)
+    missing = [name for name in _OWN if not isinstance(row, dict) or name not in row]
+    if missing:
+        raise ConfigError(f"{where}: no restoration as `bench restore` writes it: it has no {missing[0]!r}")
+    own = {name: row[name] for name in _OWN}
+    for name, value in own.items():
+        if not isinstance(value, _TYPES.get(name, str)) or isinstance(value, bool):
+            raise ConfigError(f"{where}: {name} is {str(value)[:60]!r}, which `bench restore` does not write")
+    for name, number_of in (*own["figures"].items(), *(own["words"] or {}).items()):
+        if not isinstance(number_of, int | float) or isinstance(number_of, bool):
+            raise ConfigError(f"{where}: {name} is {str(number_of)[:60]!r}; expected a number")
+    columns = {name: value for name, value in row.items() if name not in (*_OWN, "task")}
+    return Restoration(**own, columns=columns)

@@ -4,7 +4,6 @@ Processes share a folder: a cell is claimed by a lock of its own, which goes wit
 Where the file system has no such locks, one process at a time may run.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from ..files import json_text
 
 Row = dict[str, Any]
 
@@ -39,7 +40,7 @@ class Results:
         with _held(self._claims / "results.lock", wait=True), self.path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             torn = end > 0 and (file.seek(end - 1), file.read(1))[1] != b"\n"
-            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            line = json_text.write(row, ensure_ascii=False).encode() + b"\n"
             file.write(b"\n" + line if torn else line)
             file.flush()
             os.fsync(file.fileno())
@@ -52,14 +53,11 @@ class Results:
 
     def _lines(self) -> Iterator[Row]:
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return
-        for line in text.split("\n"):
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # a line that a killed process left half written
+        rows = (json_text.logged(line) for line in content.split(b"\n"))
+        yield from (row for row in rows if row and isinstance(row.get("key"), str) and "error" in row)
 
 
 @contextmanager

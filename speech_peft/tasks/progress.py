@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -101,12 +100,11 @@ def _rows_until(path: Path, task: Task) -> list[dict[str, Any]]:
     """The rows of a run up to its state, behind which its steps are repeated; a torn line is none."""
     kept = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-            before = row["step"] < task.global_step
-            here = row["step"] == task.global_step and not (task.owes_validation and "valid_loss" in row)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        row = json_text.logged(line)
+        if row is None or not isinstance(row.get("step"), int):
             continue
+        before = row["step"] < task.global_step
+        here = row["step"] == task.global_step and not (task.owes_validation and "valid_loss" in row)
         if before or here:
             kept.append(row)
     return kept

@@ -22,8 +22,9 @@ from speech_peft.audio import manifest
 from speech_peft.core import save
 from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.infer.ledger import Ledger
-from speech_peft.metrics import predictions
+from speech_peft.metrics import class_predictions, gate, predictions, restorations
 from speech_peft.sweeps import grid
+from speech_peft.sweeps.results import Results
 from tests import toy
 
 # What people, programs and attackers put where something else was meant.
@@ -260,7 +261,13 @@ def test_a_hostile_ledger_is_a_ledger_with_less_in_it(tmp_path: Path, rows: list
         ledger.in_the_way("a.txt", id, tmp_path / "a.wav")
 
 
-PREDICTED: dict[str, Any] = {"id": "a", "ref": "hi", "hyp": "ho", "duration": 1.0, "lang": "en"}
+PREDICTED: dict[str, Any] = {"id": "a", "text": "hi", "pred_text": "ho", "duration": 1.0, "lang": "en"}
+CLASSED: dict[str, Any] = {"id": "a", "label": "x", "probabilities": {"x": 0.9, "y": 0.1}, "end": 1.0}
+RESTORED = restorations.Restoration(
+    "a", "b.wav", "a.wav", text="hi", pred_text="ho", words={"hits": 1}, figures={"si_sdr": 1.5}
+).as_row()
+SCORES: dict[str, Any] = {"task": "asr", "runs": {"base": {"wer": {"rate": 0.1}, "rtfx": 1.0}}}
+CELL: dict[str, Any] = {"key": "a", "error": None, "scores": {"wer": 0.5}}
 
 
 @given(rows=st.lists(hostile(PREDICTED) | st.sampled_from(HOSTILE), min_size=1, max_size=3))
@@ -271,6 +278,41 @@ def test_hostile_predictions_are_read_or_refused(tmp_path: Path, rows: list[Any]
     refused_or_done(lambda: predictions.read(path))
 
 
+@given(rows=st.lists(hostile(CLASSED) | st.sampled_from(HOSTILE), min_size=1, max_size=3))
+@LIMITS
+def test_hostile_predictions_of_classes_are_read_or_refused(tmp_path: Path, rows: list[Any]):
+    path = tmp_path / "preds.jsonl"
+    path.write_bytes(b"\n".join(map(as_text, rows)))
+    refused_or_done(lambda: (class_predictions.is_classification(path), class_predictions.read(path)))
+
+
+@given(rows=st.lists(hostile(RESTORED) | st.sampled_from(HOSTILE), min_size=1, max_size=3))
+@LIMITS
+def test_hostile_predictions_of_restoration_are_read_or_refused(tmp_path: Path, rows: list[Any]):
+    path = tmp_path / "preds.jsonl"
+    path.write_bytes(b"\n".join(map(as_text, rows)))
+    refused_or_done(lambda: (restorations.is_restoration(path), restorations.read(path)))
+
+
+@given(rows=st.lists(hostile(CELL) | st.sampled_from(HOSTILE), min_size=1, max_size=3))
+@LIMITS
+def test_hostile_results_of_a_sweep_are_results_with_less_in_them(tmp_path: Path, rows: list[Any]):
+    results = Results(tmp_path)
+    results.path.write_bytes(b"\n".join(map(as_text, rows)))
+    Results(tmp_path).settled("a")
+
+
+def test_predictions_name_the_file_and_the_line_whatever_their_task(tmp_path: Path):
+    path = tmp_path / "preds.jsonl"
+    good = {predictions: PREDICTED, class_predictions: CLASSED, restorations: RESTORED}
+    for module, row in good.items():
+        for bad in (b'{"text": NaN}', DEEP.encode(), b'{"id": 1, "id": 2}', as_text({**row, "id": "a"})):
+            path.write_bytes(as_text({**row, "id": "a"}) + b"\n\n" + bad + b"\n")
+            place = r"preds\.jsonl(:3)?: "  # an id that comes twice is a matter of the file
+            with pytest.raises(ConfigError, match=place):
+                module.read(path)
+
+
 # ---- what is no such file at all -------------------------------------------------------------------------
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -279,6 +321,10 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "grid": ("grid.yaml", grid.read),
     "manifest": ("rows.jsonl", lambda path: list(manifest.read(path))),
     "predictions": ("preds.jsonl", predictions.read),
+    "classes": ("preds.jsonl", class_predictions.read),
+    "restorations": ("preds.jsonl", restorations.read),
+    "scores": ("scores.json", gate.read),
+    "results": ("results.jsonl", lambda path: Results(path.parent).rows()),
     "ledger": (".speech_peft/ledger.jsonl", lambda path: Ledger(path.parent.parent)),
 }
 CONTENTS: dict[str, bytes] = {
@@ -307,7 +353,7 @@ def test_what_is_no_such_file_is_refused_or_read_as_nothing(tmp_path: Path, read
     refused_or_done(lambda: read(path))
 
 
-@pytest.mark.parametrize("reader", [name for name in READERS if name != "ledger"])
+@pytest.mark.parametrize("reader", [name for name in READERS if name not in ("ledger", "results")])
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path: Path, reader: str):
     name, read = READERS[reader]
     path = tmp_path / name

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ...files import json_text
 from .. import atomic, io, manifest
 from ..manifest import Row
 
@@ -82,7 +83,7 @@ def write_parts(out: Path, parts: Mapping[str, Sequence[Row]], stamp: Mapping[st
 def reuse(out: Path, stamp: Mapping[str, object]) -> Prepared | None:
     """What an earlier run with the same stamp left complete, or None."""
     try:
-        saved = json.loads((out / "corpus.json").read_text())
+        saved = json_text.read_object(out / "corpus.json")
         parts = _parts(out, saved.pop("parts"))
         same = saved == dict(stamp)
         filled = [part for part in parts.values() if same and part.rows]
