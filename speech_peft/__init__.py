@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # Names and where they live.
 _PUBLIC = {
+    "Adapted": "infer.adapted",
     "AdaptedModel": "core.model",
     "Classifier": "infer.classifier",
     "Context": "core.context",
@@ -20,7 +21,8 @@ _PUBLIC = {
     "Restorer": "infer.restorer",
     "Site": "core.site",
     "Transcriber": "infer.transcriber",
-    "load": "infer.loading",
+    "adapt": "infer.adapted",
+    "load": "infer.adapted",
     "open_backbone": "backbones.base",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -4,8 +4,10 @@ from .core.context import Context as Context
 from .core.method import Method as Method
 from .core.model import AdaptedModel as AdaptedModel
 from .core.site import Site as Site
+from .infer.adapted import Adapted as Adapted
+from .infer.adapted import adapt as adapt
+from .infer.adapted import load as load
 from .infer.classifier import Classifier as Classifier
-from .infer.loading import load as load
 from .infer.restorer import Restorer as Restorer
 from .infer.transcriber import Transcriber as Transcriber
 

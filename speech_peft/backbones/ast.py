@@ -9,6 +9,7 @@ A block's states are tokens: two summary tokens, then the patches of every frequ
 the bands, so that its states run in time like any other encoder's, and gives the stock summary as `pooled`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +56,9 @@ class Ast(Backbone):
     min_samples = FRAME
     feature_axes = (1, 2)
     summarises = True
+    stacks: Sequence[Stack] = (_STACK,)
+    model_types = ("audio-spectrogram-transformer",)
+    holders: ClassVar = {"ASTModel": ""}
     contexts: ClassVar[tuple[str, ...]] = ("full", "fit")
 
     def __init__(

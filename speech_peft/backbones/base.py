@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,6 +77,10 @@ class Backbone(ABC):
     """Which axes of the features' `values` are time and frequency; None where they are no spectrogram."""
     summarises: ClassVar[bool] = False
     """Whether `encode` gives a summary of each clip, `pooled`."""
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """How the config.json of its checkpoints may begin to name it."""
+    holders: ClassVar[Mapping[str, str]] = {}
+    """Stock classes that hold its stacks, and where each lies in `module`."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Where the names of parameters begin that no forward of `encode` reads."""
     let_gone: bool = False
@@ -98,6 +102,16 @@ class Backbone(ABC):
     @abstractmethod
     def tiny(cls, seed: int, **options: Any) -> "Backbone":
         """A random instance, 32 wide and 2 blocks deep, that needs no file."""
+
+    @classmethod
+    def kinds(cls) -> "Sequence[type[Backbone]]":
+        """The kinds of encoder that the family opens, each with a table of its own."""
+        return (cls,)
+
+    @classmethod
+    def table(cls) -> Sequence[Stack]:
+        """The stacks of a whole model, every block and what follows them."""
+        return cls.stacks
 
     @property
     @abstractmethod

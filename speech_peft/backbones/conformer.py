@@ -7,6 +7,7 @@ those of the encoder; the pooling layers that some checkpoints put behind it are
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,6 +90,14 @@ class Conformer(Backbone):
         return known[family](known[family].tiny_module(), origin, layer, {})
 
     @classmethod
+    def kinds(cls) -> "Sequence[type[Conformer]]":
+        return tuple(families().values())
+
+    @classmethod
+    def table(cls) -> Sequence[Stack]:
+        return (cls.stack,)
+
+    @classmethod
     @abstractmethod
     def load(cls, folder: Path) -> Any:
         """The stock module with the weights in `folder`."""
@@ -125,6 +134,8 @@ class Wav2Vec2Bert(Conformer):
     """Wav2Vec2-BERT 2.0: pairs of Kaldi log-mel frames, normalised per clip and bin."""
 
     stack = Stack("encoder.layers", _ROWS, told=told.conformer)
+    model_types = ("wav2vec2-bert",)
+    holders: ClassVar = {"Wav2Vec2BertModel": ""}
     min_samples = 4 * HOP + 240  # four mel frames: two would leave a deviation over next to nothing
     feature_axes = (1, 2)
 
@@ -182,6 +193,8 @@ class Wav2Vec2Conformer(Conformer):
     """Wav2Vec2-Conformer: the waveform itself, normalised per clip."""
 
     stack = Stack("encoder.layers", _ROWS, final_norm="encoder.layer_norm", told=told.conformer)
+    model_types = ("wav2vec2-conformer",)
+    holders: ClassVar = {"Wav2Vec2ConformerModel": ""}
     min_samples = 800  # a state needs 400, and convolutions over a single state have nothing around them
 
     @classmethod
@@ -238,8 +251,4 @@ def families() -> dict[str, type[Conformer]]:
     """By the model type in their config."""
     from .parakeet import Parakeet
 
-    return {
-        "wav2vec2-bert": Wav2Vec2Bert,
-        "wav2vec2-conformer": Wav2Vec2Conformer,
-        "parakeet": Parakeet,
-    }
+    return {kind.model_types[0]: kind for kind in (Wav2Vec2Bert, Wav2Vec2Conformer, Parakeet)}

@@ -1,7 +1,7 @@
 """Parakeet's FastConformer: a conformer on eight mel frames a state, opened as `conformer`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -41,6 +41,8 @@ class Parakeet(Conformer):
     """Parakeet's FastConformer encoder: eight mel frames to a state."""
 
     stack = Stack("layers", _ROWS, told=told.conformer)
+    model_types = ("parakeet",)
+    holders: ClassVar = {"ParakeetEncoder": ""}
     min_samples = 16 * HOP  # two states
     feature_axes = (1, 2)
 

@@ -6,7 +6,7 @@ of that block come out as they are, 25 a second: what Miipher-2 and CTC want.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class Usm(Backbone):
     stacks: Sequence[Stack] = (
         Stack("conformer", _ROWS, told=told.usm),
     )  # local attention in chunks, one mask: length is fixed
+    model_types = ("gemma3n",)
+    holders: ClassVar = {"Gemma3nAudioEncoder": ""}
     min_samples = 2048
     feature_axes = (1, 2)
 

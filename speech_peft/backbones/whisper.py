@@ -81,6 +81,8 @@ class Whisper(Backbone):
     # The position table is sinusoids, and the projection to tokens is the decoder's embedding.
     unread = ("model.encoder.embed_positions.", "proj_out.")
     stacks: Sequence[Stack] = STACKS
+    model_types = ("whisper",)
+    holders: ClassVar = {"WhisperEncoder": "model.encoder", "WhisperDecoder": "model.decoder"}
     contexts: ClassVar[tuple[str, ...]] = get_args(Context)
 
     def __init__(

