@@ -248,7 +248,6 @@ class Wav2Vec2Conformer(Conformer):
 
 
 def families() -> dict[str, type[Conformer]]:
-    """By the model type in their config."""
-    from .parakeet import Parakeet
-
-    return {kind.model_types[0]: kind for kind in (Wav2Vec2Bert, Wav2Vec2Conformer, Parakeet)}
+    """By the model type in their config, those of other files too."""
+    BACKBONES.names()  # which imports every backbone
+    return {family.model_types[0]: family for family in Conformer.__subclasses__()}

@@ -1,12 +1,29 @@
 """A model explains itself: which adapters sit where, what trains, what it costs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import nn
 
-from .adapter import Mixer
-from .model import AdaptedModel
+from .adapter import Adapter, Mixer
+from .method import Method
+from .site import Site
+
+
+class Adapted(Protocol):
+    """What is read of an AdaptedModel."""
+
+    base: nn.Module
+
+    @property
+    def methods(self) -> Mapping[str, Method]: ...
+    @property
+    def sites(self) -> Mapping[str, Sequence[Site]]: ...
+    @property
+    def active(self) -> Sequence[str]: ...
+    def at(self, name: str, site: Site) -> Adapter | Mixer: ...
+    def parameters_of(self, name: str) -> Iterable[nn.Parameter]: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum({id(p): p.numel() for p in parameters}.values())
 
 
-def rows(model: AdaptedModel) -> list[Row]:
+def rows(model: Adapted) -> list[Row]:
     """One row per adapter."""
     parts = [model.at(name, site) for name in model.active for site in model.sites[name]]
     mixed = {name for part in parts if isinstance(part, Mixer) for name in part.over}
@@ -44,7 +61,7 @@ def rows(model: AdaptedModel) -> list[Row]:
     ]
 
 
-def describe(model: AdaptedModel) -> str:
+def describe(model: Adapted) -> str:
     """A plain-text table, one line per adapter and one for the frozen base."""
     base = count(model.base.parameters())
     lines = [f"{type(model.base).__name__}: {base:,} parameters, frozen"]

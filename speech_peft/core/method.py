@@ -14,7 +14,6 @@ from .site import Kind, Site, select, topmost
 
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
-    from .model import AdaptedModel
 
 
 class Method(BaseModel):
@@ -92,8 +91,8 @@ class Method(BaseModel):
         """The trained part for one site; `target` is the frozen module at the site's exit."""
         raise NotImplementedError
 
-    def lifecycle(self, model: "AdaptedModel", adapter: str) -> "Lifecycle | None":
-        """The method's part in the training loop, when it has one."""
+    def lifecycle(self, model: Any, adapter: str) -> "Lifecycle | None":
+        """The method's part in the training loop of the AdaptedModel `model`, when it has one."""
         return None
 
     @classmethod

@@ -12,6 +12,7 @@ from ..errors import ConfigError, did_you_mean
 from .adapter import Adapter, Mixer
 from .context import Context
 from .current import Current
+from .describe import describe
 from .hooks import attach, check_free, detach
 from .method import Method
 from .mixing import check_mixers
@@ -174,8 +175,6 @@ class AdaptedModel(nn.Module):
 
     def describe(self) -> str:
         """A table of what sits where and what it costs."""
-        from .describe import describe
-
         return describe(self)
 
     def _known(self, names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def strategy_of(task: Task) -> str | Strategy:
     return NothingShared(start_method="popen" if name == "ddp" else "spawn")
 
 
-def hide_from_ddp(task: Task, own: Sequence[nn.Parameter], whose: Collection[str]) -> None:
+def hide_from_ddp(task: nn.Module, own: Sequence[nn.Parameter], whose: Collection[str]) -> None:
     """What DDP neither averages nor sends: parameters that are each process's own, and the frozen base.
 
     Of the adapters with such parameters (`whose`) also no buffer is sent: they see to that themselves.
