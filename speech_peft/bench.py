@@ -104,6 +104,7 @@ def asr(
     chosen = benchmark.systems(base, adapter or [], context, weights)
     utterances = benchmark.with_text(manifest.listed(data)[:limit])
     known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
+    occasion = benchmark.occasion(data, utterances, degrade, seed, track)
     held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
     if degrade is None or track is not None:
         utterances = benchmark.cut(utterances, out / "clips", track)
@@ -114,7 +115,8 @@ def asr(
     for system in chosen:
         complain(f"{system.name}: {len(utterances)} utterances")
         run = benchmark.measure(system, utterances, settings)
-        benchmark.save(out / system.name, replace(run, config={**run.config, **held_out[system.name]}))
+        config = {**run.config, **held_out[system.name]}
+        benchmark.save(out / system.name, replace(run, config=config, measured=occasion))
         files.append(out / system.name)
     runs = publish.asr_runs(files, normalizer, language)
     options = _options(slice_by, group_by, min_n, seed)
@@ -177,12 +179,12 @@ def classify(
         worse = benchmark.degraded(clips, degradation(degrade), seed, out / "degraded")
         chosen = class_benchmark.heard_as(chosen, worse)
     settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
+    occasion = benchmark.occasion(data, clips, degrade, seed, track)
     files = []
     for system in chosen:
         complain(f"{system.name}: {len(clips)} clips")
-        class_benchmark.save(
-            out / system.name, class_benchmark.measure(system, settings, held_out[system.name])
-        )
+        run = class_benchmark.measure(system, settings, held_out[system.name])
+        class_benchmark.save(out / system.name, replace(run, measured=occasion))
         files.append(out / system.name)
     runs = publish.class_runs(files)
     options = _options(slice_by, group_by, min_n, seed, ("duration",))

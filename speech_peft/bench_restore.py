@@ -68,6 +68,8 @@ def restore(
     from .audio import manifest
     from .bench import degradation, held
     from .infer import restoration_benchmark as benchmark
+    from .infer.benchmark import occasion as occasion_of
+    from .infer.loading import DEFAULT_WEIGHTS
     from .metrics import restoration
     from .metrics.normalise import normaliser
     from .metrics.page import Limits
@@ -97,14 +99,16 @@ def restore(
     for name, folder in named(restored or [], {one.name for one in made}):
         made.append(benchmark.from_folder(name, Path(folder), recordings))
     heard = None
+    occasion = occasion_of(data, recordings, degrade, seed, track)
     if judge != NO_JUDGE and any(metric.name == "wer" for metric in wanted):
         complain("judge: hears all of it")
         heard = benchmark.judge(judge, settings)(benchmark.spoken(made, recordings, settings))
+        occasion |= {"judge": judge or DEFAULT_WEIGHTS}
     runs = []
     for one in made:
         complain(f"{one.name}: measured")
         run = benchmark.measure(one, recordings, wanted, heard, settings)
-        runs.append(replace(run, config={**run.config, **config.get(one.name, {})}))
+        runs.append(replace(run, config={**run.config, **config.get(one.name, {})}, measured=occasion))
         benchmark.save(out / one.name, runs[-1])
     options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
     publish_restorations(runs, out, wanted, options, Limits(rows=rows, media_bytes=int(embed_mb * 1e6)))

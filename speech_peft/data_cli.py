@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,9 +44,10 @@ def preview(
     seconds: Annotated[float, typer.Option(min=0.1, help="The most of each clip that is shown.")] = 15.0,
 ) -> None:
     """Write a page of training clips, clean and as the recipe degrades them, before a GPU hour is spent."""
-    from . import config
+    from . import __version__, config
     from .audio import manifest
     from .audio.atomic import write_text
+    from .metrics.facts import Head, when
     from .metrics.page import fill
     from .metrics.players_matched import names
 
@@ -56,12 +58,22 @@ def preview(
         rows = manifest.where(rows, chosen.data.train_where, chosen.data.train)
     places = spread(len(rows), number)
     shown = [show(rows, place, degrader, epoch, seconds) for place in places]
+    now = when(datetime.now(UTC).isoformat())
     page = fill(
         "preview.html",
-        title=f"What {recipe} hears",
+        head=Head(
+            "Training data",
+            f"What {recipe} hears",
+            (
+                ("Manifest", str(chosen.data.train)),
+                ("Rows", f"{len(shown)} shown of {len(rows):,}"),
+                ("Degradation", f"epoch {epoch}, seed {chosen.seed}" if degrader else "none"),
+                ("Date", now),
+                ("Version", __version__),
+            ),
+            date=now[:10],
+        ),
         recipe=recipe,
-        epoch=epoch,
-        seed=chosen.seed,
         rows=shown,
         names=names([row["media"] for row in shown]),
         counts=Counter(step["name"] for row in shown for step in row["applied"]).most_common(),

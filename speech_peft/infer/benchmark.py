@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import soundfile
 
+from .. import __version__
 from ..audio import io
 from ..audio.manifest import Row
-from ..errors import AudioError, ConfigError
+from ..errors import AudioError, ConfigError, SpeechPeftError
 from ..files import json_text
 from ..metrics import predictions
 from ..metrics import run as runs
@@ -137,6 +139,33 @@ def only_language(transcriber: Any) -> str:
     generation = getattr(getattr(transcriber, "backbone", None), "generation", None)
     own_decoder = getattr(getattr(transcriber, "opened", None), "ctc", None) is None
     return "en" if own_decoder and generation is not None and not generation.is_multilingual else ""
+
+
+def occasion(
+    data: Path, rows: Sequence[Row], degrade: str | None, seed: int, track: int | None = None
+) -> dict[str, Any]:
+    """What a benchmark measures and when, for the head of its report: `measured` of its runs."""
+    return {
+        "manifest": str(data),
+        "rows": len(rows),
+        "degradation": degrade,
+        "seed": seed,
+        "track": track,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+    }
+
+
+def identity(adapter: Path) -> dict[str, Any]:
+    """The weights that an adapter belongs to and its digest, as far as its folder can say; opening it tells
+    what is wrong with one that cannot."""
+    from ..core.save import read
+
+    try:
+        saved = read(adapter)
+        return {"model": saved.backbone.id, "adapter_sha256": saved.digest}
+    except (SpeechPeftError, OSError):
+        return {}
 
 
 def save(folder: Path, run: Run[Prediction]) -> None:

@@ -17,7 +17,7 @@ from ..metrics import run as runs
 from ..metrics.class_predictions import ClassPrediction
 from ..metrics.classify import Run
 from . import heldout
-from .benchmark import free_name, hardware
+from .benchmark import free_name, hardware, identity
 
 _WARM_UP = 4  # clips heard before the clock starts: caches, thread pools, lazy kernels
 FOLD = "{fold}"
@@ -196,8 +196,11 @@ def measure(system: System, settings: Settings, held_out: str = "") -> Run:
         seconds += time.perf_counter() - start
         found |= {answer.id: answer for answer in answers}
     rows = [row for part in system.parts for row in part.rows]
+    known = {part.fold or "": identity(part.adapter) for part in system.parts}
     config = {
         "adapters": {part.fold or "": str(part.adapter) for part in system.parts},
+        "adapter_sha256": {fold: one.get("adapter_sha256") for fold, one in known.items()},
+        "model": next((one["model"] for one in known.values() if one), None),
         **asdict(settings),
         "held_out": held_out,
         "warm_up_clips": _WARM_UP,

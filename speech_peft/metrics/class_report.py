@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import facts
 from .class_predictions import ClassPrediction
 from .classification import THRESHOLD
 from .classify import Run
 from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .regressions import baselines, worse_than
 from .run import by_recording, first
 
 _SHOWN = 3  # likeliest classes of a clip
@@ -21,17 +23,21 @@ def render(
     runs: Sequence[Run],
     folder: str | Path,
     load: Loader | None = None,
-    title: str = "Audio classification benchmark",
+    title: str | None = None,
     limits: Limits | None = None,
 ) -> str:
-    """The page. `folder` is where it will lie, for relative links; without `load` there are no players."""
+    """The page. `folder` is where it will lie, for relative links; without `load` there are no players.
+
+    Without a `title`, one that is made of what was measured.
+    """
     limits = limits or Limits()
+    names = [run.name for run in runs]
     rows = worst_first(runs)
     shown = rows[: limits.rows]
     media = embed([first(row) for row in shown], Path(folder), load, limits)
     return fill(
         "class_report.html",
-        title=title,
+        head=facts.of_runs("Audio classification", runs, "clips", title),
         scores=scores,
         runs=runs,
         lead=scores["metric"],
@@ -40,7 +46,11 @@ def render(
         matrices=[(name, _matrix(scores["labels"], run)) for name, run in scores["runs"].items()],
         confusions=[(run.name, confusions(run)) for run in runs],
         diagrams=[(name, run["ece"]) for name, run in scores["runs"].items()],
-        rows=[_row(row, one) for row, one in zip(shown, media, strict=True)],
+        rows=[
+            _row(row, one) | {"worse": worse_than(row, names, names[-1], _broke)}
+            for row, one in zip(shown, media, strict=True)
+        ],
+        baselines=baselines(names, names[-1]) if names else [],
         hidden=len(rows) - len(shown),
         bars=bars(scores),
     )
@@ -73,6 +83,15 @@ def predicted(item: ClassPrediction) -> tuple[str, ...]:
     return tuple(name for name, _ in item.top[:1])
 
 
+def right(item: ClassPrediction) -> bool:
+    """Whether a clip was taken for all that it is and nothing else."""
+    return item.error is None and frozenset(predicted(item)) == item.labels
+
+
+def _broke(was: ClassPrediction, now: ClassPrediction) -> bool:
+    return right(was) and not right(now)
+
+
 def confusions(run: Run) -> list[dict[str, Any]]:
     """What was most often taken for what; of several classes, which were missed and which made up."""
     found: Counter[tuple[str, str]] = Counter()
@@ -92,7 +111,7 @@ def _row(row: Mapping[str, ClassPrediction], media: Media) -> dict[str, Any]:
         "media": media,
         "runs": {
             name: {
-                "right": item.error is None and frozenset(predicted(item)) == item.labels,
+                "right": right(item),
                 "key": badness(item),
                 "predicted": predicted(item),
                 "top": item.top[:_SHOWN],

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from . import asr, classify, restoration_scores
 from .class_predictions import ClassPrediction
-from .class_report import badness, predicted
+from .class_report import badness, predicted, right
 from .classify import SOURCES
+from .restoration_report import wrong_words
 from .restorations import Restoration
 from .run import paired
 from .slices import Options, grouping
@@ -34,10 +35,10 @@ def of_classes(old: classify.Run, new: classify.Run, options: Options, top: int)
     """Clips that broke, the most confidently wrong first, then those that were mended."""
     unit = grouping([*old.predictions, *new.predictions], options.group_by, SOURCES)
     yield difference(classify.compare(old, new, unit, options))
-    changed = [(was, now) for was, now in paired(old, new) if _right(was) != _right(now)]
-    changed.sort(key=lambda pair: (_right(pair[1]), -badness(pair[1])))
+    changed = [(was, now) for was, now in paired(old, new) if right(was) != right(now)]
+    changed.sort(key=lambda pair: (right(pair[1]), -badness(pair[1])))
     for was, now in changed[:top]:
-        yield f"{'mended' if _right(now) else 'broke '}  {now.id}"
+        yield f"{'mended' if right(now) else 'broke '}  {now.id}"
         yield f"        is {now.label}"
         yield f"        {old.name}: {_said(was)}"
         yield f"        {new.name}: {_said(now)}"
@@ -75,16 +76,10 @@ def of_restorations(
 
 def _lost(was: Restoration, now: Restoration, lead: str) -> tuple[bool, int, float]:
     """Whether it fails now, how many words more are wrong, and how much lower the leading figure is."""
-    words = [
-        0 if item.words is None else sum(item.words.values()) - item.words["hits"] for item in (was, now)
-    ]
+    words = [wrong_words(item) for item in (was, now)]
     had = was.figures.get(lead), now.figures.get(lead)
     lower = 0.0 if had[0] is None or had[1] is None else had[0] - had[1]
     return now.error is not None and was.error is None, words[1] - words[0], lower
-
-
-def _right(item: ClassPrediction) -> bool:
-    return item.error is None and frozenset(predicted(item)) == item.labels
 
 
 def _said(item: ClassPrediction) -> str:

@@ -4,11 +4,14 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import facts
 from .asr import Run, Scored, counts_of
 from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .regressions import baselines, worse_than
 from .run import by_recording, first
 from .wer import Counts, Pair, error_pairs
 
@@ -18,23 +21,31 @@ def render(
     runs: Sequence[Run],
     folder: str | Path,
     load: Loader | None = None,
-    title: str = "Speech recognition benchmark",
+    title: str | None = None,
     limits: Limits | None = None,
 ) -> str:
-    """The page. `folder` is where it will lie, for relative links; without `load` there are no players."""
+    """The page. `folder` is where it will lie, for relative links; without `load` there are no players.
+
+    Without a `title`, one that is made of what was measured.
+    """
     limits = limits or Limits()
-    rows = worst_first(runs, str(scores["metric"]))
+    names, metric = [run.name for run in runs], str(scores["metric"])
+    rows = worst_first(runs, metric)
     shown = rows[: limits.rows]
     media = embed([first(row).prediction for row in shown], Path(folder), load, limits)
     return fill(
         "report.html",
-        title=title,
+        head=facts.of_runs("Speech recognition", runs, "utterances", title),
         scores=scores,
         runs=runs,
-        lead=scores["metric"],
+        lead=metric,
         slices=slice_tables(scores),
         errors=[(run.name, _top_errors(run)) for run in runs],
-        rows=[_row(row, scores["metric"], one) for row, one in zip(shown, media, strict=True)],
+        rows=[
+            _row(row, metric, one) | {"worse": worse_than(row, names, names[-1], partial(_worse, metric))}
+            for row, one in zip(shown, media, strict=True)
+        ],
+        baselines=baselines(names, names[-1]) if names else [],
         hidden=len(rows) - len(shown),
         bars=bars(scores),
     )
@@ -48,6 +59,10 @@ def worst_first(runs: Sequence[Run], metric: str = "wer") -> list[dict[str, Scor
         return _sortable(counts), counts.errors
 
     return sorted(by_recording(runs), key=badness, reverse=True)
+
+
+def _worse(metric: str, was: Scored, now: Scored) -> bool:
+    return counts_of(now, metric).errors > counts_of(was, metric).errors
 
 
 def _sortable(counts: Counts) -> float:

@@ -6,8 +6,10 @@ from typing import Any
 
 from ..audio import io
 from ..errors import AudioError
+from . import facts
 from .page import Limits, Media, fill, slice_tables, within_budget
 from .players_matched import links, side_by_side, size
+from .regressions import baselines, worse_than
 from .restoration import Sound
 from .restoration_scores import CLEAN, INPUT, Run
 from .restorations import Restoration
@@ -24,6 +26,7 @@ LEAD = (
     "length_error",
 )
 """Columns of the first table, as far as anybody has them."""
+_NO_SYSTEM = (INPUT, CLEAN)
 _SORTED_BY = ("si_sdr", "estoi", "dnsmos_ovrl", "speaker_to_input")
 
 
@@ -31,10 +34,13 @@ def render(
     scores: Mapping[str, Any],
     runs: Sequence[Run],
     folder: str | Path,
-    title: str = "Speech restoration benchmark",
+    title: str | None = None,
     limits: Limits | None = None,
 ) -> str:
-    """The page. `folder` is where it will lie, for relative links."""
+    """The page. `folder` is where it will lie, for relative links.
+
+    Without a `title`, one that is made of what was measured.
+    """
     limits = limits or Limits()
     rows = worst_first(runs)
     shown = rows[: limits.rows]
@@ -42,17 +48,25 @@ def render(
     figures = {
         name: about for metric in scores["metrics"].values() for name, about in metric["figures"].items()
     }
+    names = [run.name for run in runs]
+    tested = next((name for name in reversed(names) if name not in _NO_SYSTEM), "")
     had = {name for run in scores["runs"].values() for name, one in run["figures"].items() if one["n"]}
     return fill(
         "restoration_report.html",
-        title=title,
+        head=facts.of_runs("Speech restoration", runs, "recordings", title, _NO_SYSTEM if tested else ()),
         scores=scores,
         runs=runs,
         figures=figures,
         lead=[name for name in LEAD if name in had],
         all=[name for name in figures if name in had],
         slices=_slices(scores, [name for name in LEAD[:4] if name in had]),
-        rows=[_row(row, one) for row, one in zip(shown, media, strict=True)],
+        rows=[
+            _row(row, one) | {"worse": worse_than(row, names, tested, _worse)}
+            for row, one in zip(shown, media, strict=True)
+        ],
+        tested=tested,
+        baselines=baselines(names, tested, [CLEAN]) if tested else [],
+        sorted_by=next((figures[name]["title"] for name in _SORTED_BY if name in had), "figure"),
         hidden=len(rows) - len(shown),
     )
 
@@ -64,14 +78,29 @@ def worst_first(runs: Sequence[Run]) -> list[dict[str, Restoration]]:
 
 def gain(row: Mapping[str, Restoration]) -> float:
     """How much better the last system's is than its input, by the first figure that both have."""
-    tested = [item for name, item in row.items() if name not in (INPUT, CLEAN)]
+    tested = [item for name, item in row.items() if name not in _NO_SYSTEM]
     if not tested or INPUT not in row:
         return 0.0
     if tested[-1].error is not None:
         return float("-inf")
-    before, after = row[INPUT].figures, tested[-1].figures
+    return _gained(row[INPUT], tested[-1])
+
+
+def _gained(was: Restoration, now: Restoration) -> float:
+    before, after = was.figures, now.figures
     name = next((name for name in _SORTED_BY if name in before and name in after), None)
     return after[name] - before[name] if name else 0.0
+
+
+def _worse(was: Restoration, now: Restoration) -> bool:
+    if now.error is not None or was.error is not None:
+        return was.error is None
+    return wrong_words(now) > wrong_words(was) or _gained(was, now) < 0
+
+
+def wrong_words(item: Restoration) -> int:
+    """How many words the judge heard otherwise; 0 where it was not asked."""
+    return 0 if item.words is None else sum(item.words.values()) - item.words["hits"]
 
 
 def _players(
@@ -123,8 +152,8 @@ def _cell(item: Restoration) -> dict[str, Any]:
 
 
 def _slices(scores: Mapping[str, Any], figures: Sequence[str]) -> list[dict[str, Any]]:
-    """By column and figure: its values down, the runs across."""
-    return [
+    """By column and figure: its values down, the runs across; without a single figure there is no table."""
+    tables = [
         {
             "column": table["column"],
             "figure": figure,
@@ -133,6 +162,7 @@ def _slices(scores: Mapping[str, Any], figures: Sequence[str]) -> list[dict[str,
         for table in slice_tables(scores)
         for figure in figures
     ]
+    return [one for one in tables if any(mean is not None for *_, means in one["rows"] for mean in means)]
 
 
 def _slice(cells: Sequence[Mapping[str, Any] | None], figure: str) -> tuple[int, list[float | None]]:

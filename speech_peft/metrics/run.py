@@ -1,7 +1,7 @@
 """A run: one system on one test set, whatever the task. Pages, differences and files are made of runs.
 
 out/phone/preds.jsonl    its predictions, a line each, in the form of the task
-out/phone/run.json       {"seconds": 31.4, "config": {...}, "hardware": {...}}
+out/phone/run.json       {"seconds": 31.4, "config": {...}, "hardware": {...}, "measured": {...}}
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,9 @@ class Run(Generic[Item]):
     """Of classification `fold_column`, if there is one, names the column whose values are the folds of a
     cross-validation, every clip by the adapter of its own fold."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured when: manifest, rows, degradation, seed, date, version. Runs of older versions and
+    those of other programs have none of it."""
 
 
 def paired(a: Run[Item], b: Run[Item]) -> list[tuple[Item, Item]]:
@@ -53,7 +56,8 @@ def first(row: Mapping[str, Item]) -> Item:
 def save(folder: Path, run: Run[Item], dumps: Callable[[Sequence[Item]], str]) -> None:
     """`preds.jsonl` by the task's `dumps`, and `run.json` with what the predictions alone do not tell."""
     write_text(folder / "preds.jsonl", dumps(run.predictions))
-    about = {"seconds": run.seconds, "config": dict(run.config), "hardware": dict(run.hardware)}
+    parts = {"config": run.config, "hardware": run.hardware, "measured": run.measured}
+    about = {"seconds": run.seconds, **{name: dict(part) for name, part in parts.items()}}
     write_text(folder / "run.json", json_text.write(about, indent=2, default=str) + "\n")
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import speech_peft
 from speech_peft import bench
 from speech_peft.audio import io
 from speech_peft.audio.manifest import Row
@@ -114,6 +115,8 @@ def test_warm_up_runs_first_and_is_not_in_the_time(manifest, opened, tmp_path):
     found = json.loads((tmp_path / "out" / "scores.json").read_text())["runs"]["base"]
     assert found["rtfx"] == pytest.approx(5.0 / about["seconds"])
     assert about["hardware"]["threads"] >= 1
+    assert about["measured"].items() >= {"manifest": str(manifest), "rows": 5, "degradation": None}.items()
+    assert about["measured"]["version"] == speech_peft.__version__
     assert about["config"]["context"] == "full"
 
 

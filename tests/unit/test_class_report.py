@@ -131,7 +131,7 @@ def test_every_clip_has_a_player_and_a_spectrogram_until_the_budget_is_spent(ani
 
 def test_a_cell_of_the_confusion_matrix_finds_its_clips(animals):
     text = page(animals)
-    cells = {one["data-find"]: one["title"] for one in Elements(text).all("td") if "data-find" in one}
+    cells = {one["data-find"]: one["title"] for one in Elements(text).all("button") if "data-find" in one}
     assert cells == {
         "cat → dog": "cat → dog: 2",
         "dog → dog": "dog → dog: 2",
