@@ -88,10 +88,19 @@ def trimmed(words: Sequence[TimedWord], samples: Float32[ndarray, " s"]) -> tupl
 
 
 def _stretch(word: TimedWord, stretches: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """The stretch that sounds longest in the word's span; None where less than a frame does."""
+    """The stretch that sounds longest in the word's span; None where less than a frame does.
+
+    A word that the alignment left no time is of the stretch it stands in: the next word of that stretch would
+    else begin with it, before this one.
+    """
     inside = [(min(last, word.end) - max(first, word.start), (first, last)) for first, last in stretches]
     seconds, own = max(inside, default=(0.0, None))
-    return own if seconds >= FRAME_SECONDS else None
+    half = FRAME_SECONDS / 2
+    if seconds > half:
+        return own
+    if word.end - word.start > half:
+        return None
+    return next((one for one in stretches if one[0] - half < word.start < one[1] - half), None)
 
 
 def _longest(words: Sequence[TimedWord]) -> float:

@@ -70,6 +70,28 @@ def test_where_the_level_tells_nothing_long_words_beside_the_ends_of_sentences_a
     assert found[-1].end == pytest.approx(5.0 + longest)
 
 
+def test_a_word_without_time_inside_a_stretch_begins_it_and_the_next_follows():
+    samples = sounding([(0.5, 1.5), (2.1, 3.0)], 3.5)
+    found = edges(trimmed(words((0.5, 2.5), (2.5, 2.5), (2.5, 3.5)), samples))
+    np.testing.assert_allclose(found, [(0.5, 1.5), (2.1, 2.5), (2.5, 3.0)], atol=0.021)
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=2, max_size=12),
+    st.lists(st.integers(2, 40), min_size=1, max_size=6),
+)
+def test_no_word_begins_before_the_one_that_was_said_before_it(bounds, lengths):
+    """Wherever the alignment puts them, on its grid of 20 ms, some without any time."""
+    grid = [0.02 * at for at in sorted(bounds)]
+    loud, at = [], 0.2
+    for length in lengths:
+        loud.append((at, at + 0.02 * length))
+        at += 0.02 * length + 0.3
+    found = edges(trimmed(words(*pairwise(grid)), sounding(loud, 6.5)))
+    assert all(start <= end + 1e-9 for start, end in found)
+    assert all(one[0] <= other[0] + 1e-9 for one, other in pairwise(found))
+
+
 def test_silence_has_no_sound_and_nothing_breaks():
     silence = np.zeros(RATE, np.float32)
     assert trimmed((), silence) == ()
