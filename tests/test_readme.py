@@ -54,7 +54,20 @@ def ours(words: list[str]) -> list[str] | None:
     return None
 
 
-FIGURES = list(dict.fromkeys(re.findall(r"`python scripts/([^`]+)`", (ROOT / "README.md").read_text())))
+FIGURES = list(
+    dict.fromkeys(
+        command
+        for page in PAGES
+        for command in (
+            *re.findall(r"`python scripts/([^`]+)`", (ROOT / page).read_text()),
+            *(
+                shlex.join([words[1].removeprefix("scripts/"), *words[2:]])
+                for words in commands(page)
+                if words[0] == "python" and words[1].startswith("scripts/")
+            ),
+        )
+    )
+)
 
 
 class Parsed(Exception):

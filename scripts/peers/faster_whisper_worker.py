@@ -8,7 +8,8 @@
 | batched | its own voice detector cuts the recording, and the parts are decoded together |
 | given | the same, but a recording of one window is given whole: its detector would only cost time |
 
-A request is one JSON line {"files": [...]}; the answer is one JSON line {"seconds": ..., "texts": [...]}.
+A request is one JSON line {"files": [...]}; the answer is one JSON line {"seconds": ...,
+"cpu_seconds": ..., "texts": [...]}.
 """
 
 import json
@@ -30,9 +31,10 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         files = json.loads(line)["files"]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         texts = [transcribe(model, batched, mode, file) for file in files]
-        print(json.dumps({"seconds": time.perf_counter() - started, "texts": texts}), flush=True)
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used}
+        print(json.dumps({**spent, "texts": texts}), flush=True)
 
 
 def transcribe(model: WhisperModel, batched: BatchedInferencePipeline, mode: str, file: str) -> str:

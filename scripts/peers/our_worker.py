@@ -16,10 +16,10 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         files = json.loads(line)["files"]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         texts = {str(result.path): result.text for result in transcriber.transcribe(files)}
-        seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "texts": [texts[file] for file in files]}), flush=True)
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - used}
+        print(json.dumps({**spent, "texts": [texts[file] for file in files]}), flush=True)
 
 
 main()

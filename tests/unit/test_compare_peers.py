@@ -38,7 +38,11 @@ class Peer:
     def ask(self, files):
         self.asked.append(files)
         texts = [f"word{Path(file).stem}" for file in files]
-        return {"seconds": self.seconds, "texts": ["no"] * self.wrong + texts[self.wrong :]}
+        return {
+            "seconds": self.seconds,
+            "cpu_seconds": 2 * self.seconds,
+            "texts": ["no"] * self.wrong + texts[self.wrong :],
+        }
 
 
 def test_the_long_recording_holds_prompts_whole_with_pauses_and_their_texts(peers, rows, tmp_path):
@@ -62,4 +66,5 @@ def test_all_sides_hear_the_same_files_and_lengths_are_stated(peers, rows):
     assert (found["n"], found["median s"], found["longest s"], found["total s"]) == (3, 2, 4, 7)
     assert (found["best peer"], found["speed-up, median"]) == ("fast", 3.0)
     assert found["slow: audio s/s"] == pytest.approx(7 / 9)
+    assert found["slow: audio s/CPU s"] == pytest.approx(7 / 18)
     assert (found["slow: wer"], found["hasty: wer"]) == (0, pytest.approx(1 / 3))
