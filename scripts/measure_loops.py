@@ -9,11 +9,13 @@ gives after it has read looping text again. Both are counted in words, digits on
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from speech_peft.audio import io
+from speech_peft.backbones.whisper import Whisper
 from speech_peft.decoders import whisper_text
 from speech_peft.infer.transcriber import Transcriber
 from speech_peft.metrics.normalise import normaliser
@@ -65,16 +67,11 @@ def repeated(prompts: list[Path], times: int, gap: float) -> np.ndarray:
 
 def first(transcriber: Transcriber, samples: np.ndarray) -> str:
     """The greedy reading of the first 30 s."""
-    backbone = transcriber.backbone
+    backbone = cast(Whisper, transcriber.backbone)
     heard = samples[: 30 * RATE]
-    features = backbone.prepare(torch.from_numpy(heard)[None], torch.tensor([len(heard)]))
-    encoded = backbone.encode(features)
-    (found,) = whisper_text.greedy(
-        backbone,
-        encoded.states,
-        encoded.mask,
-        seconds=[len(heard) / RATE],  # pyright: ignore[reportArgumentType]
-    )
+    encoded = backbone.encode(backbone.prepare(torch.from_numpy(heard)[None], torch.tensor([len(heard)])))
+    seconds = [len(heard) / RATE]
+    (found,) = whisper_text.greedy(backbone, encoded.states, encoded.mask, seconds=seconds)
     return found.text
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 
 import soundfile
-from faster_whisper import BatchedInferencePipeline, WhisperModel
+from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
 
 WINDOW = 30.0
 """Seconds that Whisper hears at once."""
