@@ -20,6 +20,10 @@ class AudioError(SpeechPeftError):
         self.path, self.reason = str(path), reason
 
 
+class NoSuchAudio(AudioError, FileNotFoundError):
+    """A recording that was named in Python is not there; commands list it as a row instead."""
+
+
 class OtherWeights(UserWarning):
     """An adapter is used on weights of the same shape that are not those it was trained on."""
 

@@ -24,6 +24,7 @@ from ..metrics import predictions
 from ..metrics import run as runs
 from ..metrics.predictions import Prediction
 from ..metrics.run import Run
+from .inputs import Job
 from .progress import watched
 from .result import Result
 
@@ -59,7 +60,7 @@ class Settings:
 
 @runtime_checkable
 class Transcribes(Protocol):
-    def transcribe(self, inputs: Iterable[Path]) -> Iterator[Result]: ...
+    def transcribe(self, inputs: Iterable[Job]) -> Iterator[Result]: ...
 
 
 def open_transcriber(system: System, settings: Settings) -> Transcribes:
@@ -109,7 +110,7 @@ def free_name(path: str, taken: set[str]) -> str:
 def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Prediction]:
     """Transcribe every row with a system. Loading the model and a first few files are not in the time."""
     transcriber = open_transcriber(system, settings)
-    files = list(dict.fromkeys(row.audio for row in rows))
+    files = [Job(path, str(path)) for path in dict.fromkeys(row.audio for row in rows)]
     for _ in transcriber.transcribe(files[:_WARM_UP]):
         pass
     start = time.perf_counter()

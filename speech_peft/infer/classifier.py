@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from ..audio import given
 from ..audio.chunks import Window
 from ..audio.manifest import Row
 from ..audio.sliding import sliding
@@ -107,12 +108,15 @@ class Classifier(Listener[_File]):
         """The classes of each adapter, in the order of its probabilities."""
         return {name: tuple(head.labels) for name, head in self.heads.items()}
 
-    def classify(self, inputs: Source | Iterable[Source]) -> Iterator[Classified]:
-        """A result for each input as soon as it is complete; samples are float32 mono at 16 kHz."""
-        if isinstance(inputs, (str, Path, np.ndarray, Job)):
-            inputs = [inputs]
-        for _, result in self._results(inputs):
-            yield result
+    def classify(self, inputs: Any) -> Iterator[Classified]:
+        """A result for each input as soon as it is complete.
+
+        One recording or several, as `audio.given` has it: a path, samples at 16 kHz, `(array, rate)`,
+        `{"array": array, "sampling_rate": rate}`. Raises ConfigError for anything else, and NoSuchAudio for a
+        file that is not there; one that cannot be decoded is a result with an error.
+        """
+        sources = given.listed(inputs, Job)
+        return (result for _, result in self._results(sources))
 
     def work(self, jobs: Iterable[Job], formats: Sequence[str]) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the files' content."""

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
 from ..audio import chunks, io
 from ..audio.chunks import Window
+from ..audio.given import Packed, Wave
 from ..errors import AudioError
 from .inputs import Job
 
 SAMPLE_RATE = chunks.SAMPLE_RATE
 Samples = Float32[ndarray, " s"]
-Source = str | Path | np.ndarray | Job
+Source = str | Path | Wave | Packed | Job
 _AHEAD_SECONDS = 300.0  # of audio decoded before the model asks for it
 
 
@@ -45,9 +45,9 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """The path as it was given; "" for samples."""
-        if isinstance(self.source, np.ndarray):
-            return ""
+        """The path as it was given; "" for samples that have none."""
+        if isinstance(self.source, Wave | Packed):
+            return self.source.name
         return str(self.source.audio if isinstance(self.source, Job) else self.source)
 
     def fail(self, error: str, stage: str) -> None:
@@ -171,11 +171,9 @@ class _Counted:
 
 
 def _blocks(source: Source, channels: io.Channels, track: int | None) -> Iterable[Samples]:
-    if isinstance(source, np.ndarray):
-        if source.ndim != 1:
-            raise AudioError("samples", f"expected mono samples of shape (s,), got {source.shape}")
-        if not np.isfinite(source).all():
-            raise AudioError("samples", "contains NaN or infinite samples")
-        return [source.astype(np.float32, copy=False)]
+    if isinstance(source, Packed):
+        source = source.wave()
+    if isinstance(source, Wave):
+        return [source.heard(SAMPLE_RATE, channels)]
     job = source if isinstance(source, Job) else Job(Path(source), "")
     return io.stream(job.audio, SAMPLE_RATE, chunks.BLOCK_SECONDS, job.start, job.duration, channels, track)

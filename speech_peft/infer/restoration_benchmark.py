@@ -22,6 +22,7 @@ from ..metrics.restoration import Heard, Metric, Sound
 from ..metrics.restoration_scores import CLEAN, INPUT, Run
 from ..metrics.restorations import Restoration, dumps, recounted
 from . import benchmark
+from .inputs import Job
 
 Judge = Callable[[Mapping[Path, str]], Mapping[Path, str]]
 """What an unadapted recogniser hears in files, given the language of each ("": it finds out); those that it
@@ -109,13 +110,14 @@ def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, setting
     restorer = open_restorer(adapter, settings)
     errors = {row.id: reason for row in rows if (reason := _too_long(row))}
     rows = [row for row in rows if row.id not in errors]
-    for _ in restorer.restore([row.audio for row in rows[:1]]):
+    jobs = [Job(row.audio, "") for row in rows]  # one that is not there is a row of the benchmark
+    for _ in restorer.restore(jobs[:1]):
         pass
     files: dict[str, Path] = {}
     reports: dict[str, Mapping[str, Any]] = {}
     times: dict[str, float] = {}
     start = time.perf_counter()
-    for row, result in zip(rows, restorer.restore([row.audio for row in rows]), strict=True):
+    for row, result in zip(rows, restorer.restore(jobs), strict=True):
         times[row.id] = result.seconds
         if result.error is not None or result.samples is None:
             errors[row.id] = result.error or "the restorer gave no samples"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from ..audio import given
 from ..audio.atomic import finish, temporary_beside
 from ..core.hub import locate
 from ..core.save import read
@@ -104,18 +105,21 @@ class Restorer:
         self.about = self._about(adapter, decoder)
 
     def restore(
-        self, inputs: Source | Iterable[Source], out: str | Path | None = None, rate: int = 16_000
+        self, inputs: Any, out: str | Path | None = None, rate: int = given.RATE
     ) -> Iterator[Restored]:
         """A result for each input when it is done: with samples, or with a file below the folder `out`.
 
-        Samples that are given are float32, `(s,)` or `(s, c)`, at `rate`. Names of files come from the
-        inputs; two of one name are better left to the command, which keeps their folders.
+        One recording or several, as `audio.given` has it: a path, samples at `rate`, `(array, rate)`,
+        `{"array": array, "sampling_rate": rate}`. Names of files come from the inputs; two of one name are
+        better left to the command, which keeps their folders. Raises ConfigError for anything else, and
+        NoSuchAudio for a file that is not there; one that cannot be decoded is a result with an error.
         """
-        if isinstance(inputs, (str, Path, np.ndarray, Job)):
-            inputs = [inputs]
-        for index, source in enumerate(inputs):
+        return self._each(given.listed(inputs, Job, rate=rate), out)
+
+    def _each(self, sources: Iterable[Source], out: str | Path | None) -> Iterator[Restored]:
+        for index, source in enumerate(sources):
             final = None if out is None else Path(out) / f"{_name(source, index)}.{self.options.format}"
-            yield self._restore(source, final, None if final is None else temporary_beside(final), rate)
+            yield self._restore(source, final, None if final is None else temporary_beside(final))
 
     def work(self, jobs: Iterable[Job], out: Path) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the audio, under a temporary name, and its report."""
@@ -143,19 +147,18 @@ class Restorer:
             finally:
                 temporary.unlink(missing_ok=True)  # where the run did not take it
 
-    def _restore(
-        self, source: Source, final: Path | None, temporary: Path | None, rate: int = 16_000
-    ) -> Restored:
+    def _restore(self, source: Source, final: Path | None, temporary: Path | None) -> Restored:
         """One input, whatever happens to it."""
         job = source if isinstance(source, Job) else None
-        given = "" if isinstance(source, np.ndarray) else str(job.audio if job else source)
-        names: dict[str, Any] = {"path": given, "id": job.relpath if job else ""}
+        in_memory = isinstance(source, given.Wave | given.Packed)
+        path = source.name if in_memory else str(job.audio if job else source)
+        names: dict[str, Any] = {"path": path, "id": job.relpath if job else ""}
         stage = "decode"
         duration = 0.0
         with ExitStack() as stack:
             try:
                 taped = stack.enter_context(
-                    self.rewriter.rewrite(source, rate, None if temporary is None else temporary.parent)
+                    self.rewriter.rewrite(source, None if temporary is None else temporary.parent)
                 )
                 duration, stage = taped.duration, "restore"
                 done = self._judged(taped)
@@ -164,7 +167,7 @@ class Restorer:
                 if temporary is not None and final is not None:
                     finish(temporary, final)
             except OSError as error:
-                reason = AudioError(given, f"cannot be written: {error.strerror or error}")
+                reason = AudioError(path, f"cannot be written: {error.strerror or error}")
                 return self._failed(names, reason, "write", duration, temporary)
             except Exception as error:  # whatever is raised is this recording's, not the run's
                 return self._failed(names, error, _stage(error, stage), duration, temporary)
@@ -314,6 +317,6 @@ def _decoder(
 
 
 def _name(source: Source, index: int) -> str:
-    if isinstance(source, np.ndarray):
-        return f"{index:04}"
+    if isinstance(source, given.Wave | given.Packed):
+        return Path(source.name).stem or f"{index:04}"
     return source.relpath if isinstance(source, Job) else Path(source).stem

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..audio import chunks
+from ..audio import chunks, given
 from ..audio.chunks import Cutting, Window
 from ..backbones.whisper import Whisper
 from ..decoders import whisper_text, word_ends
@@ -96,12 +95,15 @@ class Transcriber(Listener[_File]):
         self.about = _about(self.opened, adapter, self.options)
         self.notes = []
 
-    def transcribe(self, inputs: Source | Iterable[Source]) -> Iterator[Result]:
-        """A result for each input as soon as it is complete; samples are float32 mono at 16 kHz."""
-        if isinstance(inputs, (str, Path, np.ndarray, Job)):
-            inputs = [inputs]
-        for _, result in self._results(inputs):
-            yield result
+    def transcribe(self, inputs: Any) -> Iterator[Result]:
+        """A result for each input as soon as it is complete.
+
+        One recording or several, as `audio.given` has it: a path, samples at 16 kHz, `(array, rate)`,
+        `{"array": array, "sampling_rate": rate}`. Raises ConfigError for anything else, and NoSuchAudio for a
+        file that is not there; one that cannot be decoded is a result with an error.
+        """
+        sources = given.listed(inputs, Job)
+        return (result for _, result in self._results(sources))
 
     def work(self, jobs: Iterable[Job], formats: Sequence[str]) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the files' content."""

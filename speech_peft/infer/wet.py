@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from ..audio import chunks, io
 from ..audio.files import PathLike
+from ..audio.given import Packed, Wave
 from ..audio.mixing import Mixer
 from ..decoders.waveform import WaveformDecoder
 from ..errors import AudioError
@@ -86,13 +87,13 @@ class Rewriter:
         )
 
     @contextmanager
-    def rewrite(self, source: Source, rate: int, folder: Path | None) -> Iterator[Taped]:
+    def rewrite(self, source: Source, folder: Path | None) -> Iterator[Taped]:
         """The tapes of one recording, gone when the block ends; they lie in `folder`.
 
         Raises AudioError for what cannot be decoded.
         """
         started = time.perf_counter()
-        reading = _Reading(source, rate, self.options.track)
+        reading = _Reading(source, self.options.track)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         made: list[Tape] = []
@@ -219,15 +220,14 @@ def _last_known(blocks: Iterator[Frames]) -> Iterator[tuple[Frames, bool]]:
 class _Reading:
     """An input at its own rate, with all its channels."""
 
-    def __init__(self, source: Source, rate: int, track: int | None):
+    def __init__(self, source: Source, track: int | None):
         self._stream: io.Stream | None = None
         self._samples: ndarray | None = None
-        if isinstance(source, np.ndarray):
-            if source.ndim not in (1, 2) or not np.isfinite(source).all():
-                raise AudioError("samples", f"expected finite samples (s,) or (s, c), got {source.shape}")
-            self.name: PathLike = "samples"
-            self.mono, self.rate = source.ndim == 1, rate
-            self._samples = source.reshape(len(source), -1).astype(np.float32, copy=False)
+        source = source.wave() if isinstance(source, Packed) else source
+        if isinstance(source, Wave):
+            source.check()
+            self.name: PathLike = source.name or "samples"
+            self.mono, self.rate, self._samples = source.mono, source.rate, source.samples
             self.channels = self._samples.shape[1]
             return
         job = source if isinstance(source, Job) else Job(Path(source), "")

@@ -36,7 +36,7 @@ class Scripted:
         self.words, self.adapted, self.calls = words, adapted, []
 
     def transcribe(self, inputs):
-        self.calls.append(list(inputs))
+        self.calls.append([job.audio for job in inputs])
         for path in self.calls[-1]:
             if "broken" in path.name:
                 yield heard(path, "", 0.0, error="is not audio")

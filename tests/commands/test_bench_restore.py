@@ -45,7 +45,7 @@ class Scripted:
     about = {"decoder": "none"}  # noqa: RUF012
 
     def restore(self, inputs):
-        for path in inputs:
+        for path in (job.audio for job in inputs):
             if path.stem.startswith("u2"):
                 yield SimpleNamespace(error="is not speech", samples=None, seconds=0.1)
                 continue

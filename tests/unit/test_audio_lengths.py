@@ -147,10 +147,10 @@ def test_a_recording_too_long_to_be_measured_is_a_row_of_the_benchmark(tmp_path,
     heard = []
 
     class Copies:
-        def restore(self, files):
-            for file in files:
-                heard.append(file.stem)
-                yield Restored(str(file), samples=noise(0.5), sample_rate=RATE)
+        def restore(self, jobs):
+            for job in jobs:
+                heard.append(job.audio.stem)
+                yield Restored(str(job.audio), samples=noise(0.5), sample_rate=RATE)
 
     monkeypatch.setattr(restoration_benchmark, "open_restorer", lambda adapter, settings: Copies())
     made = restoration_benchmark.restored("a", "a", rows, tmp_path, restoration_benchmark.Settings())

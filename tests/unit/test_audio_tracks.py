@@ -112,7 +112,7 @@ def test_the_reader_hears_the_chosen_track_and_hands_on_what_is_to_be_known(tmp_
 def test_a_restorer_reads_the_chosen_track(tmp_path):
     tracks = [(0.0, noise(1.0, level=0.0))], [(0.0, noise(1.0))]
     path = container(tmp_path / "two.mkv", *tracks, default=1)
-    reading = _Reading(path, 16_000, 2)
+    reading = _Reading(path, 2)
     with closing(reading):
         assert np.concatenate(list(reading.blocks())).std() > 0.03
         assert "track 2" in reading.notes[0]

@@ -174,7 +174,6 @@ def test_a_long_recording_is_the_mean_of_its_windows_and_each_is_what_it_is_alon
     [
         (np.zeros(0, np.float32), "no samples"),
         (np.full(100, np.nan, np.float32), "NaN"),
-        (np.zeros((2, 100), np.float32), "mono"),
     ],
 )
 def test_samples_that_are_none_are_an_error_with_a_reason(tmp_path, samples, reason):
