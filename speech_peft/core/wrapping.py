@@ -45,6 +45,9 @@ class Wrapping(Method, ABC):
     kinds: ClassVar[frozenset[Kind]] = cast("Any", _AsHost("kinds"))
     reads: ClassVar[frozenset[str]] = cast("Any", _AsHost("reads"))
 
+    instead: ClassVar[str] = ""
+    """What to write where the host has matrices, and a setting leaves them all as they are."""
+
     of: Method
     """The host: `{method: NAME, ...}`, any method with matrices and without a procedure of its own."""
 
@@ -120,9 +123,10 @@ class Wrapping(Method, ABC):
         part = self.host.build(site, target, shared)
         in_shared = shared is not None and any(map(parametrize.is_parametrized, shared.modules()))
         if not self.constrain(part, site.name) and not in_shared:
+            instead = self.instead if any(True for _ in matrices(part)) else ""
             raise ConfigError(
-                f"{self.name}: at {site.name} {self.of.name} has no matrix that it could constrain; wrap a "
-                "method that has some, such as bottleneck or lora"
+                f"{self.name}: at {site.name} {self.of.name} has no matrix that it could constrain; "
+                + (instead or "wrap a method that has some, such as bottleneck or lora")
             )
         return part
 

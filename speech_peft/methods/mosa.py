@@ -47,6 +47,8 @@ from ..registry import METHODS
 class Mosa(Wrapping):
     """The matrices of another method learned as sparse experts, and merged into one."""
 
+    instead: ClassVar[str] = "give share: none, which splits those too that all experts would share"
+
     experts: PositiveInt = 4
     share: Literal["down", "up", "none"] = "down"
     """Which matrices all experts share."""

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speech_peft.backbones.base import tiny
 from speech_peft.core import save
 from speech_peft.core.context import Context
 from speech_peft.core.lifecycle import Outcome, Predicted
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.wrapping import constraints
-from speech_peft.errors import SpeechPeftError
+from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.methods.bottleneck import Bottleneck
 from speech_peft.methods.mosa import Mosa, Split, disagreement
 from tests import toy
@@ -295,3 +296,12 @@ def test_a_task_without_predictions_is_refused_with_what_to_do():
 def test_more_experts_than_weights_are_refused():
     with pytest.raises(ValueError, match=r"layers\.0\.ffn\.branch\.up\.weight has 80 weights, too few"):
         model(method(experts=100))
+
+
+def test_a_host_whose_matrices_would_all_be_shared_is_told_how_they_are_not():
+    backbone = tiny("whisper", context="fit")  # the toy's attention takes no added keys
+    given = {"of": {"method": "prefix", "frames": 3}}
+    with pytest.raises(ConfigError, match=r"prefix has no matrix .*; give share: none"):
+        AdaptedModel(backbone.module, backbone.sites(), {"a": Mosa.model_validate(given)})
+    apart = Mosa.model_validate({**given, "share": "none"})
+    assert splits(AdaptedModel(backbone.module, backbone.sites(), {"a": apart}))
