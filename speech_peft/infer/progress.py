@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TextIO, TypeVar, runtime_checkable
 
 from ..files import json_text
 from ..terminal import printable, say
@@ -202,6 +202,15 @@ def reporter(mode: str = "auto", quiet: bool = False) -> Progress:
 
 
 T = TypeVar("T")
+
+
+class Shown(NamedTuple):
+    """What is told of one result."""
+
+    path: str
+    duration: float
+    """Seconds of audio."""
+    error: str | None
 
 
 def watched(results: Iterable[T], files: int, of: Callable[[T], Any] = lambda result: result) -> Iterator[T]:

@@ -7,7 +7,7 @@ Systems: `degraded` (the input as it is), `clean` where there is one, adapters t
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ..metrics.restoration_scores import CLEAN, INPUT, Run
 from ..metrics.restorations import Restoration, dumps, recounted
 from . import benchmark
 from .inputs import Job
+from .progress import Shown, watched
+from .result import Result
 
 Judge = Callable[[Mapping[Path, str]], Mapping[Path, str]]
 """What an unadapted recogniser hears in files, given the language of each ("": it finds out); those that it
@@ -117,7 +119,8 @@ def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, setting
     reports: dict[str, Mapping[str, Any]] = {}
     times: dict[str, float] = {}
     start = time.perf_counter()
-    for row, result in zip(rows, restorer.restore(jobs), strict=True):
+    results = watched(restorer.restore(jobs), len(rows))
+    for row, result in zip(rows, results, strict=True):
         times[row.id] = result.seconds
         if result.error is not None or result.samples is None:
             errors[row.id] = result.error or "the restorer gave no samples"
@@ -141,7 +144,10 @@ def measure(
 ) -> Run:
     """All figures of a system; a recording that cannot be measured is a row with the reason."""
     device = settings.device
-    found = [_measured(made, row, metrics) for row in rows]
+    there = [row for row in rows if row.id in made.files]  # of the others it was said why they are not
+    each = watched((_measured(made, row, metrics) for row in there), len(there), _as_shown)
+    measured = {item.id: item for item in each}
+    found = [measured.get(row.id) or _measured(made, row, metrics) for row in rows]
     if heard is not None:
         found = [_judged(item, row, heard, settings) for item, row in zip(found, rows, strict=True)]
     return Run(made.name, tuple(found), made.seconds, made.config, benchmark.hardware(device))
@@ -166,14 +172,14 @@ def judge(weights: str | None, settings: Settings) -> Judge:
             opened.append(Transcriber(weights, context="full", device=settings.device))
         (transcriber,) = opened
         knows_more = getattr(transcriber.backbone.generation, "is_multilingual", False)
-        found = {}
-        for language in sorted(set(files.values())):
-            transcriber.options = replace(transcriber.options, language=(knows_more and language) or None)
-            same = [file for file, own in files.items() if own == language]
-            for result in transcriber.transcribe(same):
-                if result.error is None:
-                    found[Path(result.path)] = result.text
-        return found
+
+        def results() -> Iterator[Result]:
+            for language in sorted(set(files.values())):
+                transcriber.options = replace(transcriber.options, language=(knows_more and language) or None)
+                yield from transcriber.transcribe([file for file, own in files.items() if own == language])
+
+        shown = watched(results(), len(files))
+        return {Path(result.path): result.text for result in shown if result.error is None}
 
     return hear
 
@@ -207,6 +213,10 @@ def _measured(made: Made, row: Row, metrics: Sequence[Metric]) -> Restoration:
         return replace(item, error=str(error))
     figures, reasons = restoration.measure(metrics, heard)
     return replace(item, duration=heard.input.seconds, figures=figures, reasons=reasons)
+
+
+def _as_shown(item: Restoration) -> Shown:
+    return Shown(item.audio_filepath, item.duration, item.error)
 
 
 def _judged(item: Restoration, row: Row, heard: Mapping[Path, str], settings: Settings) -> Restoration:

@@ -47,12 +47,16 @@ class Scripted:
     def restore(self, inputs):
         for path in (job.audio for job in inputs):
             if path.stem.startswith("u2"):
-                yield SimpleNamespace(error="is not speech", samples=None, seconds=0.1)
+                yield SimpleNamespace(
+                    path=str(path), duration=1.0, error="is not speech", samples=None, seconds=0.1
+                )
                 continue
             given, clean = (
                 io.load(one, None).samples for one in (path, path.parents[1] / "clean" / path.name)
             )
             yield SimpleNamespace(
+                path=str(path),
+                duration=1.0,
                 error=None,
                 samples=0.5 * (given + clean),
                 sample_rate=RATE,
@@ -103,7 +107,14 @@ def test_a_restorer_is_run_measured_judged_and_heard(pairs, scripted, tmp_path, 
     assert text.count("data:audio/mpeg") == 3 + 3 + 2
     assert "is not speech" in text
     assert "guard: weaker" in text
-    assert "mine" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "mine" in shown.out
+    restored, *measured = shown.err.split("recordings to do")[1:]  # of every system, and how fast
+    assert len(measured) == 3
+    assert "failed: " in restored
+    assert "is not speech" in restored
+    assert "2 done, 1 failed; 0:03 audio in" in restored
+    assert all("done; " in part and "failed: " not in part for part in measured)
     rows = restorations.read(out / "mine" / "preds.jsonl")
     assert [row.id for row in rows] == ["u0", "u1", "u2"]
     assert rows[0].columns == {"room": "a"}
