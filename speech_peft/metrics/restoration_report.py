@@ -64,6 +64,7 @@ def render(
             _row(row, one) | {"worse": worse_than(row, names, tested, _worse)}
             for row, one in zip(shown, media, strict=True)
         ],
+        guarded=any(run["fell_back"] is not None for run in scores["runs"].values()),
         tested=tested,
         baselines=baselines(names, tested, [CLEAN]) if tested else [],
         sorted_by=next((figures[name]["title"] for name in _SORTED_BY if name in had), "figure"),

@@ -115,6 +115,7 @@ def test_a_restorer_is_run_measured_judged_and_heard(pairs, scripted, tmp_path, 
     assert "is not speech" in restored
     assert "2 done, 1 failed; 0:03 audio in" in restored
     assert all("done; " in part and "failed: " not in part for part in measured)
+    assert "fell back" in text
     rows = restorations.read(out / "mine" / "preds.jsonl")
     assert [row.id for row in rows] == ["u0", "u1", "u2"]
     assert rows[0].columns == {"room": "a"}

@@ -152,6 +152,10 @@ def test_a_run_is_compared_only_where_it_has_the_row():
     assert baselines(names, "c", aside=["a"]) == [(1, "b")]
 
 
+def test_the_guard_has_a_column_only_where_something_was_guarded(texts):
+    assert "fell back" not in texts["restore"]  # tests/commands/test_bench_restore.py has one with it
+
+
 def test_a_page_shows_nothing_by_pointing_alone(texts):
     """Intervals were once in titles, which telephones, keyboards and paper do not show."""
     for kind in KINDS:
