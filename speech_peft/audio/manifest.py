@@ -6,6 +6,7 @@
 | `.csv`, `.tsv` (`.gz` too) | a table with a header; columns are recognised by name |
 | folder with `wav.scp` | Kaldi: `segments`, `text`, `utt2spk`, `utt2lang` as far as they are there |
 | folder with `metadata.csv`, `.tsv` or `.jsonl` | AudioFolder: `file_name` and any other column |
+| `.parquet`, or a folder of them | Hugging Face's data sets, with the sound inside (the extra `parquet`) |
 | folder with `noisy/` and `clean/` | pairs of the same relative stem |
 | folder whose recordings all lie one folder down | classification: the folder's name is the label |
 | any other folder, or one recording | recordings without text |
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
-from . import kaldi, text
+from . import kaldi, parquet, text
 from .atomic import atomic_path
 from .columns import COLUMNS as COLUMNS
 from .columns import Columns, suffixed
@@ -114,7 +115,11 @@ def _file(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Ro
         return Listing(path, records, columns, broken)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         return [Row(path.stem, path)]
-    raise ConfigError(f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz) and not a recording")
+    if path.suffix.lower() == ".parquet":
+        return parquet.read(path)
+    raise ConfigError(
+        f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz, or .parquet) and not a recording"
+    )
 
 
 def _folder(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Row]:
@@ -123,6 +128,8 @@ def _folder(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[
     for name in ("metadata.jsonl", "metadata.csv", "metadata.tsv"):
         if (path / name).exists():
             return _file(path / name, columns, broken)
+    if parquet.shards(path):
+        return parquet.read(path)
     if (path / "noisy").is_dir() and (path / "clean").is_dir():
         return read_pairs(path / "noisy", path / "clean")
     files = recordings(path)

@@ -9,15 +9,11 @@ from pathlib import Path
 
 from ..errors import ConfigError, nearest
 from ..files import json_text
+from ..files.cache import cache_dir as cache_dir
 from .installed import package_root
 
 _HUB_FILES = ["*.json", "model*.safetensors", "model.bin", "merges.txt", "vocab*.txt"]
 _HUB_DUPLICATES = ["*.fp16*", "*.fp32*", "*/*"]
-
-
-def cache_dir() -> Path:
-    """$SPEECH_PEFT_CACHE, or ~/.cache/speech_peft."""
-    return Path(os.environ.get("SPEECH_PEFT_CACHE") or Path.home() / ".cache" / "speech_peft")
 
 
 @dataclass(frozen=True)
