@@ -14,9 +14,27 @@ WORDS = (
     *("the", "colour", "It's", "don't", "y'all", "Mr", "st", "party", "and", "a", "half", "been", "got"),
     *("one", "twenty", "o", "o'clock", "clock", "o'ne", "one's", "O'Brien", "point", "minus", "cent"),
     *("mm", "hmm", "um", "um's", "mm's", "'s", "'", "dogs'", "5", "$2", "’s", "naïve", "(x)", "third", "K"),
+    *(
+        "cat",
+        "walked",
+        "café",
+        "½",
+        "ﬁve",
+        "$",
+        "%",
+        "per",
+        "1,000",
+        "5th",
+        "th",
+        "[x",
+        "y]",
+        "¢20",
+        "é",
+        "ꙮ",
+    ),
 )
 BETWEEN = (" ", " ", " ", ", ", ". ", ".", "..", "-", "", "\n", '"', " '", "\x1c")
-texts = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(BETWEEN)), max_size=7).map(
+texts = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(BETWEEN)), max_size=10).map(
     lambda parts: "".join(word + between for word, between in parts)
 )
 
@@ -49,6 +67,17 @@ def test_a_text_of_plain_words_does_not_pass_the_rules_again(monkeypatch):
     written = rule(text)
     monkeypatch.setattr(rule, "whole", None)
     assert rule(text) == written == "it is not the color mister gray we are going to go"
+
+
+def test_only_the_place_of_a_number_passes_the_rules_again(monkeypatch):
+    rule = WordByWord(Mended(), curly=True)
+    asked = []
+    monkeypatch.setattr(rule, "_place", lambda place: asked.append(place) or rule.whole(place))
+    text = (
+        "We walked for an hour and a half, um, (laughs) past twenty-one small cafés. Señor Gray: it was €5."
+    )
+    assert rule(text).split() == rule.whole(text).split()
+    assert asked == ["hour and a half, um, (laughs) past twenty-one small", "was €5."]
 
 
 def test_a_long_text_takes_no_longer_than_its_length():
