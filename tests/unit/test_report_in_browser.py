@@ -3,6 +3,7 @@
 Needs the extra `browser` and a Chromium: Debian's `chromium`, or what `playwright install chromium` fetches.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,12 @@ def test_a_cell_of_a_confusion_matrix_opens_its_clips_by_the_keyboard(opened):
     tab = opened("classify").tab
     tab.get_by_role("button", name="dog → cat: 1, show them").first.press("Enter")
     assert shown(tab) == ["c"]
-    assert tab.get_by_role("searchbox").input_value() == "dog → cat"
+    assert tab.get_by_role("searchbox").input_value() == "probe: dog → cat"
+    both = tab.get_by_role("button", name=re.compile("cat → cat"))  # of the first run 2, of the second 1
+    both.first.press("Enter")
+    assert set(shown(tab)) == {"a", "b"}
+    both.last.press("Enter")
+    assert set(shown(tab)) == {"a"}
 
 
 def test_what_scrolls_is_reached_by_the_keyboard_and_named(opened):
