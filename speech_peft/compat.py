@@ -8,7 +8,7 @@ spectrograms, Kaldi filter banks, resampling and filters are plain Python and wo
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -29,9 +29,7 @@ def watch_for_transformers() -> None:
 class _BeforeTransformers:
     """Finds transformers where it is, and guards torchaudio before its first line runs."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "transformers":
             return None
         spec = PathFinder.find_spec(name, path, target)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from ..errors import ConfigError
 from ..files import json_text
@@ -29,6 +29,7 @@ LONGEST = 16 * 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
+@runtime_checkable
 class Format(Protocol):
     """How records stand in a file."""
 

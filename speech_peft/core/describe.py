@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from .method import Method
 from .site import Site
 
 
+@runtime_checkable
 class Adapted(Protocol):
     """What is read of an AdaptedModel."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ NAME = "adapter"
 """What a loaded adapter is called inside the model."""
 
 
+@runtime_checkable
 class Sized(Protocol):
     """What heads have to know of the encoder that they read."""
 

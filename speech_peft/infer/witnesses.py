@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Words:
     language: str | None = None
 
 
+@runtime_checkable
 class Speaker(Protocol):
     """Something that tells voices apart."""
 
@@ -42,6 +43,7 @@ class Speaker(Protocol):
     def __call__(self, clips: Sequence[Samples]) -> Float32[ndarray, " d"]: ...
 
 
+@runtime_checkable
 class Recogniser(Protocol):
     """Something that hears words."""
 
