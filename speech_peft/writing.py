@@ -1,6 +1,7 @@
 """How scripts write words: which put no space between them, and how texts join. Read off the text itself."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 SENTENCE_END = (".", "?", "!", "。", "？", "！", "…")
@@ -32,12 +33,12 @@ def unspaced(texts: Iterable[str]) -> bool:
     >>> unspaced(["今天 iPhone 天气很好吗"]), unspaced(["the word 天"]), unspaced([])
     (True, False, False)
     """
-    letters = alone = 0
+    times: Counter[str] = Counter()  # of each character: each is looked at once, however long the texts are
     for text in texts:
-        found = len(_LETTER.findall(text))
-        alone += found
-        letters += found + sum(char.isalpha() and not _LETTER.match(char) for char in text)
-    return 2 * alone > letters
+        times.update(text)
+    alone = {char for char in times if _LETTER.match(char)}
+    others = sum(n for char, n in times.items() if char.isalpha() and char not in alone)
+    return sum(times[char] for char in alone) > others
 
 
 def without_spaces(text: str) -> str:
