@@ -48,7 +48,7 @@ from speech_peft.audio.manifest import Row
 from speech_peft.backbones.weights import resolve_weights, weights_sha256
 from speech_peft.bench_restore import named
 from speech_peft.errors import ConfigError
-from speech_peft.infer import benchmark as base
+from speech_peft.infer import own_files
 from speech_peft.infer import restoration_benchmark as benchmark
 from speech_peft.infer.guard import Guard, GuardOptions
 from speech_peft.infer.loading import DEFAULT_WEIGHTS
@@ -246,7 +246,7 @@ def _same(made: Made) -> Made:
 def denoised(name: str, python: Path, rows: Sequence[Row], folder: Path, threads: int) -> Made:
     """Files of a peer; one is worked on before the clock starts."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {row.id: base.own_file(row, folder) for row in rows}
+    files = {row.id: own_files.own_file(row, folder) for row in rows}
     pairs = [[str(row.audio.resolve()), str(files[row.id].resolve())] for row in rows]
     side = Side(python, WORKER, name, threads)
     side.ask(files=pairs[:1])

@@ -12,7 +12,7 @@ import numpy as np
 
 from speech_peft.audio import chunks, io
 from speech_peft.audio.manifest import Row
-from speech_peft.infer import benchmark as base
+from speech_peft.infer import own_files
 from speech_peft.infer.blend import Mixture
 from speech_peft.infer.guard import Guard
 from speech_peft.infer.playback import clips_of, spread
@@ -32,7 +32,7 @@ def guarded(made: Made, rows: Sequence[Row], guard: Guard, folder: Path) -> Made
     reports: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         if row.id in made.files:
-            files[row.id] = base.own_file(row, folder)
+            files[row.id] = own_files.own_file(row, folder)
             came, wet = (io.load(path, RATE).samples for path in (row.audio, made.files[row.id]))
             samples, result = kept(came, wet, guard)
             io.save(files[row.id], samples, RATE, "FLOAT")

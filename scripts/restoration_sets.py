@@ -37,7 +37,7 @@ from speech_peft.audio import io, manifest
 from speech_peft.audio.degrade import Degrader, parse
 from speech_peft.audio.manifest import Row
 from speech_peft.errors import ConfigError
-from speech_peft.infer.benchmark import Others, own_file
+from speech_peft.infer.own_files import Others, own_file
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 HELD_OUT = "fr"

@@ -97,7 +97,7 @@ def asr(
     if context not in (None, "full", "fit"):
         raise ConfigError(f"--context: expected full or fit, got {context!r}")
     from .audio import manifest
-    from .infer import benchmark
+    from .infer import benchmark, own_files
     from .metrics import publish
     from .metrics.slices import known_columns
 
@@ -107,9 +107,9 @@ def asr(
     occasion = benchmark.occasion(data, utterances, degrade, seed, track)
     held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
     if degrade is None or track is not None:
-        utterances = benchmark.cut(utterances, out / "clips", track)
+        utterances = own_files.cut(utterances, out / "clips", track)
     if degrade is not None:
-        utterances = benchmark.degraded(utterances, degradation(degrade), seed, out / "degraded")
+        utterances = own_files.degraded(utterances, degradation(degrade), seed, out / "degraded")
     settings = benchmark.Settings(device, beam_size, batch_seconds)
     files = []
     for system in chosen:
@@ -160,7 +160,7 @@ def classify(
 ) -> None:
     """Classify labelled clips with adapters that have not seen them, and score what they heard."""
     from .audio import labels, manifest, select
-    from .infer import benchmark, class_benchmark
+    from .infer import benchmark, class_benchmark, own_files
     from .metrics import publish
     from .metrics.slices import known_columns
 
@@ -173,10 +173,10 @@ def classify(
         if answer != "ok":
             complain(f"{name}: cannot tell whether it has seen these clips: {answer}")
     if track is not None:
-        clips = benchmark.cut(clips, out / "clips", track)
+        clips = own_files.cut(clips, out / "clips", track)
         chosen = class_benchmark.heard_as(chosen, clips)
     if degrade is not None:
-        worse = benchmark.degraded(clips, degradation(degrade), seed, out / "degraded")
+        worse = own_files.degraded(clips, degradation(degrade), seed, out / "degraded")
         chosen = class_benchmark.heard_as(chosen, worse)
     settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
     occasion = benchmark.occasion(data, clips, degrade, seed, track)

@@ -96,7 +96,7 @@ def show(
     """One clip as the page has it; a clip that cannot be read is a row with the reason."""
     from .audio import io
     from .errors import AudioError
-    from .infer.benchmark import Others
+    from .infer.own_files import Others
     from .metrics.players_matched import side_by_side
     from .metrics.restoration import Sound
 

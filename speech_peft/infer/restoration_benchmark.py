@@ -21,7 +21,7 @@ from ..metrics.normalise import normaliser
 from ..metrics.restoration import Heard, Metric, Sound
 from ..metrics.restoration_scores import CLEAN, INPUT, Run
 from ..metrics.restorations import Restoration, dumps, recounted
-from . import benchmark
+from . import benchmark, own_files
 from .inputs import Job
 from .progress import Shown, watched
 from .result import Result
@@ -62,10 +62,10 @@ def pairs(
     rows: Sequence[Row], steps: Sequence[Any] | None, seed: int, folder: Path, track: int | None = None
 ) -> list[Row]:
     """Rows of whole files, degraded ones as `audio` and clean ones (where known) as `target_audio`."""
-    clean = benchmark.cut(rows, folder / "clips", track)
+    clean = own_files.cut(rows, folder / "clips", track)
     if steps is None:
         return clean
-    worse = benchmark.degraded(clean, steps, seed, folder / "degraded")
+    worse = own_files.degraded(clean, steps, seed, folder / "degraded")
     return [replace(made, target_audio=row.audio) for made, row in zip(worse, clean, strict=True)]
 
 
@@ -125,7 +125,7 @@ def restored(name: str, adapter: str, rows: Sequence[Row], folder: Path, setting
         if result.error is not None or result.samples is None:
             errors[row.id] = result.error or "the restorer gave no samples"
             continue
-        files[row.id] = benchmark.own_file(row, folder)
+        files[row.id] = own_files.own_file(row, folder)
         io.save(files[row.id], result.samples, result.sample_rate, "FLOAT")
         reports[row.id] = result.report()
     seconds = time.perf_counter() - start

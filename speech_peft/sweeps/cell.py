@@ -17,7 +17,7 @@ from ..audio.degrade import parse
 from ..audio.row import Row
 from ..config import Recipe
 from ..errors import ConfigError, Interrupted, SpeechPeftError
-from ..infer import benchmark
+from ..infer import benchmark, own_files
 from ..infer.classifier import Classifier, evaluate
 from ..metrics import asr, class_predictions, classification, predictions
 from ..metrics.class_arrays import arrays
@@ -107,7 +107,7 @@ def _rows(cell: Cell, folder: Path) -> Sequence[Row]:
     """The test rows as they are tested."""
     if not cell.degrade:
         return cell.rows
-    return benchmark.degraded(cell.rows, parse(cell.degrade), 0, folder / "degraded")
+    return own_files.degraded(cell.rows, parse(cell.degrade), 0, folder / "degraded")
 
 
 def _tested(recipe: Recipe, folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _tested(recipe: Recipe, folder: Path, rows: Sequence[Row]) -> dict[str, Any]
             "test_clips": len(answers),
             "failed_clips": sum(answer.error is not None for answer in answers),
         }
-    whole = benchmark.cut(benchmark.with_text(rows), folder.parent / "clips")
+    whole = own_files.cut(benchmark.with_text(rows), folder.parent / "clips")
     system = benchmark.System(folder.name, folder, weights=weights)
     measured = benchmark.measure(system, whole, benchmark.Settings(device))
     heard = measured.predictions

@@ -13,7 +13,7 @@ import speech_peft
 from speech_peft import bench
 from speech_peft.audio import io
 from speech_peft.audio.manifest import Row
-from speech_peft.infer import benchmark
+from speech_peft.infer import benchmark, own_files
 from speech_peft.infer.result import Result
 from speech_peft.metrics import predictions, slices
 from speech_peft.metrics.asr import Options, Run, score, scores
@@ -188,7 +188,7 @@ def test_a_slice_of_many_hours_is_copied_without_being_held(tmp_path, monkeypatc
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000).astype(np.float32)
     io.save(tmp_path / "day.wav", sound, 16_000)
     monkeypatch.setattr(io, "MOST_SAMPLES", 8000)
-    (row,) = benchmark.cut([Row("a", tmp_path / "day.wav", start=1.0, duration=1.25)], tmp_path / "clips")
+    (row,) = own_files.cut([Row("a", tmp_path / "day.wav", start=1.0, duration=1.25)], tmp_path / "clips")
     monkeypatch.undo()
     assert (row.start, row.audio.parent.name) == (0.0, "clips")
     np.testing.assert_allclose(io.load(row.audio).samples, sound[16_000:36_000], atol=1e-4)

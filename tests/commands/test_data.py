@@ -64,7 +64,7 @@ def test_overrides_reach_the_degradation_and_fewer_clips_are_spread(recipe, tmp_
 def test_a_page_is_what_training_hears(recipe):
     from speech_peft import config
     from speech_peft.audio import manifest
-    from speech_peft.infer.benchmark import Others
+    from speech_peft.infer.own_files import Others
     from speech_peft.tasks.clips import Clips
 
     chosen = config.read(str(recipe))

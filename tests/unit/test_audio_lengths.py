@@ -9,7 +9,7 @@ from speech_peft.audio import io
 from speech_peft.audio.degrade import parse
 from speech_peft.audio.row import Row
 from speech_peft.errors import AudioError
-from speech_peft.infer import benchmark, restoration_benchmark
+from speech_peft.infer import own_files, restoration_benchmark
 from speech_peft.infer.restored import Restored
 from tests.sounds import RATE, mp3_without_header, noise, sound_file
 
@@ -128,11 +128,11 @@ def test_a_clip_too_long_for_the_memory_is_refused_and_its_stream_is_not(tmp_pat
 
 def test_slices_and_degraded_copies_of_long_recordings_are_never_held_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "MOST_SAMPLES", RATE)  # a second
-    monkeypatch.setattr(benchmark, "_AT_ONCE", 1.0)
+    monkeypatch.setattr(own_files, "_AT_ONCE", 1.0)
     sound_file(tmp_path / "a.wav", noise(4.0))
     row = Row("a", tmp_path / "a.wav", start=0.5, duration=3.0)
-    (cut,) = benchmark.cut([row], tmp_path / "clips")
-    (worse,) = benchmark.degraded([row], parse([{"kind": "gain"}]), 0, tmp_path / "degraded")
+    (cut,) = own_files.cut([row], tmp_path / "clips")
+    (worse,) = own_files.degraded([row], parse([{"kind": "gain"}]), 0, tmp_path / "degraded")
     for made, rate in ((cut, RATE), (worse, 16_000)):
         assert io.info(made.audio).seconds == pytest.approx(3.0, abs=1e-3)
         assert sum(map(len, io.stream(made.audio, None))) == pytest.approx(3.0 * rate, abs=2)

@@ -16,7 +16,7 @@ from speech_peft.audio.chunks import Window
 from speech_peft.audio.clock import Clock
 from speech_peft.audio.row import Row
 from speech_peft.errors import AudioError
-from speech_peft.infer import benchmark
+from speech_peft.infer import own_files
 from speech_peft.infer.classified import ClassifyOptions
 from speech_peft.infer.reader import Reader, Recording
 from speech_peft.infer.restored import RestoreOptions
@@ -124,7 +124,7 @@ def test_a_benchmark_of_a_track_hears_that_track_alone(tmp_path):
         Row("two", container(tmp_path / "two.mkv", *tracks, default=1)),
         Row("one", container(tmp_path / "one.mkv", *tracks[:1])),
     ]
-    two, one = benchmark.cut(rows, tmp_path / "clips", track=2)
+    two, one = own_files.cut(rows, tmp_path / "clips", track=2)
     assert io.load(two.audio).samples.std() > 0.03
     with pytest.raises(AudioError):  # not the first track in its place
         io.load(one.audio)
