@@ -11,13 +11,10 @@ the rest got; a decoder that makes its waveform anew makes that band as well, or
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import soundfile
 
 from ..audio import given
 from ..audio.atomic import finish, temporary_beside
@@ -26,31 +23,19 @@ from ..core.save import read
 from ..decoders.waveform import WaveformDecoder, build_decoder
 from ..errors import AudioError, ConfigError, SpeechPeftError
 from ..files import json_text
-from .blend import Blend, Mixture
+from .blend import Mixture
+from .finished import Finished, written
 from .guard import Guard, GuardOptions, guard_of
 from .inputs import Job
 from .ledger import FOLDER, settings_hash
 from .loading import Opened, load
 from .playback import clips_of, spread
 from .reader import Source
-from .restored import FORMATS, GuardReport, Restored, RestoreOptions, Trial
+from .restored import Restored, RestoreOptions, Trial
 from .runner import Outcome
 from .seams import Layout
 from .wet import Rewriter, Taped
 from .witnesses import Samples
-
-_WAV_BYTES = 4_000_000_000  # a plain WAV cannot say that it is longer
-
-
-@dataclass(eq=False)
-class _Done:
-    """An input at the end of its way, before its samples are asked for."""
-
-    mixture: Mixture
-    blend: Blend
-    taped: Taped
-    report: GuardReport | None
-    seconds: float
 
 
 class Restorer:
@@ -163,7 +148,7 @@ class Restorer:
                 duration, stage = taped.duration, "restore"
                 done = self._judged(taped)
                 stage = "write"
-                samples, clipped, level = self._written(done, temporary)
+                samples, clipped, level = written(done, temporary, self.options)
                 if temporary is not None and final is not None:
                     finish(temporary, final)
             except OSError as error:
@@ -208,7 +193,7 @@ class Restorer:
             stage=stage,
         )
 
-    def _judged(self, taped: Taped) -> _Done:
+    def _judged(self, taped: Taped) -> Finished:
         """The mix at the strength asked for, or at the one that the guard lets pass."""
         started = time.perf_counter()
         mixture = Mixture(taped.dry, taped.wet, taped.length, taped.rate, taped.scores)
@@ -224,48 +209,7 @@ class Restorer:
             before = clips_of(mixture, mixture.at(0.0), spans)
             strength, report = self.guard.judge(strength, make, before)
         spent = time.perf_counter() - started - (report.seconds if report else 0.0)
-        return _Done(mixture, mixture.at(strength), taped, report, taped.seconds + spent)
-
-    def _written(self, done: _Done, path: Path | None) -> tuple[np.ndarray | None, int, float | None]:
-        """Samples or a file, how many samples full scale cut off, and the change of level in dB."""
-        started = time.perf_counter()
-        taped, mixture = done.taped, done.mixture
-        made, clipped, kept = np.zeros(taped.dry.channels), 0, []
-        with ExitStack() as stack:
-            file = None if path is None else stack.enter_context(self._file(path, taped))
-            for start in range(0, taped.length, mixture.block):
-                block = mixture.read(done.blend, start, min(mixture.block, taped.length - start))
-                if not np.isfinite(block).all():
-                    raise RuntimeError("the model made samples that are no numbers")
-                if file is None:
-                    kept.append(block)
-                else:
-                    if "PCM" in self.options.subtype:
-                        clipped += int((np.abs(block) > 1.0).sum())
-                        block = np.clip(block, -1.0, 1.0)
-                    file.write(block)
-                made += np.square(block, dtype=np.float64).sum(0)
-        done.seconds += time.perf_counter() - started
-        heard = mixture.came > 0
-        change = 10 * np.log10(np.maximum(made[heard], 1e-30) / mixture.came[heard])
-        level = float(change[np.argmax(np.abs(change))]) if heard.any() else None
-        if file is not None:
-            return None, clipped, level
-        samples = np.concatenate(kept)
-        return (samples[:, 0] if taped.mono else samples), clipped, level
-
-    def _file(self, path: Path, taped: Taped) -> soundfile.SoundFile:
-        name, _ = FORMATS[self.options.format]
-        if name == "FLAC" and taped.dry.channels > 8:
-            raise ConfigError(f"flac holds at most 8 channels, and this has {taped.dry.channels}; write wav")
-        if name == "WAV" and taped.length * taped.dry.channels * 4 > _WAV_BYTES:
-            name = "RF64"
-        try:
-            return soundfile.SoundFile(
-                path, "w", taped.rate, taped.dry.channels, self.options.subtype, format=name
-            )
-        except (soundfile.SoundFileError, ValueError, TypeError) as error:
-            raise AudioError(path, f"cannot be written as {name} {self.options.subtype}: {error}") from error
+        return Finished(mixture, mixture.at(strength), taped, report, taped.seconds + spent)
 
     def _about(self, adapter: str | Path, decoder: str | Path | None) -> dict[str, Any]:
         saved = self.opened.saved
