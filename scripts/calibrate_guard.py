@@ -37,8 +37,8 @@ import typer
 from speech_peft.audio import io, manifest
 from speech_peft.audio.manifest import Row
 from speech_peft.errors import ConfigError
-from speech_peft.infer.guard import Limits, Resemblyzer, States, Whisper, Words, compare
-from speech_peft.infer.loading import DEFAULT_WEIGHTS, load
+from speech_peft.opening.loading import DEFAULT_WEIGHTS, load
+from speech_peft.restore.guard import Limits, Resemblyzer, States, Whisper, Words, compare
 
 RATE = 16_000
 SHOULD = {"clean": True, "quieter": True, "voice": False, "other": False, "hole": False}

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def family_of(address: str, offline: bool) -> str:
     """The family whose `model_type` the weights declare."""
-    from speech_peft.backbones.weights import resolve_weights
+    from speech_peft.backbones.checkpoints.weights import resolve_weights
     from speech_peft.errors import ConfigError
 
     kind = json.loads((resolve_weights(address, None, offline) / "config.json").read_text()).get(

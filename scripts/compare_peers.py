@@ -108,7 +108,7 @@ def transcribe(
     out: Path = Path("runs/peers"),
 ) -> None:
     """Audio seconds per second and WER of ours and of faster-whisper, on prompts and on a long recording."""
-    from speech_peft.backbones.weights import package_path
+    from speech_peft.backbones.checkpoints.weights import package_path
 
     chosen = ways.split(",")
     if wrong := sorted(set(chosen) - set(WAYS)):

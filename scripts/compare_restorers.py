@@ -45,18 +45,18 @@ from peers.side import Side, environment, record
 
 from speech_peft.audio import manifest
 from speech_peft.audio.manifest import Row
-from speech_peft.backbones.weights import resolve_weights, weights_sha256
-from speech_peft.bench_restore import named
+from speech_peft.backbones.checkpoints.weights import resolve_weights, weights_sha256
+from speech_peft.bench import own_files, publish
+from speech_peft.bench.report.page import Limits
+from speech_peft.bench.restore import named
+from speech_peft.bench.runs import restore as benchmark
+from speech_peft.bench.runs.restore import Judge, Made, Settings
+from speech_peft.bench.scores.restore import CLEAN, INPUT, Run
 from speech_peft.errors import ConfigError
-from speech_peft.infer import own_files
-from speech_peft.infer import restoration_benchmark as benchmark
-from speech_peft.infer.guard import Guard, GuardOptions
-from speech_peft.infer.loading import DEFAULT_WEIGHTS
-from speech_peft.infer.restoration_benchmark import Judge, Made, Settings
-from speech_peft.infer.witnesses import MULTILINGUAL, Resemblyzer
-from speech_peft.metrics import publish, restoration
-from speech_peft.metrics.page import Limits
-from speech_peft.metrics.restoration_scores import CLEAN, INPUT, Run
+from speech_peft.metrics import restoration
+from speech_peft.opening.loading import DEFAULT_WEIGHTS
+from speech_peft.restore.guard import Guard, GuardOptions
+from speech_peft.restore.witnesses import MULTILINGUAL, Resemblyzer
 
 HERE = Path(__file__).resolve().parent
 WORKER = HERE / "peers" / "denoiser_worker.py"

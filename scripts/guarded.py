@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from speech_peft.audio import chunks, io
+from speech_peft.audio import io
 from speech_peft.audio.manifest import Row
-from speech_peft.infer import own_files
-from speech_peft.infer.blend import Mixture
-from speech_peft.infer.guard import Guard
-from speech_peft.infer.playback import clips_of, spread
-from speech_peft.infer.restoration_benchmark import Made
-from speech_peft.infer.restored import Restored
-from speech_peft.infer.seams import RATE
-from speech_peft.infer.tape import Tape
-from speech_peft.infer.witnesses import Samples
+from speech_peft.audio.windows import chunks
+from speech_peft.bench import own_files
+from speech_peft.bench.runs.restore import Made
+from speech_peft.restore.blend import Mixture
+from speech_peft.restore.guard import Guard
+from speech_peft.restore.playback import clips_of, spread
+from speech_peft.restore.result import Restored
+from speech_peft.restore.seams import RATE
+from speech_peft.restore.tape import Tape
+from speech_peft.restore.witnesses import Samples
 
 SUFFIX = "_guarded"
 

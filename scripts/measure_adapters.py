@@ -22,7 +22,7 @@ import soundfile
 import torch
 from untrained_adapters import WEIGHTS, make
 
-from speech_peft.infer.classifier import Classifier
+from speech_peft.classify.classifier import Classifier
 
 RATE = 16_000
 

@@ -22,7 +22,7 @@ import torch
 
 from speech_peft.audio import io, manifest
 from speech_peft.decoders.spectral import MultiResolutionStft
-from speech_peft.infer.restorer import Restorer
+from speech_peft.restore.restorer import Restorer
 
 RATE = 16_000
 

@@ -16,10 +16,10 @@ import torch
 
 from speech_peft.audio import io
 from speech_peft.backbones.whisper import Whisper
-from speech_peft.decoders import whisper_text
-from speech_peft.infer.transcriber import Transcriber
+from speech_peft.decoders.words import whisper_text
 from speech_peft.metrics.normalise import normaliser
 from speech_peft.metrics.wer import count_words
+from speech_peft.transcribe.transcriber import Transcriber
 
 RATE = 16_000
 SAID = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from speech_peft.audio import io
-from speech_peft.infer.restorer import Restorer
+from speech_peft.restore.restorer import Restorer
 
 RATE = 16_000
 

@@ -36,8 +36,8 @@ import typer
 from speech_peft.audio import io, manifest
 from speech_peft.audio.degrade import Degrader, parse
 from speech_peft.audio.manifest import Row
+from speech_peft.bench.own_files import Others, own_file
 from speech_peft.errors import ConfigError
-from speech_peft.infer.own_files import Others, own_file
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 HELD_OUT = "fr"
@@ -120,7 +120,7 @@ def _kind(applied: Sequence[Mapping[str, Any]]) -> str:
 
 def prompts(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """By language its splits; what is not there is prepared."""
-    from speech_peft.audio.corpora.asterisk_prompts import prepare
+    from speech_peft.prepare.corpora.asterisk_prompts import prepare
 
     found = {}
     for lang in LANGUAGES:

@@ -16,8 +16,8 @@ from pathlib import Path
 from figures import curves, scatter
 from figures.axes import Point
 
-from speech_peft.audio.atomic import write_text
 from speech_peft.errors import ConfigError, did_you_mean
+from speech_peft.files.atomic import write_text
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speech_peft.registry import METHODS
-from speech_peft.sweeps.table import figure, markdown, number
+from speech_peft.sweep.table import figure, markdown, number
 
 Sweeps = Mapping[str, dict[str, Any]]
 LOWER_IS_BETTER = ("wer", "cer")

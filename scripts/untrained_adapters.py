@@ -6,7 +6,7 @@ import torch
 
 from speech_peft.backbones.base import open_backbone
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.save import write
+from speech_peft.core.saved.save import write
 from speech_peft.decoders.classifier import ClassifierHead
 from speech_peft.methods.bottleneck import Bottleneck
 

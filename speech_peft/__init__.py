@@ -13,16 +13,16 @@ __version__ = "0.1.0"
 
 # Names and where they live.
 _PUBLIC = {
-    "Adapted": "infer.adapted",
+    "Adapted": "opening.adapted",
     "AdaptedModel": "core.model",
-    "Classifier": "infer.classifier",
+    "Classifier": "classify.classifier",
     "Context": "core.context",
     "Method": "core.method",
-    "Restorer": "infer.restorer",
+    "Restorer": "restore.restorer",
     "Site": "core.site",
-    "Transcriber": "infer.transcriber",
-    "adapt": "infer.adapted",
-    "load": "infer.adapted",
+    "Transcriber": "transcribe.transcriber",
+    "adapt": "opening.adapted",
+    "load": "opening.adapted",
     "open_backbone": "backbones.base",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,15 +1,15 @@
 # What type checkers and editors know of the package: the names of `_PUBLIC`, and that all others are methods.
 from .backbones.base import open_backbone as open_backbone
+from .classify.classifier import Classifier as Classifier
 from .core.context import Context as Context
 from .core.method import Method as Method
 from .core.model import AdaptedModel as AdaptedModel
 from .core.site import Site as Site
-from .infer.adapted import Adapted as Adapted
-from .infer.adapted import adapt as adapt
-from .infer.adapted import load as load
-from .infer.classifier import Classifier as Classifier
-from .infer.restorer import Restorer as Restorer
-from .infer.transcriber import Transcriber as Transcriber
+from .opening.adapted import Adapted as Adapted
+from .opening.adapted import adapt as adapt
+from .opening.adapted import load as load
+from .restore.restorer import Restorer as Restorer
+from .transcribe.transcriber import Transcriber as Transcriber
 
 __version__: str
 

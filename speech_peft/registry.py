@@ -66,6 +66,6 @@ class Registry(Mapping[str, Any]):
 
 METHODS = Registry("speech_peft.methods")
 BACKBONES = Registry("speech_peft.backbones")
-CORPORA = Registry("speech_peft.audio.corpora")
-TASKS = Registry("speech_peft.tasks")
+CORPORA = Registry("speech_peft.prepare.corpora")
+TASKS = Registry("speech_peft.train.tasks")
 DECODERS = Registry("speech_peft.decoders")

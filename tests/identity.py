@@ -10,7 +10,7 @@ from torch import nn
 
 from speech_peft.backbones.base import tiny
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.save import write
+from speech_peft.core.saved.save import write
 from speech_peft.decoders.waveform import DecoderConfig, WaveformDecoder, build_decoder
 from speech_peft.methods.bottleneck import Bottleneck
 from speech_peft.registry import DECODERS
@@ -50,7 +50,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(name, weights, revision=None, offline=False, **options):
         return tiny(name, **options)
 
-    monkeypatch.setattr("speech_peft.infer.loading.open_backbone", opened)
+    monkeypatch.setattr("speech_peft.opening.loading.open_backbone", opened)
 
 
 def restorer(folder: Path, name: str = "identity", **fields) -> Path:

@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from speech_peft import data_cli
 from speech_peft.audio import io
-from speech_peft.audio.atomic import write_text
-from speech_peft.metrics import asr, class_report, classify, report, restoration_report, restoration_scores
-from speech_peft.metrics.class_predictions import ClassPrediction
+from speech_peft.bench.report import asr as report
+from speech_peft.bench.report import classify as class_report
+from speech_peft.bench.report import restore as restoration_report
+from speech_peft.bench.scores import asr, classify
+from speech_peft.bench.scores import restore as restoration_scores
+from speech_peft.cli import data as data_cli
+from speech_peft.files.atomic import write_text
 from speech_peft.metrics.normalise import normaliser
-from speech_peft.metrics.predictions import Prediction
 from speech_peft.metrics.restoration import chosen
-from speech_peft.metrics.restorations import Restoration
 from speech_peft.metrics.slices import Options
+from speech_peft.predictions.classes import ClassPrediction
+from speech_peft.predictions.restorations import Restoration
+from speech_peft.predictions.words import Prediction
 
 RATE = 16_000
 LONG = "a_name_that_is_longer_than_any_telephone_is_wide_and_has_no_place_to_break/" * 2 + "end"

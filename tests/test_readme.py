@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from speech_peft import cli
+from speech_peft.cli import main as cli
 from speech_peft.registry import METHODS
 
 from .contract.every_law import LAWS, ONLY, SLOW

@@ -2,8 +2,9 @@
 
 import pytest
 
-from speech_peft import config, train_stages
 from speech_peft.backbones import base
+from speech_peft.recipe import config
+from speech_peft.train import stages as train_stages
 from tests import tiny
 
 SMALL = {

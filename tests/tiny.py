@@ -13,8 +13,10 @@ import numpy as np
 import soundfile
 import yaml
 
-from speech_peft import config, train
 from speech_peft.backbones import base
+from speech_peft.recipe import config
+from speech_peft.train import __main__ as train
+from speech_peft.train import fit
 
 WORDS = ("one", "two", "three", "four")
 
@@ -84,9 +86,9 @@ def use_tiny_backbones() -> None:
     base.open_backbone = open_tiny
 
 
-def run(path: Path, *overrides: str, resume: bool = False) -> train.Trained:
+def run(path: Path, *overrides: str, resume: bool = False) -> fit.Trained:
     """Train as the recipe says, in this process."""
-    return train.train(config.read(str(path), overrides), resume)
+    return fit.train(config.read(str(path), overrides), resume)
 
 
 if __name__ == "__main__":

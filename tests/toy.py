@@ -7,7 +7,7 @@ tuple, a feed-forward sublayer with no module of its own, blocks that return tup
 import torch
 from torch import Tensor, nn
 
-from speech_peft.core.save import BackboneCard
+from speech_peft.core.saved.save import BackboneCard
 from speech_peft.core.site import Site
 
 DIM, INNER, DEPTH = 16, 24, 2

@@ -9,9 +9,9 @@ import torch
 from place import Place
 
 from speech_peft.backbones.base import tiny
-from speech_peft.core import save
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.errors import ConfigError
 from speech_peft.registry import METHODS
 

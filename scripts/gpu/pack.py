@@ -22,8 +22,8 @@ import torch
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.manifest import Row
-from speech_peft.backbones import ctranslate2
-from speech_peft.backbones.weights import package_path
+from speech_peft.backbones.checkpoints import ctranslate2
+from speech_peft.backbones.checkpoints.weights import package_path
 from speech_peft.registry import CORPORA
 
 ROOT = Path(__file__).resolve().parent.parent.parent

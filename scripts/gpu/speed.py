@@ -10,7 +10,7 @@ import torch
 from place import Place
 
 from speech_peft.audio import io, manifest
-from speech_peft.infer.transcriber import Transcriber
+from speech_peft.transcribe.transcriber import Transcriber
 
 RATE = 16_000
 

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from speech_peft.infer.transcriber import Transcriber
+from speech_peft.transcribe.transcriber import Transcriber
 
 
 def main() -> None:

@@ -21,8 +21,20 @@ from numpy.random import Generator, Philox
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError, did_you_mean
+from .degradations.steps import (
+    Babble,
+    BandLimit,
+    Clip,
+    Codec,
+    Noise,
+    OneOf,
+    PacketLoss,
+    Pool,
+    Reverb,
+    Scene,
+    Step,
+)
 from .io import Samples
-from .steps import Babble, BandLimit, Clip, Codec, Noise, OneOf, PacketLoss, Pool, Reverb, Scene, Step
 
 _STEPS = TypeAdapter(tuple[Step, ...])
 

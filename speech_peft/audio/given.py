@@ -26,7 +26,7 @@ from numpy import ndarray
 
 from ..errors import AudioError, ConfigError, NoSuchAudio
 from . import io
-from .files import problem_of
+from .containers.files import problem_of
 from .mixing import Mixer
 
 RATE = 16_000

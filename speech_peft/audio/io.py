@@ -19,9 +19,9 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from ..errors import AudioError, ConfigError
-from . import decode
-from .atomic import atomic_path
-from .decode import PathLike as PathLike
+from ..files.atomic import atomic_path
+from .containers import decode
+from .containers.decode import PathLike as PathLike
 from .mixing import Mixer
 
 # fmt: off

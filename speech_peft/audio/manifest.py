@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
-from . import kaldi, parquet, text
-from .atomic import atomic_path
-from .columns import COLUMNS as COLUMNS
-from .columns import Columns, suffixed
+from ..files.atomic import atomic_path
+from . import parquet
 from .io import AUDIO_SUFFIXES
-from .labels import labelled as labelled
-from .listing import Listing as Listing
-from .records import form
-from .row import Row as Row
-from .select import where as where
+from .rows import kaldi, text
+from .rows.columns import COLUMNS as COLUMNS
+from .rows.columns import Columns, suffixed
+from .rows.labels import labelled as labelled
+from .rows.listing import Listing as Listing
+from .rows.records import form
+from .rows.row import Row as Row
+from .rows.select import where as where
 
 PathLike = str | os.PathLike[str]
 Broken = Literal["refused", "kept"]

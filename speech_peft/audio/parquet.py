@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .row import Row
+from .rows.row import Row
 from .unpacked import Classes, rows_of
 
 _SHARD = re.compile(r"(.*?)-\d+-of-\d+")

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..files.atomic import atomic_path
 from ..files.cache import cache_dir
 from . import io
-from .atomic import atomic_path
-from .columns import COLUMNS, Columns
 from .given import Packed, Wave, one
-from .row import Row
+from .rows.columns import COLUMNS, Columns
+from .rows.row import Row
 
 Record = Mapping[str, Any]
 Classes = Mapping[str, Sequence[str]]

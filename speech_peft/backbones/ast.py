@@ -22,11 +22,11 @@ from ..errors import ConfigError
 from ..registry import BACKBONES
 from . import told
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import extractor_settings, load
+from .checkpoints.checkpoint import extractor_settings, load
+from .checkpoints.weights import Origin
 from .frames import below
 from .mel import FRAME, HOP, KaldiMel, frames_of
 from .stack import Row, Stack
-from .weights import Origin
 
 GRID_SAMPLES = 8000  # half a second, as Whisper's
 _KEYS = ("{b}.layernorm_before", "{b}.attention.k_proj", "{b}.attention.v_proj")

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from ..compat import guard_torchaudio
 from ..core.context import Context
 from ..core.current import hearing
-from ..core.save import BackboneCard
+from ..core.saved.save import BackboneCard
 from ..core.site import Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
 from ..registry import BACKBONES
+from .checkpoints.weights import Origin, resolve_weights
 from .frames import below as below
 from .frames import from_outside
 from .stack import Row as Row
 from .stack import Stack as Stack
-from .weights import Origin, resolve_weights
 
 guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
 

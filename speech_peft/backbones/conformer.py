@@ -18,12 +18,12 @@ from ..errors import ConfigError, did_you_mean
 from ..registry import BACKBONES
 from . import told
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import extractor_settings, load
-from .config_json import model_type, read_config
+from .checkpoints.checkpoint import extractor_settings, load
+from .checkpoints.config_json import model_type, read_config
+from .checkpoints.weights import Origin
 from .frames import below
 from .mel import HOP, KaldiMel, frames_of
 from .stack import Row, Stack
-from .weights import Origin
 
 # Positions are relative and masks are made for the whole length, so no site of a Conformer may change it.
 _ROWS = (

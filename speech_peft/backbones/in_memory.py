@@ -12,14 +12,14 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..core.save import BackboneCard
+from ..core.saved.save import BackboneCard
 from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import BACKBONES
 from .base import Backbone, open_backbone
-from .config_json import model_type, read_config
+from .checkpoints.config_json import model_type, read_config
+from .checkpoints.weights import resolve_weights
 from .stack import Stack
-from .weights import resolve_weights
 
 MEMORY = "memory:"
 """Begins the address of weights that have none: a model that was made or changed in memory, by its class."""

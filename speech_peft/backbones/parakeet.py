@@ -8,13 +8,13 @@ from torch import Tensor
 
 from . import told
 from .base import Features
-from .checkpoint import load, made
-from .config_json import read_config
+from .checkpoints.checkpoint import load, made
+from .checkpoints.config_json import read_config
+from .checkpoints.weights import Origin
 from .conformer import Conformer
 from .frames import below
 from .mel import HOP
 from .stack import Row, Stack
-from .weights import Origin
 
 # As in every conformer positions are relative, so no site may change the length.
 _ROWS = (

@@ -15,11 +15,11 @@ from ..errors import ConfigError
 from ..registry import BACKBONES
 from . import told
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import load, made
-from .config_json import model_type, read_config
+from .checkpoints.checkpoint import load, made
+from .checkpoints.config_json import model_type, read_config
+from .checkpoints.weights import Origin
 from .frames import below
 from .stack import Row, Stack
-from .weights import Origin
 
 # Sublayers add their own residual, so their sites span from what the first norm gives to what is added.
 _ROWS = (

@@ -21,10 +21,10 @@ from ..errors import ConfigError
 from ..files import json_text
 from ..registry import BACKBONES
 from .base import Backbone, Encoded, Features, truncated
-from .checkpoint import load, made
+from .checkpoints.checkpoint import load, made
+from .checkpoints.weights import Origin
 from .frames import below
 from .stack import Row, Stack
-from .weights import Origin
 from .whisper_tokens import Generation as Generation
 from .whisper_tokens import check_ids, generation_of, tiny_tokenizer, tokenizer_of
 

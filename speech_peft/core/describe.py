@@ -12,7 +12,7 @@ from .site import Site
 
 
 @runtime_checkable
-class Adapted(Protocol):
+class Described(Protocol):
     """What is read of an AdaptedModel."""
 
     base: nn.Module
@@ -45,7 +45,7 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum({id(p): p.numel() for p in parameters}.values())
 
 
-def rows(model: Adapted) -> list[Row]:
+def rows(model: Described) -> list[Row]:
     """One row per adapter."""
     parts = [model.at(name, site) for name in model.active for site in model.sites[name]]
     mixed = {name for part in parts if isinstance(part, Mixer) for name in part.over}
@@ -62,7 +62,7 @@ def rows(model: Adapted) -> list[Row]:
     ]
 
 
-def describe(model: Adapted) -> str:
+def describe(model: Described) -> str:
     """A plain-text table, one line per adapter and one for the frozen base."""
     base = count(model.base.parameters())
     lines = [f"{type(model.base).__name__}: {base:,} parameters, frozen"]

@@ -1,6 +1,6 @@
 """What a method does around the training loop, when it is a procedure and not only a layer.
 
-The task drives these hooks (`tasks/base.py`); a method that needs none of them never hears of it. Schedules
+The task drives these hooks (`train/tasks`); a method that needs none of them never hears of it. Schedules
 and step counts belong here, not in modules. Where a run has several processes, all of them call every hook.
 """
 

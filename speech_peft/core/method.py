@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
-from ..dotted import Keyed, explained
 from ..errors import ConfigError
+from ..files.dotted import Keyed, explained
 from .adapter import Adapter, Mixer
 from .site import Kind, Site, select, topmost
 

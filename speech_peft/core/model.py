@@ -13,12 +13,12 @@ from .adapter import Adapter, Mixer
 from .context import Context
 from .current import Current
 from .describe import describe
-from .hooks import attach, check_free, detach
 from .method import Method
-from .mixing import check_mixers
-from .port import Port
-from .recompute import Recompute
-from .room import Room
+from .passage.hooks import attach, check_free, detach
+from .passage.mixing import check_mixers
+from .passage.port import Port
+from .passage.recompute import Recompute
+from .saved.room import Room
 from .site import Site, resolve
 
 

@@ -1,6 +1,6 @@
 """Tensors that a file holds in another form than the one they are trained in: bits, or what is not zero.
 
-A `Packed` is a torch parametrisation that knows its form in a file. Adapter folders (`core/save.py`) hold it
+A `Packed` is a torch parametrisation that knows its form in a file. Adapter folders (`core/saved`) hold it
 under the name of the tensor that it makes, `layers.0.ffn.branch.down.weight` and a suffix; checkpoints of
 a run hold what is trained.
 """

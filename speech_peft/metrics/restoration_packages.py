@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..audio.io import Samples
-from .restoration import INSTALL, Figure, Heard, Metric, NotMeasured, Sound
+from .metric import INSTALL, Figure, Heard, Metric, NotMeasured, Sound
 
 
 class OfPackage(Metric):

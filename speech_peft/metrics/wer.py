@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from ..writing import without_spaces
+from .writing import without_spaces
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 _NAMES: dict[str, Operation] = {"equal": "equal", "replace": "substitute"}

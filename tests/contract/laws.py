@@ -16,13 +16,13 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from speech_peft.core import save
+from speech_peft.compose.merge import merge
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.context import Context
-from speech_peft.core.merge import merge
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.save import BackboneCard
+from speech_peft.core.saved import save
+from speech_peft.core.saved.save import BackboneCard
 from speech_peft.core.site import Site, resolve
 from speech_peft.errors import ConfigError
 

@@ -8,11 +8,12 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from speech_peft import config, train
 from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
-from speech_peft.infer import loading
-from speech_peft.tasks.base import check_frozen, fingerprint
+from speech_peft.opening import loading
+from speech_peft.recipe import config
+from speech_peft.train import fit
+from speech_peft.train.tasks.frozen import check_frozen, fingerprint
 from tests import tiny
 
 BACKBONES = {
@@ -97,7 +98,7 @@ def test_classify_overfits_one_batch_and_its_adapter_reloads(tmp_path, family):
     assert opened.classifier is not None
     assert opened.classifier.labels == ("one", "three", "two")
     read = config.read(str(path), over)
-    _, data = train.build(read, config.methods_of(read))
+    _, data = fit.build(read, config.methods_of(read))
     loss, wrong = examined(opened, next(iter(data.once_through())))
     assert loss == pytest.approx(trained.scores.loss, abs=1e-4)
     assert wrong == pytest.approx(trained.scores.value)
@@ -109,12 +110,12 @@ def test_full_fine_tuning_trains_the_encoder_alone_and_reloads(tmp_path, family)
     path = recipe(tmp_path, name, weights, adapters=PROBE)
     over = ["backbone.train=true", "data.seconds_per_batch=100", "trainer.max_steps=3", "optim.lr=1e-3"]
     read = config.read(str(path), [*over, f"data.valid={tmp_path}/data/train.jsonl"])
-    fresh, data = train.build(read, config.methods_of(read))
+    fresh, data = fit.build(read, config.methods_of(read))
     assert "fine-tuned" in check_frozen(fresh)
     assert not [key for key in fresh.base_parameters if "decoder" in key]
     before = loading.load(None, weights=weights).backbone if name == "whisper" else fresh.backbone
     before = {k: v.clone() for k, v in before.module.state_dict().items()}
-    trained = train.train(read, resume=False)
+    trained = fit.train(read, resume=False)
     assert trained.base_trained
     opened = loading.load(trained.folders[0], weights=weights)
     after = opened.backbone.module.state_dict()
@@ -141,9 +142,9 @@ def test_a_full_fine_tuning_goes_on_from_its_last_step_as_if_uninterrupted(tmp_p
 def test_the_base_stays_and_a_linear_probe_trains_the_head_alone(tmp_path):
     path = recipe(tmp_path, adapters=PROBE)
     read = config.read(str(path), ["task.standardise=true", "optim.lr=1e-2"])
-    task, _ = train.build(read, config.methods_of(read))
+    task, _ = fit.build(read, config.methods_of(read))
     assert sum(p.numel() for p in task.trained()) == 3 * 32 + 3
-    trained = train.train(read, resume=False)
+    trained = fit.train(read, resume=False)
     assert trained.base_sha256 == fingerprint(task.model.base)
     assert load_file(trained.folders[0] / "adapter.safetensors") == {}
     head = load_file(trained.folders[0] / "head.safetensors")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from speech_peft.backbones import base
+from speech_peft.classify.classifier import Classifier
 from speech_peft.errors import ConfigError
-from speech_peft.infer import loading
-from speech_peft.infer.classifier import Classifier
+from speech_peft.opening import loading
 from tests import tiny
 
 TWO = {

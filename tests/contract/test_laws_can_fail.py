@@ -16,7 +16,7 @@ from speech_peft.core.adapter import Adapter
 from speech_peft.core.context import Context
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.recompute import Recompute
+from speech_peft.core.passage.recompute import Recompute
 from speech_peft.core.site import Kind, Site
 from tests import toy
 
@@ -470,7 +470,7 @@ def test_frozen_catches_a_base_left_in_training_mode(monkeypatch):
 
 
 def test_refusal_catches_a_context_field_nobody_asks_for(monkeypatch):
-    from speech_peft.core.port import Port
+    from speech_peft.core.passage.port import Port
 
     assert obeys("refusal", ReadsInSilence)
     monkeypatch.setattr(Port, "_check_context", lambda self, name, ctx: None)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from speech_peft.backbones import base
 from speech_peft.errors import SpeechPeftError
-from speech_peft.tasks.asr import Asr
+from speech_peft.train.tasks.asr import Asr
 from tests import tiny
 
 

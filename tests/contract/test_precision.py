@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from speech_peft.backbones import base
-from speech_peft.core.recompute import Recompute
+from speech_peft.core.passage.recompute import Recompute
 from speech_peft.errors import ConfigError
-from speech_peft.tasks.base import Task
+from speech_peft.train.tasks.base import Task
 from tests import tiny
 
 

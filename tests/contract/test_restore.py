@@ -8,12 +8,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from speech_peft import config, train, train_stages
 from speech_peft.backbones import base
-from speech_peft.core import save
+from speech_peft.core.saved import save
 from speech_peft.errors import ConfigError
-from speech_peft.infer import loading
-from speech_peft.tasks.base import fingerprint
+from speech_peft.opening import loading
+from speech_peft.recipe import config, parts
+from speech_peft.train import fit
+from speech_peft.train import stages as train_stages
+from speech_peft.train.tasks.frozen import fingerprint
 from tests import tiny
 from tests.contract.test_classify import use_lively_backbones
 
@@ -129,7 +131,7 @@ def test_fine_tuning_goes_on_from_both_and_moves_the_adapter_only_when_it_is_tol
         train=["cleaner"] if joint else [],
         task={"decoder": {"from": left["decoder"]}},
     )
-    untouched = fingerprint(train.build(config.read(str(path)), {})[0].model.base)
+    untouched = fingerprint(fit.build(config.read(str(path)), {})[0].model.base)
     trained = tiny.run(path, *steps(15, tmp_path / "run"))
     found = losses(tmp_path / "run")
     assert found[-1] < found[0]
@@ -166,14 +168,14 @@ def judged(tmp_path: Path, **judges):
             )
         )
     )
-    task, data = train.build(read, config.methods_of(read))
+    task, data = fit.build(read, config.methods_of(read))
     return task.train(), next(iter(data.once_through()))
 
 
 def test_what_judges_and_decoder_lose_reaches_only_their_own_parameters(tmp_path):
     task, batch = judged(tmp_path)
     pieces = task.pieces(batch, task.clean_states(batch).states)
-    weights = config.WaveformLosses(convergence=0, log_magnitude=0)
+    weights = parts.WaveformLosses(convergence=0, log_magnitude=0)
     task.config = task.config.model_copy(update={"waveform": weights})
     made = task._made(pieces)
     loss = task._judged(made, pieces.clean)
@@ -197,7 +199,7 @@ def test_judges_only_watch_until_they_start(tmp_path):
 def test_a_crop_of_states_and_waveforms_is_one_stretch_of_time(tmp_path):
     path = recipe(tmp_path, "decoder", task={"decoder": MASK, "crop_seconds": 0.2}, data={"degrade": []})
     read = config.read(str(path))
-    task, data = train.build(read, config.methods_of(read))
+    task, data = fit.build(read, config.methods_of(read))
     batch, hop = next(iter(data.once_through())), task.decoder.hop
     frames = torch.arange(30.0)[None, :, None].expand(len(batch.lengths), 30, 32)
     pieces = task.train().pieces(batch, frames)
@@ -228,7 +230,7 @@ def test_a_crop_of_states_and_waveforms_is_one_stretch_of_time(tmp_path):
     ],
 )
 def test_a_mistake_in_a_stage_is_told_before_anything_is_loaded(tmp_path, monkeypatch, stage, over, message):
-    monkeypatch.setattr(train, "build", None)
+    monkeypatch.setattr(fit, "build", None)
     with pytest.raises(ConfigError, match=message):
         tiny.run(recipe(tmp_path, stage), *over)
 
@@ -265,7 +267,7 @@ class Spy:
     def __call__(self, recipe, resume):
         if Path(recipe.out).name == self.stop_in:
             raise KeyboardInterrupt
-        left = train.train(recipe, resume)
+        left = fit.train(recipe, resume)
         self.ran.append((Path(recipe.out).name, left.steps))
         return left
 

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from speech_peft import config, train
 from speech_peft.backbones import base
-from speech_peft.core import swap
+from speech_peft.core.saved import swap
 from speech_peft.errors import ConfigError, SpeechPeftError
-from speech_peft.tasks import resume, state
+from speech_peft.recipe import config
+from speech_peft.train import fit, resume, state
 from tests import tiny
 
 EVERY = ["trainer.max_steps=4", "trainer.valid_every_steps=2", "trainer.save_every_steps=1"]
@@ -81,8 +81,8 @@ def test_a_run_killed_anywhere_ends_as_if_unbroken_with_each_validation_once(tmp
     path, over = recipe(tmp_path)
     given = config.read(str(path), over)
     with pytest.raises(Killed):
-        train.train(given, watchers=[KillAt(hook, step)])
-    done = train.train(given)
+        fit.train(given, watchers=[KillAt(hook, step)])
+    done = fit.train(given)
     wanted, steps = unbroken
     assert validated(tmp_path / "run") == steps == [2, 4]
     assert done.folders == [tmp_path / "run" / "a"]

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speech_peft import config, train
 from speech_peft.backbones import base
-from speech_peft.core import save
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.errors import AudioError, ConfigError, SpeechPeftError
-from speech_peft.tasks.base import check_frozen
-from speech_peft.tasks.callbacks import LAST, load_state
-from speech_peft.tasks.clips import Clips
+from speech_peft.recipe import config
+from speech_peft.train import fit
+from speech_peft.train.data.clips import Clips
+from speech_peft.train.state import LAST, load_state
+from speech_peft.train.tasks.frozen import check_frozen
 from tests import tiny
 
 
@@ -137,7 +138,7 @@ def test_a_run_stops_before_step_0_when_the_base_would_train_or_too_much_would(t
     with pytest.raises(ConfigError, match=r"trainer\.max_trainable_pct: .*0\.1 % may"):
         tiny.run(path, "trainer.max_trainable_pct=0.1")
     recipe = config.read(str(path))
-    task, _ = train.build(recipe, config.methods_of(recipe))
+    task, _ = fit.build(recipe, config.methods_of(recipe))
     assert "a (bottleneck, active)" in check_frozen(task)
     next(task.model.base.parameters()).requires_grad_(True)
     with pytest.raises(ConfigError, match="the base would train"):
@@ -256,6 +257,6 @@ def test_too_many_clips_that_fail_in_workers_end_the_run(tmp_path, monkeypatch, 
 def test_a_recording_deleted_under_way_is_a_bad_clip(tmp_path):
     path = tiny.recipe(tmp_path)
     recipe = config.read(str(path), ["data.preload_hours=0"])
-    _, data = train.build(recipe, config.methods_of(recipe))
+    _, data = fit.build(recipe, config.methods_of(recipe))
     (tmp_path / "data" / "0.wav").unlink()
     assert data.train_clips[0, 0].reason == "No such file or directory"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn.utils import parametrize
 
 from speech_peft.backbones import base
-from speech_peft.infer.loading import load
+from speech_peft.opening.loading import load
 from tests import tiny
 
 ADAPTERS = {
@@ -39,7 +39,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 def test_a_run_in_bf16_resumes_exactly_and_its_adapters_load(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr("speech_peft.infer.loading.open_backbone", base.open_backbone)
+    monkeypatch.setattr("speech_peft.opening.loading.open_backbone", base.open_backbone)
     path, over = recipe(tmp_path), [*OVER, "trainer.precision=bf16-mixed"]
     tiny.run(path, *over, "trainer.max_steps=4", f"out={tmp_path}/straight")
     for steps in (2, 4):

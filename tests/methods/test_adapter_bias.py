@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from speech_peft.compose.merge import merge
 from speech_peft.core.context import Context
 from speech_peft.core.describe import count
-from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.save import tensors_of
+from speech_peft.core.saved.save import tensors_of
 from speech_peft.core.site import Site
 from speech_peft.errors import ConfigError
 from speech_peft.methods.adapter_bias import AdapterBias, alphas

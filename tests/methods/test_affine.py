@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from speech_peft.compose.merge import merge
 from speech_peft.core.describe import count
-from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.errors import ConfigError
 from speech_peft.methods.affine import Affine

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from speech_peft.compose.merge import merge
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.context import Context
 from speech_peft.core.describe import count
-from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import Site
 from speech_peft.methods.bottleneck import Bottleneck

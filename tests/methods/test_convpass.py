@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speech_peft.backbones.base import tiny
-from speech_peft.core import save
 from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.errors import SpeechPeftError
 from speech_peft.methods.convpass import Convpass, _Convpass
 from tests import toy

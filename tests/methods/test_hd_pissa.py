@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
-from speech_peft.core import save
+from speech_peft.compose.peft_lora import export_peft, import_peft, nearest_loras
 from speech_peft.core.context import Context
 from speech_peft.core.low_rank import nearest
-from speech_peft.core.peft_lora import export_peft, import_peft, nearest_loras
+from speech_peft.core.saved import save
 from speech_peft.core.workers import place
 from speech_peft.errors import ConfigError
 from speech_peft.methods.hd_pissa import HdPissa
-from speech_peft.tasks.base import Task
+from speech_peft.train.tasks.base import Task
 from tests import toy
 from tests.workers import CLIPS, Loop, in_two
 

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from speech_peft.core import save
-from speech_peft.core.merge import merge
+from speech_peft.compose.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.packing import pack_digits, places, unpack_digits
-from speech_peft.core.save import BackboneCard
+from speech_peft.core.saved import save
+from speech_peft.core.saved.save import BackboneCard
 from speech_peft.core.site import Site
 from speech_peft.methods.low_bit import LowBit, Quantised, codes, thresholds
 from tests import toy

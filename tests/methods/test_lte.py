@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
+from speech_peft.compose.peft_lora import export_peft, import_peft
 from speech_peft.core import workers
 from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.peft_lora import export_peft, import_peft
 from speech_peft.errors import ConfigError
 from speech_peft.methods.hd_pissa import HdPissa
 from speech_peft.methods.lora import Lora

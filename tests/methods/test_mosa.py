@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speech_peft.backbones.base import tiny
-from speech_peft.core import save
 from speech_peft.core.context import Context
 from speech_peft.core.lifecycle import Outcome, Predicted
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.core.wrapping import constraints
 from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.methods.bottleneck import Bottleneck

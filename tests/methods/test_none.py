@@ -3,8 +3,8 @@
 import torch
 
 from speech_peft.backbones.base import tiny
-from speech_peft.core import save
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.methods.none import NoAdapter
 
 

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 
 from speech_peft.backbones.base import Backbone, Features, tiny
-from speech_peft.core import save
+from speech_peft.classify.branches import branches
 from speech_peft.core.context import Context
 from speech_peft.core.describe import count
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.decoders.classifier import ClassifierHead
 from speech_peft.errors import ConfigError
-from speech_peft.infer.branches import branches
 from speech_peft.methods.bottleneck import Bottleneck
 from speech_peft.methods.convpass import Convpass
 from speech_peft.methods.parscale import ParScale, use_streams
 from speech_peft.methods.prefix import Prefix
 from speech_peft.methods.prompt import Prompt
-from speech_peft.tasks.base import encoder_sites
-from speech_peft.tasks.prefix_cache import lowest_block
+from speech_peft.train.data.prefix_cache import lowest_block
+from speech_peft.train.tasks.base import encoder_sites
 
 AUDIO = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
 METHOD = ParScale(streams=3, frames=4, hidden=5)

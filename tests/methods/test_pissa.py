@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speech_peft.compose.merge import merge
 from speech_peft.core.context import Context
-from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import Site
 from speech_peft.errors import ConfigError

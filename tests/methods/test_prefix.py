@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.compose.merge import merge
 from speech_peft.core.attention import attend
 from speech_peft.core.describe import count
-from speech_peft.core.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import resolve
 from speech_peft.errors import ConfigError

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speech_peft.backbones.ast import Ast
-from speech_peft.backbones.weights import Origin
+from speech_peft.backbones.checkpoints.weights import Origin
 from speech_peft.core.describe import count
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech_peft.core import save
 from speech_peft.core.model import AdaptedModel
+from speech_peft.core.saved import save
 from speech_peft.core.wrapping import constraints
 from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.methods.sparse import Masked, Sparse, erdos_renyi

@@ -1,0 +1,1 @@
+"""Files of sound: opened, decoded, and put where their time stamps say."""

@@ -1,0 +1,1 @@
+"""Steps that make a clean recording worse: noise, rooms, codecs."""

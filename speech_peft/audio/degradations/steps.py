@@ -1,0 +1,284 @@
+"""The steps of a degradation: each one way of making a recording worse, with what it may draw from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import soxr
+from numpy.random import Generator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from scipy.signal import fftconvolve
+
+from ...errors import ConfigError
+from .. import io
+from ..io import Samples
+from ..manifest import recordings
+from . import codec, noise, rooms
+
+Pool = Callable[[Generator], Samples]
+"""Gives another utterance, chosen with the generator: the voices of babble."""
+
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError(f"the low end comes first, got {list(span)}")
+    return span
+
+
+def _positive(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] <= 0:
+        raise ValueError(f"must be above 0, got {list(span)}")
+    return span
+
+
+Span = Annotated[  # [low, high], drawn from uniformly; one number is both ends
+    tuple[float, float],
+    BeforeValidator(lambda value: (value, value) if isinstance(value, int | float) else value),
+    AfterValidator(_ordered),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Result = tuple[Samples, dict[str, Any]]  # the samples, and what was drawn
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a step may draw from."""
+
+    sample_rate: int
+    generator: Generator
+    pool: Pool | None
+
+    def uniform(self, span: tuple[float, float]) -> float:
+        return float(self.generator.uniform(*span))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[int(self.generator.integers(len(options)))]
+
+
+class _Step(BaseModel, ABC):
+    """One way of making audio worse, applied with probability `p`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    p: Share = 1.0
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """How many times as long a recording comes out, at least and at most."""
+        return 1.0, 1.0
+
+    @abstractmethod
+    def apply(self, x: Samples, scene: Scene) -> Result: ...
+
+
+class Noise(_Step):
+    """Stationary noise of a colour, or stretches of recorded noise."""
+
+    kind: Literal["noise"] = "noise"
+    snr: Span = (0.0, 20.0)  # dB
+    colors: tuple[Literal["white", "pink", "brown", "hum"], ...] = ("white", "pink", "brown")
+    files: tuple[str, ...] = ()  # recordings or folders of them; given, they replace the colours
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        snr = scene.uniform(self.snr)
+        if self.files:
+            path = scene.choice(_files(self.files))
+            sound = noise.recorded(path, len(x), scene.sample_rate, scene.generator)
+            return noise.mix(x, sound, snr), {"file": str(path), "snr": snr}
+        color = scene.choice(self.colors)
+        sound = noise.colored(color, len(x), scene.sample_rate, scene.generator)
+        return noise.mix(x, sound, snr), {"color": color, "snr": snr}
+
+
+class Babble(_Step):
+    """Other people talking: several utterances of the pool at once, each looped from a random point."""
+
+    kind: Literal["babble"] = "babble"
+    snr: Span = (0.0, 20.0)
+    voices: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (3, 7)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        if scene.pool is None:
+            raise ConfigError("degrade babble: needs a pool of other utterances, and none was given")
+        snr, voices = (
+            scene.uniform(self.snr),
+            int(scene.generator.integers(self.voices[0], self.voices[1] + 1)),
+        )
+        babble = np.zeros(len(x), np.float32)
+        for _ in range(voices):
+            voice = scene.pool(scene.generator)
+            voice = np.roll(voice, -int(scene.generator.integers(len(voice))))
+            babble += np.resize(voice, len(x)) / max(noise.rms(voice), 1e-6)
+        return noise.mix(x, babble, snr), {"voices": voices, "snr": snr}
+
+
+class BandLimit(_Step):
+    """A zero-phase band pass with soft edges."""
+
+    kind: Literal["band_limit"] = "band_limit"
+    low: Span = (100.0, 400.0)  # Hz
+    high: Span = (3000.0, 4000.0)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        low, high = scene.uniform(self.low), scene.uniform(self.high)
+        return _band_pass(x, scene.sample_rate, low, high), {"low": low, "high": high}
+
+
+class Clip(_Step):
+    """Flat tops: everything above a share of the peak is cut off, or bent towards it."""
+
+    kind: Literal["clip"] = "clip"
+    level: Span = (0.1, 0.6)
+    soft: Share = 0.0
+    """How often it is bent (tanh) and not cut."""
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        level = scene.uniform(self.level)
+        top = level * float(np.abs(x).max())
+        if self.soft and top and scene.generator.random() < self.soft:
+            return (top * np.tanh(x / top)).astype(np.float32), {"level": level, "shape": "soft"}
+        return np.clip(x, -top, top), {"level": level}
+
+
+class Reverb(_Step):
+    """A room (`rooms.py`) whose sound decays by 60 dB in `rt60` seconds; or measured responses."""
+
+    kind: Literal["reverb"] = "reverb"
+    rt60: Span = (0.2, 0.8)
+    rooms: Literal["synthetic", "simulated"] = "synthetic"
+    """Noise that decays; or one of 500 shoeboxes, for which pyroomacoustics must be installed."""
+    direct: Span = (0.0, 12.0)  # synthetic: dB of the direct sound over all that follows
+    files: tuple[str, ...] = ()  # measured responses, or folders of them; given, they replace the rooms
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        if self.files:
+            path = scene.choice(_files(self.files))
+            response = io.load(path, scene.sample_rate).samples
+            drawn: dict[str, Any] = {"file": str(path)}
+        elif self.rooms == "simulated":
+            number = int(scene.generator.integers(rooms.ROOMS))
+            response, about = rooms.simulated(number, self.rt60, scene.sample_rate)
+            drawn = {"room": number, **about}
+        else:
+            drawn = {"rt60": scene.uniform(self.rt60), "direct": scene.uniform(self.direct)}
+            response = rooms.synthetic(drawn["rt60"], drawn["direct"], scene.sample_rate, scene.generator)
+        response = response[np.abs(response).argmax() :]  # what comes before the direct sound is travel time
+        response = response / response[0]
+        return fftconvolve(x, response)[: len(x)].astype(np.float32), drawn
+
+
+class Codec(_Step):
+    """Encoded and decoded again."""
+
+    kind: Literal["codec"] = "codec"
+    codecs: Annotated[tuple[codec.Name, ...], Field(min_length=1)] = (
+        "mulaw",
+        "alaw",
+        "gsm",
+        "mp3",
+        "opus",
+        "aac",
+    )
+    kbit_per_second: Span | None = None  # None: each codec's own span for speech
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        name = scene.choice(self.codecs)
+        span = codec.CODECS[name].bit_rates and (self.kbit_per_second or codec.CODECS[name].bit_rates)
+        drawn = {"codec": name} | ({"kbit_per_second": scene.uniform(span)} if span else {})
+        return codec.transcode(x, scene.sample_rate, name, drawn.get("kbit_per_second")), drawn
+
+
+class Gain(_Step):
+    """Louder or softer, in dB."""
+
+    kind: Literal["gain"] = "gain"
+    db: Span = (-12.0, 6.0)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        db = scene.uniform(self.db)
+        return (x * 10 ** (db / 20)).astype(np.float32), {"db": db}
+
+
+class Speed(_Step):
+    """Played faster or slower, pitch and formants with it: another speaker's, more or less (Ko et al. 2015).
+
+    No alignment with the recording is left, so restoration cannot have it.
+    """
+
+    kind: Literal["speed"] = "speed"
+    rate: Annotated[Span, AfterValidator(_positive)] = (0.9, 1.1)
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        return 1 / self.rate[1], 1 / self.rate[0]
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        rate = scene.uniform(self.rate)
+        return soxr.resample(x, rate * scene.sample_rate, scene.sample_rate, "MQ"), {"rate": rate}
+
+
+class PacketLoss(_Step):
+    """Packets that never came, heard as silence."""
+
+    kind: Literal["packet_loss"] = "packet_loss"
+    rate: Span = (0.01, 0.1)
+    packet_seconds: Annotated[Span, AfterValidator(_positive)] = (0.02, 0.02)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        rate, (low, high) = scene.uniform(self.rate), self.packet_seconds
+        # One length draws nothing, so that what else this step draws stays as it was with older recipes.
+        seconds = low if low == high else scene.uniform(self.packet_seconds)
+        size = max(1, round(seconds * scene.sample_rate))
+        arrived = scene.generator.random(-(-len(x) // size)) >= rate
+        return x * np.repeat(arrived, size)[: len(x)].astype(np.float32), {
+            "rate": rate,
+            "packet_seconds": seconds,
+        }
+
+
+class OneOf(_Step):
+    """One of several steps, each as likely."""
+
+    kind: Literal["one_of"] = "one_of"
+    steps: "Annotated[tuple[Step, ...], Field(min_length=1)]"
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        each = [step.stretch for step in self.steps]
+        return min(low for low, _ in each), max(high for _, high in each)
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        step = scene.choice(self.steps)
+        x, drawn = step.apply(x, scene)
+        return x, {"step": step.kind, **drawn}
+
+
+Step = Annotated[
+    Noise | Babble | BandLimit | Clip | Reverb | Codec | Gain | Speed | PacketLoss | OneOf,
+    Field(discriminator="kind"),
+]
+OneOf.model_rebuild()
+
+
+def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples:
+    size = noise.power_of_two(len(x) + sample_rate // 10)
+    frequency = np.fft.rfftfreq(size, 1 / sample_rate)
+    rise = np.clip((frequency - 0.8 * low) / max(0.4 * low, 1e-6), 0, 1)  # half way up at `low`
+    fall = np.clip((1.05 * high - frequency) / (0.1 * high), 0, 1)  # half way down at `high`
+    return np.fft.irfft(np.fft.rfft(x, size) * rise * fall, size)[: len(x)].astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _files(names: tuple[str, ...]) -> Sequence[Path]:
+    found = list(_each(names))
+    if not found:
+        raise ConfigError(f"degrade: no recordings in {', '.join(names)}")
+    return found
+
+
+def _each(names: Iterable[str]) -> Iterable[Path]:
+    for name in names:
+        yield from recordings(name) if Path(name).is_dir() else [Path(name)]

@@ -1,0 +1,1 @@
+"""Long recordings cut into what a model hears at once."""

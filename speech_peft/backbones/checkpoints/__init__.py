@@ -1,0 +1,1 @@
+"""Weights: found by address, converted, read within limits."""

@@ -1,0 +1,259 @@
+"""Benchmarks: `python -m speech_peft.bench asr --data test.jsonl --adapter runs/telephone --base -o out`.
+
+    asr       transcribe a manifest with the base, with adapters, or with both, and score what they heard
+    classify  classify labelled clips with adapters, or each fold of them with an adapter of its own
+    restore   restore recordings or take what was made of them, and measure it against input and clean ones
+    score     score predictions that are already there, of any number of runs
+    diff      what changed between two runs, what broke first
+    check     exit 1 when a score is worse than a limit or than an earlier score
+
+Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 some recordings failed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..folders.options import Device, Track
+from ..terminal.door import complain, printable, say
+from ..terminal.exits import guarded
+from .check import check
+from .options import (
+    EmbedMb,
+    GroupBy,
+    Language,
+    MinN,
+    Normalizer,
+    Out,
+    Rows,
+    Seed,
+    Seen,
+    SliceBy,
+    degradation,
+    held,
+    limits_of,
+    options_of,
+    outcome,
+)
+from .restore import restore
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(
+    help="Scores with intervals, and one page that shows them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def asr(
+    data: Annotated[Path, typer.Option(help="Manifest, or a folder that holds one.")],
+    out: Out,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Adapter folder or hub id; may be repeated.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Also the base without adapter.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="full or fit; follows the adapter if not given.")
+    ] = None,
+    track: Track = None,
+    device: Device = "cpu",
+    beam_size: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
+    batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    normalizer: Normalizer = "auto",
+    language: Language = "",
+    slice_by: SliceBy = None,
+    group_by: GroupBy = "auto",
+    min_n: MinN = 20,
+    seed: Seed = 0,
+    rows: Rows = 500,
+    embed_mb: EmbedMb = 14.0,
+    seen: Seen = "refuse",
+) -> None:
+    """Transcribe a manifest with the base, adapters, or both, and score what they heard."""
+    from ..metrics.normalise import normaliser
+
+    normaliser(normalizer)  # a wrong name is said before an hour of work, not after
+    if context not in (None, "full", "fit"):
+        raise ConfigError(f"--context: expected full or fit, got {context!r}")
+    from ..audio import manifest
+    from ..metrics.slices import known_columns
+    from . import own_files, publish
+    from .runs import asr as benchmark
+
+    chosen = benchmark.systems(base, adapter or [], context, weights)
+    utterances = benchmark.with_text(manifest.listed(data)[:limit])
+    known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
+    occasion = benchmark.occasion(data, utterances, degrade, seed, track)
+    held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
+    if degrade is None or track is not None:
+        utterances = own_files.cut(utterances, out / "clips", track)
+    if degrade is not None:
+        utterances = own_files.degraded(utterances, degradation(degrade), seed, out / "degraded")
+    settings = benchmark.Settings(device, beam_size, batch_seconds)
+    files = []
+    for system in chosen:
+        complain(f"{system.name}: {len(utterances)} utterances")
+        run = benchmark.measure(system, utterances, settings)
+        config = {**run.config, **held_out[system.name]}
+        benchmark.save(out / system.name, replace(run, config=config, measured=occasion))
+        files.append(out / system.name)
+    runs = publish.asr_runs(files, normalizer, language)
+    options = options_of(slice_by, group_by, min_n, seed)
+    publish.publish_asr(runs, out, normalizer, options, limits_of(rows, embed_mb))
+    raise typer.Exit(outcome(item.prediction.error for run in runs for item in run.predictions))
+
+
+@app.command()
+def classify(
+    data: Annotated[Path, typer.Option(help="Manifest with labels, or a folder of class folders.")],
+    out: Out,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id); may be repeated.")
+    ] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cross-validation: [NAME=]PATTERN with {fold}, an adapter a fold; may be repeated."
+        ),
+    ] = None,
+    fold_column: Annotated[str, typer.Option(help="Manifest column of the folds.")] = "fold",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these rows: COLUMN=VALUE[,VALUE...]; may be repeated.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
+    ] = None,
+    track: Track = None,
+    device: Device = "cpu",
+    window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from window to window.")] = None,
+    batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio heard at once.")] = None,
+    degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    slice_by: SliceBy = None,
+    group_by: GroupBy = "auto",
+    min_n: MinN = 20,
+    seed: Seed = 0,
+    rows: Rows = 500,
+    embed_mb: EmbedMb = 14.0,
+) -> None:
+    """Classify labelled clips with adapters that have not seen them, and score what they heard."""
+    from ..audio import manifest
+    from ..audio.rows import labels, select
+    from ..metrics.slices import known_columns
+    from . import own_files, publish
+    from .runs import asr as benchmark
+    from .runs import classify as class_benchmark
+
+    clips = list(select.where(manifest.listed(data), class_benchmark.wanted(where or ()), data)[:limit])
+    known_columns({"label", *(name for row in clips for name in row.extra)}, (*(slice_by or ()), group_by))
+    chosen = class_benchmark.systems(clips, adapter or [], folds or [], fold_column)
+    labels.labelled(clips, data, multi_label=class_benchmark.multi_label(chosen))
+    held_out = class_benchmark.check(chosen)
+    for name, answer in held_out.items():
+        if answer != "ok":
+            complain(f"{name}: cannot tell whether it has seen these clips: {answer}")
+    if track is not None:
+        clips = own_files.cut(clips, out / "clips", track)
+        chosen = class_benchmark.heard_as(chosen, clips)
+    if degrade is not None:
+        worse = own_files.degraded(clips, degradation(degrade), seed, out / "degraded")
+        chosen = class_benchmark.heard_as(chosen, worse)
+    settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
+    occasion = benchmark.occasion(data, clips, degrade, seed, track)
+    files = []
+    for system in chosen:
+        complain(f"{system.name}: {len(clips)} clips")
+        run = class_benchmark.measure(system, settings, held_out[system.name])
+        class_benchmark.save(out / system.name, replace(run, measured=occasion))
+        files.append(out / system.name)
+    runs = publish.class_runs(files)
+    options = options_of(slice_by, group_by, min_n, seed, ("duration",))
+    publish.publish_classes(runs, out, options, limits_of(rows, embed_mb))
+    raise typer.Exit(outcome(item.error for run in runs for item in run.predictions))
+
+
+app.command()(restore)
+
+
+@app.command()
+def score(
+    preds: Annotated[list[Path], typer.Argument(help="preds.jsonl files, or folders that hold one.")],
+    out: Out,
+    normalizer: Normalizer = "auto",
+    language: Language = "",
+    slice_by: SliceBy = None,
+    group_by: GroupBy = "auto",
+    min_n: MinN = 20,
+    seed: Seed = 0,
+    rows: Rows = 500,
+    embed_mb: EmbedMb = 14.0,
+) -> None:
+    """Score predictions that are already there, of words, classes or restorations; nothing is run."""
+    from . import publish
+
+    task = publish.task_of(preds)
+    if task == "restore":
+        options = options_of(slice_by, group_by, min_n, seed)
+        found = publish.restoration_runs(preds, normalizer, language)
+        publish.publish_restorations(found, out, None, options, limits_of(rows, embed_mb))
+        return
+    if task == "classify":
+        options = options_of(slice_by, group_by, min_n, seed, ("duration",))
+        publish.publish_classes(publish.class_runs(preds), out, options, limits_of(rows, embed_mb))
+        return
+    options = options_of(slice_by, group_by, min_n, seed)
+    runs = publish.asr_runs(preds, normalizer, language)
+    publish.publish_asr(runs, out, normalizer, options, limits_of(rows, embed_mb))
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="The earlier preds.jsonl, or its folder.")],
+    b: Annotated[Path, typer.Argument(help="The later one.")],
+    normalizer: Normalizer = "auto",
+    language: Language = "",
+    group_by: GroupBy = "auto",
+    seed: Seed = 0,
+    top: Annotated[int, typer.Option(min=0, help="Recordings listed.")] = 20,
+) -> None:
+    """What changed between two runs, what broke first."""
+    from . import differences, publish
+
+    options = options_of(None, group_by, 1, seed)
+    task = publish.task_of([a, b])
+    if task == "restore":
+        before, after = publish.restoration_runs([a, b], normalizer, language)
+        lines = differences.of_restorations(before, after, options, top)
+    elif task == "classify":
+        old, new = publish.class_runs([a, b])
+        lines = differences.of_classes(old, new, options, top)
+    else:
+        was, now = publish.asr_runs([a, b], normalizer, language)
+        lines = differences.of_words(was, now, options, top)
+    say("\n".join(map(printable, lines)))
+
+
+app.command()(check)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes as above, and 130 when interrupted."""
+    return guarded(lambda arguments: app(arguments) or 0, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Runs of a system over a test set, one file a task."""

@@ -1,0 +1,1 @@
+"""Scores of runs with intervals, one file a task."""

@@ -1,0 +1,113 @@
+"""python -m speech_peft.classify IN... -o OUT --adapter FOLDER: which sounds are in recordings, and when."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from ..folders import options as cli
+from ..folders.options import one_of
+
+app = cli.new_app()
+
+
+@app.command(no_args_is_help=True)
+def classify(
+    inputs: cli.Inputs,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="Adapter folder or hub id; may be repeated: all hear a recording in one pass."),
+    ] = None,
+    out: cli.Out = Path("."),
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapters' own."),
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option("-f", "--format", "--output-format", help="csv json jsonl all; repeat, or commas."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to write, the likeliest first.")] = 5,
+    window: Annotated[
+        float, typer.Option(help="Seconds heard at once; what is shorter is heard at its own length.")
+    ] = 10.0,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from one window to the next; half a window if not given.")
+    ] = None,
+    context: cli.Context = None,
+    channels: cli.Channels = "mix",
+    track: cli.Track = None,
+    device: cli.Device = "cpu",
+    batch_seconds: cli.BatchSeconds = 300.0,
+    name_template: cli.NameTemplate = "{relpath}.{ext}",
+    overwrite: cli.Overwrite = False,
+    retry_failed: cli.RetryFailed = False,
+    fail_fast: cli.FailFast = False,
+    dry_run: cli.DryRun = False,
+    offline: cli.Offline = False,
+    progress: cli.Progress = "auto",
+    quiet: cli.Quiet = False,
+) -> None:
+    """Classify recordings; what is complete is skipped, so run it again after any interruption."""
+    from ..audio.io import AUDIO_SUFFIXES
+    from ..folders import formats, runner
+    from . import writers as label_writers
+    from .result import ClassifyOptions
+
+    if not adapter:
+        raise ConfigError("--adapter: give the folder of a trained adapter; it names the classes")
+    one_of("channels", channels, ("mix", "first"))
+    one_of("context", context, (None, "full", "fit"))
+    one_of("progress", progress, ("auto", "plain", "json"))
+    kinds = formats.formats(format or ["csv"], tuple(label_writers.WRITERS))
+    asked: dict[str, Any] = {"channels": channels, "track": track}  # checked above
+    options = ClassifyOptions(window_seconds=window, hop_seconds=hop, top_k=top_k, **asked)
+    policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
+
+    def settings() -> dict[str, Any]:
+        return _settings(weights, adapter, context, options, offline)
+
+    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "classify")
+
+    def open_work() -> tuple[Any, Any]:
+        from .classifier import Classifier
+
+        classifier = Classifier(
+            adapter,
+            weights,
+            context=context,
+            device=device,
+            batch_seconds=batch_seconds,
+            offline=offline,
+            options=options,
+        )
+        return classifier, lambda jobs: classifier.work(jobs, kinds)
+
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
+
+
+def _settings(
+    weights: str | None, adapters: list[str], context: str | None, options: Any, offline: bool
+) -> dict[str, Any]:
+    """All that decides the result. What is opened counts by its content: trained anew, it is made anew."""
+    from dataclasses import asdict
+
+    from ..opening import contents
+
+    return {
+        "weights": contents.of_weights(weights or contents.own_weights(adapters[0], offline), offline),
+        # Outputs name them.
+        "adapters": [[adapter, contents.of_adapter(adapter, offline)] for adapter in adapters],
+        "context": context,
+        "options": asdict(options),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
+    return cli.run(app, argv, "classify")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The `speech-peft` command and the words that have no package of their own."""

@@ -1,0 +1,207 @@
+"""Adapter folders: `speech-peft adapter show | diff | merge | export-peft | import-peft`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from ..terminal.door import line, printable, say
+from ..terminal.exits import guarded
+
+if TYPE_CHECKING:
+    from ..backbones.base import Backbone
+    from ..core.model import AdaptedModel
+    from ..core.saved.save import Saved
+
+app = typer.Typer(
+    help="Look into adapter folders, compare them, and turn them into something else.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Adapter = Annotated[str, typer.Argument(help="An adapter folder, or a hub id.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Address of the frozen model, if not the one in adapter.json.")
+]
+
+
+@app.command()
+def show(adapter: Adapter) -> None:
+    """Print what an adapter is: method, settings, backbone, sites, size."""
+    from ..core.saved.fill import shapes_of
+
+    saved = _read(adapter)
+    there = shapes_of(saved.folder / "adapter.safetensors")
+    size = sum(file.stat().st_size for file in saved.folder.iterdir() if file.is_file())
+    sites = f": {saved.sites[0]} … {saved.sites[-1]}" if saved.sites else ""
+    written_by = saved.manifest.model_dump()["library"]
+    line(f"{saved.folder}: {saved.method.name}, written by speech_peft {written_by}")
+    line(f"  backbone    {saved.backbone}, {_options(saved.backbone.options)}")
+    line(f"  sites       {len(saved.sites)}{sites}")
+    if all(shape.dtype.is_floating_point for shape in there.values()):
+        line(f"  parameters  {sum(shape.numel for shape in there.values()):,} in {len(there)} tensors")
+    else:  # packed: how many numbers they make is not how many there are
+        line(f"  tensors     {len(there)} of {sum(s.nbytes for s in there.values()):,} bytes, packed")
+    line(f"  folder      {size / 1e6:.2f} MB, sha256 {saved.digest[:16]}")
+    if saved.manifest.needs:
+        line(f"  needs       {', '.join(saved.manifest.needs)}")
+    for name in saved.head_config:
+        line(f"  head        {name}")
+    if saved.base_trained:
+        line("  base        trained too: base.safetensors")
+    for name, address in saved.manifest.together.items():
+        if address != ".":
+            line(f"  runs with   {name}, at {address}")
+    for key, value in saved.manifest.config.items():
+        line(f"  {key:<11} {value}")
+
+
+@app.command()
+def diff(a: Adapter, b: Adapter) -> None:
+    """Compare two adapters, settings and tensors; exit code 0 when they are equal, 1 when they differ."""
+    lines = list(differences(_read(a), _read(b)))
+    say("\n".join(map(printable, lines)) if lines else "equal")
+    raise typer.Exit(1 if lines else 0)
+
+
+@app.command()
+def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
+    """Write a stock Hugging Face folder whose weights do what base and adapter do together.
+
+    With all that the adapter runs with: those that were trained together with it, and a base of its own.
+    """
+    from ..opening.loading import load
+    from ..opening.stock import write_stock
+
+    _absent(out)
+    opened = load(adapter, weights)
+    backbone, saved = opened.backbone, opened.saved
+    stock, left_out = write_stock(opened, out)
+    line(f"{out}: a stock {type(stock).__name__}")
+    for note in left_out:
+        line(f"note: {note}")
+    if saved and (others := [name for name, at in saved.manifest.together.items() if at != "."]):
+        line(f"note: merged with {', '.join(others)} too, which ran beside it in training")
+    if backbone.options.get("context") == "fit":
+        line("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
+
+
+@app.command("export-peft")
+def to_peft(
+    adapter: Adapter,
+    out: Out,
+    weights: Weights = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the nearest LoRA, for an adapter that merges and is none itself."),
+    ] = None,
+) -> None:
+    """Write a LoRA, or an adapter that amounts to one, as PEFT's own two files."""
+    from ..compose.peft_lora import export_peft, nearest_loras
+
+    _absent(out)
+    saved = _read(adapter)
+    if saved.base_trained:
+        raise ConfigError(
+            f"{saved.folder}: the backbone was trained too (base.safetensors), and PEFT's files hold "
+            "adapters alone; write the whole model: speech-peft adapter merge"
+        )
+    _, model = _load(saved, weights)
+    near = nearest_loras(model, "adapter", rank) if rank else []
+    export_peft(model, "adapter", out, weights or saved.backbone.id, [change for change, _ in near] or None)
+    if near:
+        worst, site = max((error, s.name) for (_, error), s in zip(near, model.sites["adapter"], strict=True))
+        line(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
+    line(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
+    if others := [name for name, at in saved.manifest.together.items() if at != "."]:
+        line(f"note: it was trained together with {', '.join(others)}, which these files do not hold")
+
+
+@app.command("import-peft")
+def from_peft(
+    folder: Annotated[Path, typer.Argument(help="A folder that PEFT wrote.")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="Folder, hub id or pkg:PACKAGE/path of the frozen model.")],
+    backbone: Annotated[str, typer.Option(help="Its family: whisper, ast, conformer, usm.")] = "whisper",
+) -> None:
+    """Read a PEFT LoRA folder and write it as an adapter folder of ours."""
+    from ..backbones.base import open_backbone
+    from ..compose.peft_lora import import_peft
+    from ..core.saved.save import write
+
+    _absent(out)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder} has no adapter_config.json, so it is no folder that PEFT wrote")
+    opened = open_backbone(backbone, weights)
+    model = import_peft(folder, opened.module, opened.sites(), "adapter")
+    write(out, model, "adapter", opened.card())
+    say(model.describe())
+    line(f"{out}: written")
+
+
+def differences(a: "Saved", b: "Saved") -> Iterator[str]:
+    """One line per difference between two saved adapters; none when they are equal."""
+    left, right = (saved.manifest.model_dump(exclude={"library"}) for saved in (a, b))
+    for key in left:
+        if left[key] != right[key]:
+            yield f"{key}: {left[key]} | {right[key]}"
+    for file in ("adapter.safetensors", "head.safetensors"):
+        ours, theirs = _tensors(a.folder / file), _tensors(b.folder / file)
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in ours or name not in theirs:
+                yield f"{name}: only in {(a if name in ours else b).folder}"
+            elif ours[name].shape != theirs[name].shape:
+                yield f"{name}: shape {tuple(ours[name].shape)} | {tuple(theirs[name].shape)}"
+            elif not ours[name].equal(theirs[name]):
+                gap = (ours[name].double() - theirs[name].double()).abs().max()
+                yield f"{name}: differs by at most {gap:.3g}"
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    from ..files import tensors
+
+    return tensors.read(path) if path.is_file() else {}
+
+
+def _read(adapter: str) -> "Saved":
+    from ..core.saved.hub import locate
+    from ..core.saved.save import read
+
+    return read(locate(adapter))
+
+
+def _load(saved: "Saved", weights: str | None) -> "tuple[Backbone, AdaptedModel]":
+    """The frozen model that an adapter was made for, with the adapter in it."""
+    from ..backbones.base import open_backbone
+    from ..core.model import AdaptedModel
+
+    card = saved.backbone
+    revision = card.revision if weights is None else None
+    backbone = open_backbone(card.name, weights or card.id, revision=revision, **card.options)
+    model = AdaptedModel(
+        backbone.module, backbone.sites(), {"adapter": saved.method}, {"adapter": saved.room()}
+    )
+    saved.load_into(model, "adapter", backbone.card())
+    return backbone, model
+
+
+def _absent(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"--out {out} exists already; give a new name or delete it")
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "default options"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return guarded(app, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

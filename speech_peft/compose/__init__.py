@@ -1,0 +1,1 @@
+"""Operations on saved adapters: merged into weights, exchanged with PEFT."""

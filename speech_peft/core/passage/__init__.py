@@ -1,0 +1,1 @@
+"""What happens in one forward of a model with adapters: hooks, ports, mixers."""

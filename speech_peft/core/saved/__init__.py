@@ -1,0 +1,1 @@
+"""Adapter folders: written whole, read within limits, found by address."""

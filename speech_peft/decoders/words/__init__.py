@@ -1,0 +1,1 @@
+"""Whisper's text decoder: searches, readings, times of words."""

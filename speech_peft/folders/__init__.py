@@ -1,0 +1,1 @@
+"""Folder in, folder out: planned, done once, gone on with after any interruption."""

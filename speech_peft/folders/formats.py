@@ -1,0 +1,14 @@
+"""The formats that a command is asked for."""
+
+from collections.abc import Collection, Sequence
+
+from ..errors import ConfigError, did_you_mean
+
+
+def formats(names: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """The formats asked for of those that are known, each once; "all" is all of them, and commas separate."""
+    asked = [name.strip().lower() for joined in names for name in joined.split(",") if name.strip()]
+    for name in asked:
+        if name not in known and name != "all":
+            raise ConfigError(f"format: {name!r} cannot be written. {did_you_mean(name, (*known, 'all'))}")
+    return tuple(known) if "all" in asked else tuple(dict.fromkeys(asked))

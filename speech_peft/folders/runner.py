@@ -1,0 +1,312 @@
+"""A folder in, a folder out: what to do, doing it, and the record of it. It knows nothing of models.
+
+Outputs appear under their final names complete or not at all, and the ledger gets its line after them; so a
+run that is killed anywhere is continued by running it again. One bad file is a row with the reason.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpeechPeftError
+from ..files import json_text
+from ..files.atomic import finish, sweep, write_bytes, write_text
+from ..terminal.interrupts import held, sigterm_as_ctrl_c
+from .agenda import Agenda
+from .claims import Claims
+from .inputs import Job
+from .ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
+from .plan import Plan, Policy, Step, missing, output_name, plan
+from .progress import Progress
+
+__all__ = ["Outcome", "Plan", "Policy", "Step", "Work", "failed", "plan", "run"]
+DONE, PARTIAL, FAILED, INTERRUPTED = 0, 3, 1, 130
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: the content of its files by extension, or an error.
+
+    A file too large to hold is a Path, written whole under a temporary name on the file system of the output.
+    """
+
+    job: Job
+    files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+    truncated: bool = False
+    error: str | None = None
+    stage: str = ""
+
+
+Work = Callable[[Iterable[Job]], Iterator[Outcome]]
+"""Takes jobs and yields the outcome of each when it has it, in any order; may look ahead to fill batches."""
+
+
+def run(plan: Plan, work: Work, progress: Progress, policy: Policy | None = None) -> int:
+    """Carry a plan out; returns the exit code. Ledger, errors and summary lie in `OUT/.speech_peft`.
+
+    Other processes may carry out the same plan beside it: each input is done by one of them.
+    """
+    with sigterm_as_ctrl_c():
+        return _Run(plan, progress, policy or Policy())(work)
+
+
+class _Stopped(Exception):
+    """The run cannot go on: what every further input needs is gone, such as room on the disk."""
+
+
+# A failure to write that the next input would meet as well.
+_FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+
+
+class _Run:
+    def __init__(self, plan: Plan, progress: Progress, policy: Policy):
+        self.plan, self.progress, self.policy = plan, progress, policy
+        self.ledger = plan.ledger
+        self.folder = plan.out / FOLDER
+        self.claims = Claims(self.folder / "claims", plan.ledger.command)
+        self.steps: dict[Job, Step] = {}
+        """Of the inputs that are being worked on."""
+        self.prints: dict[Job, str] = {}
+        """Of the same, from before they were read."""
+        self.agenda = Agenda(plan)
+        self.counts = self.agenda.counts
+        self.audio_seconds = 0.0
+        self._one = threading.RLock()  # whoever reads plans, and what it refuses is done then and there
+        self.started = self.opened = time.monotonic()
+
+    def __call__(self, work: Work) -> int:
+        interrupted, stopped = False, None
+        try:
+            self._do(work)
+        except KeyboardInterrupt:
+            interrupted = True
+        except _Stopped as error:
+            stopped = str(error)
+        except OSError as error:
+            stopped = _said(error)
+        code = INTERRUPTED if interrupted else self._code(stopped is not None)
+        summary = self._summary(code)
+        if stopped:
+            self.progress.problem(f"error: {stopped}")
+        with suppress(OSError):  # a full disk was said before
+            write_text(self.folder / "summary.json", _json(summary))
+        self.progress.end(summary)
+        return code
+
+    def _do(self, work: Work) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.plan.out)  # what killed runs left behind
+        if not self.claims.others():
+            write_text(self.folder / "errors.jsonl", "")
+        self.agenda.look_ahead()
+        self.progress.start(self.agenda.files, self.agenda.bytes, self.counts["skipped"])
+        with self.claims.kept():
+            jobs = self._claimed(self._to_run())
+            if (first := next(jobs, None)) is None:
+                return  # nothing to do, or nothing that others are not at: no model is opened
+            with closing(_closable(work(self._handed(first, jobs)))) as outcomes:
+                for outcome in outcomes:
+                    self._commit(outcome)
+                    self.claims.release(outcome.job.id)
+                    if self._stop():
+                        return
+
+    def _to_run(self) -> Iterator[Step]:
+        """What is refused fails on the way, and where the first failure ends a run nothing follows it."""
+        for step in self.agenda:
+            if step.action == "run":
+                yield step
+                continue
+            self.steps[step.job] = step
+            self._commit(Outcome(step.job, error=step.why, stage="plan"))
+            if self._stop():
+                return
+
+    def _handed(self, first: Job, others: Iterator[Job]) -> Iterator[Job]:
+        """The jobs; the first is asked for when the model is open, and from then on speed is measured."""
+        self.opened = time.monotonic()
+        self.progress.opened()
+        yield first
+        yield from others
+
+    def _claimed(self, todo: Iterable[Step]) -> Iterator[Job]:
+        """The jobs that are this process's to do, each claimed when it is asked for; whoever reads asks.
+
+        What others are at is asked for once more at the end: they may have been killed.
+        """
+        others: list[Step] = []
+        for _ in range(2):
+            others = []
+            for step in todo:
+                if not self.claims.take(step.job.id):
+                    others.append(step)
+                elif self._done_meanwhile(step):
+                    self.claims.release(step.job.id)
+                else:
+                    job = step.job
+                    self.steps[job] = step
+                    self.prints[job] = fingerprint(job.audio, job.start, job.duration)
+                    yield job
+            todo = others
+        self.counts["elsewhere"] += len(others)
+
+    def _done_meanwhile(self, step: Step) -> bool:
+        """Whether another process has done it, or has failed to, since this run was planned."""
+        self.ledger.refresh()
+        entry = self.ledger.entries.get(step.job.id)
+        if entry is None or entry.line <= self.plan.begins_at:
+            return False
+        if entry.settings != self.plan.settings:
+            return False
+        failed = entry.status == "failed"
+        if not failed and missing(step.job, self.ledger, self.plan.settings, step.missing):
+            return False
+        self.counts["elsewhere" if failed else "skipped"] += 1
+        return True
+
+    def _stop(self) -> bool:
+        return self.policy.fail_fast and self.counts["failed"] > 0
+
+    def _commit(self, outcome: Outcome) -> None:
+        with self._one, held():
+            job = outcome.job
+            self._commit_step(self.steps.pop(job), outcome, self.prints.pop(job, None))
+            self.progress.planned(self.agenda.files, self.agenda.bytes)
+
+    def _commit_step(self, step: Step, outcome: Outcome, print_before: str | None) -> None:
+        job = outcome.job
+        print_ = fingerprint(job.audio, job.start, job.duration)
+        error, written, fatal = outcome.error, [], False
+        if error is None and print_before not in (None, print_):
+            error = "was changed while it was read; run it again"
+        if error is None:
+            try:
+                self._write(step, outcome, print_, written)
+            except _InTheWay as failure:
+                error = str(failure)
+            except (OSError, ValueError) as failure:
+                error = f"cannot be written: {getattr(failure, 'strerror', None) or failure}"
+                fatal = isinstance(failure, OSError) and failure.errno in _FATAL
+        status = "failed" if error else "truncated" if outcome.truncated else "ok"
+        stage = outcome.stage or ("write" if error else "")
+        self.counts[status] += 1
+        self.audio_seconds += outcome.audio_seconds
+        self.progress.file(str(job.audio), status, outcome.audio_seconds, step.bytes, error)
+        try:
+            self._record(outcome, status, error, stage, print_, written)
+        except OSError as failure:
+            raise _Stopped(_said(failure)) from failure
+        if fatal:
+            raise _Stopped(f"{self.plan.out}: {error}")
+
+    def _record(
+        self,
+        outcome: Outcome,
+        status: str,
+        error: str | None,
+        stage: str,
+        print_: str,
+        written: Sequence[tuple[str, int, str]],
+    ) -> None:
+        entry = self._entry(outcome.job, status, print_, written)
+        self.ledger.add(
+            replace(
+                entry,
+                audio_seconds=round(outcome.audio_seconds, 3),
+                seconds=round(outcome.seconds, 4),
+                error=error,
+                stage=stage,
+            )
+        )
+        if error:
+            job = outcome.job
+            row = {"path": str(job.audio), "stage": stage, "error": error, "id": job.id}
+            append(self.folder / "errors.jsonl", row)
+
+    def _entry(self, job: Job, status: str, print_: str, written: Sequence[tuple[str, int, str]]) -> Entry:
+        sizes, digests = outputs_of(written)
+        return Entry(
+            id=job.id,
+            audio=os.path.abspath(job.audio),
+            status=status,
+            fingerprint=print_,
+            settings=self.plan.settings,
+            outputs=sizes,
+            command=self.ledger.command,
+            digests=digests,
+        )
+
+    def _write(self, step: Step, outcome: Outcome, print_: str, written: list[tuple[str, int, str]]) -> None:
+        """Put the outputs in their places; `written` grows by each that is. Nothing that is not ours goes."""
+        job, ready = outcome.job, []
+        for extension, content in outcome.files.items():
+            name = output_name(job, extension, self.policy.name_template)
+            if name in step.missing:
+                raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+                size = raw.stat().st_size if isinstance(raw, Path) else len(raw)
+                ready.append((name, raw, (name, size, digest_of(raw) or "")))
+        self.ledger.refresh()
+        for name, _, _ in () if self.policy.overwrite else ready:
+            if why := self.ledger.in_the_way(name, job.id, job.audio):
+                raise _InTheWay(why)
+        self.ledger.add(self._entry(job, WRITING, print_, [made for _, _, made in ready]))
+        for name, raw, made in ready:
+            if isinstance(raw, Path):
+                finish(raw, self.plan.out / name)
+            else:
+                write_bytes(self.plan.out / name, raw)
+            written.append(made)
+
+    def _code(self, stopped: bool) -> int:
+        good = self.counts["ok"] + self.counts["truncated"] + self.counts["skipped"]
+        bad = self.counts["failed"] or stopped
+        return DONE if not bad else PARTIAL if good else FAILED
+
+    def _summary(self, code: int) -> dict[str, Any]:
+        now = time.monotonic()
+        opening, working = self.opened - self.started, now - self.opened
+        names = ("ok", "truncated", "skipped", "failed", "elsewhere")
+        return {
+            **{name: self.counts[name] for name in names},
+            "not_done": max(0, self.agenda.steps - sum(self.counts[name] for name in names)),
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(now - self.started, 3),
+            "opening_seconds": round(opening, 3),
+            "rtfx": round(self.audio_seconds / working, 2) if working and self.audio_seconds else None,
+            "settings": self.plan.settings,
+            "exit_code": code,
+        }
+
+
+class _InTheWay(Exception):
+    """A file that is not ours has the name of an output."""
+
+
+def _closable(outcomes: Iterator[Outcome]) -> Any:
+    """Whoever makes outcomes is told when no more are wanted, so that what it holds is put away now."""
+    return outcomes if hasattr(outcomes, "close") else (outcome for outcome in outcomes)
+
+
+def _said(error: OSError) -> str:
+    """Where and what, in one line."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _json(summary: Mapping[str, Any]) -> str:
+
+    return json_text.write(summary, indent=2) + "\n"
+
+
+def failed(job: Job, error: BaseException, stage: str) -> Outcome:
+    """The outcome of a job that raised: our own messages as they are, a bug with its type."""
+    text = str(error) if isinstance(error, SpeechPeftError) else f"{type(error).__name__}: {error}"
+    return Outcome(job, error=text.removeprefix(f"{job.audio}: "), stage=stage)

@@ -1,0 +1,1 @@
+"""Weights and adapters opened for use, by address."""

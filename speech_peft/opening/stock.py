@@ -1,0 +1,163 @@
+"""A merged model as a folder that stock transformers opens, by `pipeline` or the Auto classes, without us.
+
+Weights alone are no such folder: without settings of features and a tokenizer every stock reader raises, and
+checkpoints often lack them, as converted ones do. A CTC layer of the adapter goes in as the stock `...ForCTC`
+has it, with its characters as a tokenizer.
+"""
+
+import os
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones.base import Backbone
+from ..compose.merge import merge
+from ..decoders.ctc import CtcHead
+from ..errors import ConfigError
+from ..files import json_text
+from ..files.tensors import as_any_new_file
+from .loading import Opened
+
+# The stock model with a CTC layer, and what it calls the encoder inside.
+_WITH_CTC = {
+    "wav2vec2-bert": ("Wav2Vec2BertForCTC", "wav2vec2_bert"),
+    "wav2vec2-conformer": ("Wav2Vec2ConformerForCTC", "wav2vec2_conformer"),
+}
+_PAD, _SPACE = "<pad>", "|"
+
+
+def write_stock(opened: Opened, out: Path) -> tuple[nn.Module, list[str]]:
+    """Write the folder, which appears when it is complete; the model in it, and what it does not hold.
+
+    Raises NotMergeable, naming the site, for an adapter that is no change of weights; ConfigError for a
+    folder that cannot be written.
+    """
+    stock: Any = merge(opened.model)
+    half = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        half.mkdir(parents=True)
+        stock, notes = _with_heads(stock, opened, half)
+        if (generation := getattr(opened.backbone, "generation", None)) is not None:
+            _complete(stock.generation_config, generation)
+        stock.save_pretrained(half)
+        _add_side_files(opened.backbone, half)
+        as_any_new_file(*(file for file in half.iterdir() if file.is_file()))
+        half.rename(out)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return stock, notes
+
+
+def _complete(settings: Any, generation: Any) -> None:
+    """Say to stock code where a transcript begins and ends, in so far as the checkpoint did not."""
+    known = {
+        "decoder_start_token_id": generation.sot,
+        "bos_token_id": generation.eot,
+        "eos_token_id": generation.eot,
+        "pad_token_id": generation.eot,
+        "no_timestamps_token_id": generation.no_timestamps,
+        "prev_sot_token_id": generation.start_of_previous,
+        "is_multilingual": generation.is_multilingual,
+    }
+    if generation.is_multilingual:
+        known["lang_to_id"] = {f"<|{code}|>": token for code, token in generation.languages.items()}
+        known["task_to_id"] = dict(generation.tasks)
+    for key, value in known.items():
+        if getattr(settings, key, None) is None:
+            setattr(settings, key, value)
+
+
+def _with_heads(stock: Any, opened: Opened, folder: Path) -> tuple[Any, list[str]]:
+    """The stock model with the adapter's CTC layer where stock code has one, and what is left out."""
+    left = [name for name in opened.heads if name != "ctc"]
+    kind = stock.config.model_type
+    if opened.ctc is not None and (kind not in _WITH_CTC or opened.backbone.layer):
+        left.append("ctc")
+    elif opened.ctc is not None:
+        stock = _with_ctc(stock, opened.ctc, folder)
+    return stock, [
+        f"the adapter's head {name!r} is not in the folder: stock code has none like it" for name in left
+    ]
+
+
+def _with_ctc(stock: Any, head: CtcHead, folder: Path) -> Any:
+    """The stock `...ForCTC` around a merged encoder; its tokenizer is written into `folder`."""
+    import transformers
+
+    name, inside = _WITH_CTC[stock.config.model_type]
+    config = deepcopy(stock.config)
+    config.vocab_size, config.pad_token_id = len(head.vocabulary), 0
+    whole = getattr(transformers, name)(config).eval().requires_grad_(False)
+    setattr(whole, inside, stock)
+    with torch.no_grad():
+        whole.lm_head.weight.copy_(head.linear.weight)
+        whole.lm_head.bias.copy_(head.linear.bias)
+    tokens = [_PAD, *(_SPACE if character == " " else character for character in head.vocabulary.characters)]
+    vocabulary = folder / "vocab.json"
+    ids = {token: i for i, token in enumerate(tokens)}
+    vocabulary.write_text(json_text.write(ids, ensure_ascii=False), encoding="utf-8")
+    tokenizer: Any = transformers.Wav2Vec2CTCTokenizer  # whose annotations know no None
+    tokenizer(
+        str(vocabulary),
+        bos_token=None,
+        eos_token=None,
+        unk_token=_PAD,
+        pad_token=_PAD,
+        word_delimiter_token=_SPACE,
+    ).save_pretrained(folder)
+    return whole.to(stock.dtype)
+
+
+def _add_side_files(backbone: Backbone, folder: Path) -> None:
+    """What the checkpoint had beside its weights, and what stock readers need where it had none."""
+    source = backbone.origin.folder
+    for file in source.iterdir() if source else ():
+        if (
+            file.suffix in (".json", ".txt")
+            and ".index." not in file.name
+            and not (folder / file.name).exists()
+        ):
+            shutil.copyfile(file, folder / file.name)
+    if not (folder / "preprocessor_config.json").exists() and (extractor := _extractor(backbone)) is not None:
+        extractor.save_pretrained(folder)
+    if backbone.module.config.model_type == "whisper" and not _is_whispers(folder / "tokenizer_config.json"):
+        from transformers import WhisperTokenizer
+
+        tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer.save_pretrained(folder)
+
+
+def _is_whispers(path: Path) -> bool:
+    """Whether the tokenizer opens as Whisper's, which alone knows times and languages."""
+    kind = json_text.read_object(path).get("tokenizer_class") if path.is_file() else None
+    return isinstance(kind, str) and kind.startswith("Whisper")
+
+
+def _extractor(backbone: Backbone) -> Any:
+    """The stock extractor of the features that a backbone computes; None for a family without one."""
+    import transformers as stock
+
+    config: Any = backbone.module.config
+    match config.model_type:
+        case "whisper":
+            return stock.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        case "audio-spectrogram-transformer":
+            normal = {"mean": getattr(backbone, "mean"), "std": getattr(backbone, "std")}  # noqa: B009
+            return stock.ASTFeatureExtractor(
+                num_mel_bins=config.num_mel_bins, max_length=config.max_length, **normal
+            )
+        case "wav2vec2-bert":
+            stride = backbone.stacked_frames
+            bins = config.feature_projection_input_dim // stride
+            return stock.SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins, stride=stride)
+        case "wav2vec2-conformer":
+            settings = getattr(backbone, "settings", {})
+            normalise = settings.get("do_normalize", True)
+            return stock.Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=True)
+    return getattr(backbone, "_extract", None)  # the stock one is what such a backbone uses

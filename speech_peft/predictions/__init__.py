@@ -1,0 +1,1 @@
+"""What a system said of each recording, as the lines of a `preds.jsonl`."""

@@ -1,0 +1,148 @@
+"""Recipes: YAML and `key=value` overrides in, frozen and validated models out.
+
+Nothing here imports torch, so a typo costs a blink. The fields of an adapter belong to its method, those of a
+degradation to its step: `methods_of` and `degrader_of` validate them next, before any weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+
+from ..errors import ConfigError, did_you_mean
+from ..files import yaml_text
+from ..files.dotted import leaves, validate
+from . import stages
+from .parts import RestoreConfig
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..audio.degrade import Degrader
+    from ..core.method import Method
+
+REQUIRED = "???"
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def bundled() -> dict[str, Path]:
+    """The recipes in this package: `asr/whisper_parallel` and so on to their files."""
+    files = [path for path in sorted(RECIPES.rglob("*.yaml")) if not path.name.endswith(".grid.yaml")]
+    return {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in files}
+
+
+def find(recipe: str) -> Path:
+    """The file of a recipe given by path or by bundled name."""
+    if (path := Path(recipe)).is_file():
+        return path
+    if recipe in (names := bundled()):
+        return names[recipe]
+    raise ConfigError(
+        f"recipe {recipe!r} is neither a file nor a bundled recipe. {did_you_mean(recipe, names)}"
+    )
+
+
+def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The validated recipe; every problem of one kind is reported at once, each by its dotted key.
+
+    Of a recipe with stages it is one of them: `restore/whisper_mask:features`.
+    """
+    every = read_stages(recipe, overrides)
+    if len(every) > 1:
+        raise ConfigError(
+            f"{recipe} has the stages {', '.join(every)}; name one of them: {recipe}:{next(iter(every))}"
+        )
+    return next(iter(every.values()))
+
+
+def read_stages(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
+    """The validated recipes of all stages, in the order in which they run; '' names the only one."""
+    whole = Path(recipe).is_file() or ":" not in recipe
+    name, _, wanted = (recipe, "", "") if whole else recipe.rpartition(":")
+    path = find(name)
+    loaded: Any = yaml_text.read(path)
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(loaded).__name__}")
+    trees = stages.split(cast("dict[str, Any]", loaded), overrides)
+    if wanted and wanted not in trees:
+        raise ConfigError(f"{name} has no stage {wanted!r}. {did_you_mean(wanted, filter(None, trees))}")
+    return {stage: _checked(tree) for stage, tree in trees.items() if wanted in ("", stage)}
+
+
+def _checked(tree: dict[str, Any]) -> Recipe:
+    """A recipe with nothing left to be given, whose manifests are there."""
+    if unset := [key for key, value in leaves(tree) if value == REQUIRED]:
+        raise ConfigError("\n".join(f"{key}: required; give it as {key}=VALUE" for key in unset))
+    result = validate(Recipe, tree)
+    for key in ("train", "valid"):
+        value = getattr(result.data, key)
+        if value is not None and not Path(value).exists():
+            raise ConfigError(f"data.{key}: {value} does not exist{_nearby(Path(value))}")
+    return result
+
+
+def methods_of(recipe: Recipe) -> dict[str, Method]:
+    """The methods of the adapters that start from scratch, validated by their own fields."""
+    from ..registry import METHODS
+
+    methods: dict[str, Method] = {}
+    for name, fields in recipe.adapters.items():
+        if "method" in fields:
+            try:
+                method = METHODS[fields["method"]]
+            except ConfigError as error:
+                raise ConfigError(f"adapters.{name}.method: {error}") from None
+            rest = {key: value for key, value in fields.items() if key != "method"}
+            methods[name] = validate(method, rest, f"adapters.{name}")
+    return methods
+
+
+def check_decoder(recipe: Recipe) -> None:
+    """Validates the fields of a waveform decoder that starts from scratch."""
+    from ..registry import DECODERS
+
+    task = recipe.task
+    if not isinstance(task, RestoreConfig) or not task.decoder or "name" not in task.decoder:
+        return
+    try:
+        settings = DECODERS[task.decoder["name"]]
+    except ConfigError as error:
+        raise ConfigError(f"task.decoder.name: {error}") from None
+    validate(settings, {key: value for key, value in task.decoder.items() if key != "name"}, "task.decoder")
+
+
+def degrader_of(recipe: Recipe) -> Degrader | None:
+    """What training clips go through, its steps validated; None when they stay as recorded."""
+    from ..audio.degrade import Degrader, parse
+
+    data = recipe.data
+    if not data.degrade:
+        return None
+    try:
+        steps = parse(data.degrade)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"data.{error}") from None
+    degrader = Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
+    if degrader.stretch != (1.0, 1.0):
+        if recipe.task.name == "restore":
+            raise ConfigError(
+                "data.degrade: speed moves sounds away from where they are in the clean recording, and "
+                "restoration learns from the two side by side. Leave it out"
+            )
+        if data.cache:
+            raise ConfigError(
+                "data.cache: keeps batches of clips of one length, which speed changes. Leave one of them out"
+            )
+    return degrader
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out; reading it gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _nearby(path: Path) -> str:
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f". {did_you_mean(path.name, siblings)}" if siblings else f" (nor does the folder {path.parent})"

@@ -1,0 +1,1 @@
+"""Recordings to recordings without noise, gaps and echoes."""

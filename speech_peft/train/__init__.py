@@ -1,0 +1,1 @@
+"""Adapters trained on a frozen backbone, as a recipe says."""

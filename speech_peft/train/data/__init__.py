@@ -1,0 +1,1 @@
+"""What a training hears, and in what order."""

@@ -1,0 +1,188 @@
+"""Clips of a manifest, one by one and in batches: decoded, degraded, padded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from ...audio import manifest
+from ...audio.batch import Example, collate
+from ...audio.degrade import Degrader
+from ...audio.rows.listing import pick
+from ...errors import AudioError, ConfigError
+from .decoded import DECODED, decode
+from .targets import Targets
+
+GRID_SAMPLES = 8000
+"""Half a second at 16 kHz, the step of Whisper's `fit` context."""
+_ALONE = (
+    "babble is made of other utterances, and the manifest has only one that can be used. "
+    "Add utterances, or leave the step out"
+)
+Place = tuple[int, int]
+"""Epoch and row: what a clip of the stream is known by."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A clip that cannot be used."""
+
+    id: str
+    audio: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip as the model is to hear it."""
+
+    source: str
+    """Recording, place in it and variant of its degradation: the same words mean the same samples."""
+    example: Example
+    reference: np.ndarray | None = None
+    """The clean clip at the rate of a decoder's output."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to the longest, and the clips that could not be had."""
+
+    audio: Float[Tensor, "b s"]
+    lengths: Int[Tensor, " b"]
+    texts: list[str]
+    sources: list[str]
+    labels: list[str] = field(default_factory=list)
+    """As the manifest has them: "dog", or "dog;rain" where a clip may be several things."""
+    bad: tuple[Bad, ...] = ()
+    targets: Float[Tensor, "b s"] | None = None
+    """The clean clips, sample by sample beside `audio`; None where nothing is restored."""
+    references: Float[Tensor, "b n"] | None = None
+    """The clean clips at the rate of a decoder's output."""
+
+    def to(self, device: torch.device, **options: Any) -> Batch:
+        """The same batch on a device."""
+        held = {name: getattr(self, name) for name in ("audio", "lengths", "targets", "references")}
+        moved = {name: x.to(device, **options) for name, x in held.items() if x is not None}
+        return replace(self, **moved)
+
+    def first(self, clips: int) -> Batch:
+        """Only so many clips."""
+        part = slice(clips)
+        lists = (self.texts[part], self.sources[part], self.labels[part])
+        clean = (None if x is None else x[part] for x in (self.targets, self.references))
+        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean)
+
+    @property
+    def grid_samples(self) -> int:
+        """Where the padding of the batch ends when it is rounded up to the grid."""
+        return on_grid(self.audio.shape[1])
+
+
+def on_grid(samples: int) -> int:
+    """The next length of the grid."""
+    return max(1, math.ceil(samples / GRID_SAMPLES)) * GRID_SAMPLES
+
+
+def gather(clips: Sequence[Heard | Bad]) -> Batch:
+    """One batch; unreadable clips leave it and are listed."""
+    heard = [clip for clip in clips if isinstance(clip, Heard)]
+    whole = collate([clip.example for clip in heard])
+    references = [torch.from_numpy(clip.reference) for clip in heard if clip.reference is not None]
+    return Batch(
+        whole.audio,
+        whole.lengths,
+        [text or "" for text in whole.texts],
+        [clip.source for clip in heard],
+        [label or "" for label in whole.labels],
+        tuple(clip for clip in clips if isinstance(clip, Bad)),
+        whole.targets,
+        pad_sequence(references, batch_first=True) if references else None,
+    )
+
+
+class Clips(Dataset[Heard | Bad]):
+    """The clips of a manifest, decoded once or each time, degraded anew in every epoch."""
+
+    def __init__(self, rows: Sequence[manifest.Row], sample_rate: int, degrader: Degrader | None):
+        self.rows, self.sample_rate, self.degrader = rows, sample_rate, degrader
+        self.cached: Callable[[str, int], bool] | None = None
+        """Whether the prefix cache knows a source of this many samples: such a clip is not loaded again."""
+        self.targets: Targets | None = None
+        """What makes the clean side of each clip, for a task that restores."""
+        self._kept: dict[int, np.ndarray] = {}
+        self._lengths: dict[int, int] = {}
+
+    def keep(self, index: int) -> None:
+        """Decode now and stay in memory, which loader processes share by forking."""
+        self._kept[index] = DECODED.load(self.rows[index], self.sample_rate)
+
+    def drop(self, indices: set[int]) -> None:
+        """Leave these clips out."""
+        left = [index for index in range(len(self.rows)) if index not in indices]
+        self.rows = pick(self.rows, left)
+        self._kept = {new: self._kept[old] for new, old in enumerate(left) if old in self._kept}
+
+    def check(self, part: str) -> None:
+        """Raises ConfigError where a clip could not be degraded for want of others."""
+        if self.degrader and self.degrader.needs_others and len(self.rows) < 2:
+            raise ConfigError(f"data.{part}: {_ALONE}")
+
+    def samples(self, index: int) -> np.ndarray:
+        """The clip as recorded."""
+        return self._kept[index] if index in self._kept else self._load(index)
+
+    def _load(self, index: int) -> np.ndarray:
+        return decode(self.rows[index], self.sample_rate)
+
+    def __getitem__(self, place: Place) -> Heard | Bad:
+        epoch, index = place
+        row = self.rows[index]
+        try:
+            source = self._source(place)
+        except OSError as error:  # it was there when the run began
+            return Bad(row.id, str(row.audio), error.strerror or str(error))
+        if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
+            silence = np.zeros(self._lengths[index], np.float32)
+            return Heard(source, Example(row.id, silence, row.text, row.label))
+        try:
+            samples, clean, reference = self.samples(index), None, None
+            if self.targets is not None:
+                variant = self.degrader.variant(epoch) if self.degrader else 0
+                samples, clean, reference = self.targets.of(row, samples, variant)
+            if self.degrader is not None:
+                samples = self.degrader(
+                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=partial(self._other, index)
+                ).samples
+        except AudioError as error:
+            return Bad(row.id, error.path, error.reason)
+        if self.cached:
+            self._lengths[index] = len(samples)
+        return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
+
+    def _source(self, place: Place) -> str:
+        epoch, index = place
+        row = self.rows[index]
+        file = row.audio.stat()
+        variant = self.degrader.variant(epoch) if self.degrader else "as recorded"
+        recording = f"{row.audio.resolve()}|{file.st_size}|{file.st_mtime_ns}"
+        return f"{recording}|{row.start}|{row.duration}|{row.id}|{variant}"
+
+    def _other(self, own: int, generator: np.random.Generator) -> np.ndarray:
+        """An utterance other than the clip's own, for babble."""
+        if len(self.rows) < 2:
+            raise ConfigError(f"degrade: {_ALONE}")
+        drawn = int(generator.integers(len(self.rows) - 1))
+        return self.samples((own + 1 + drawn) % len(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)

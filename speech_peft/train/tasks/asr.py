@@ -1,0 +1,171 @@
+"""Speech to text: Whisper's own decoder by teacher forcing, or a CTC layer on any encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...backbones.base import Backbone, Encoded
+from ...backbones.whisper import Whisper
+from ...core.lifecycle import Predicted
+from ...decoders.ctc import Characters, CtcHead
+from ...decoders.words.whisper_text import greedy
+from ...errors import ConfigError
+from ...metrics.normalise import normaliser
+from ...metrics.wer import align_words, corpus, count, count_characters
+from ...metrics.writing import unspaced
+from ...recipe.parts import AsrConfig
+from ...recipe.recipe import Recipe
+from ...registry import TASKS
+from .base import Loss, Scores, Task, encoder_sites
+from .seeds import chance
+
+if TYPE_CHECKING:
+    from ...core.model import AdaptedModel
+    from ...core.site import Site
+    from ..data.clips import Batch
+    from ..data.data import SpeechData
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One validation batch: its loss, and what was said and heard."""
+
+    loss: float
+    targets: int
+    said: list[str]
+    heard: list[str]
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Encoder states to a loss and to text."""
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss: ...
+    def decode(self, encoded: Encoded) -> list[str]: ...
+
+
+class TeacherForcing:
+    """Whisper's frozen decoder predicts each token from those before it; adapters may sit in it."""
+
+    def __init__(self, backbone: Backbone, config: AsrConfig):
+        if not isinstance(backbone, Whisper):
+            raise ConfigError(
+                f"task.decoder: {backbone.name} has no text decoder of its own; use task.decoder=ctc"
+            )
+        if backbone.layer:
+            raise ConfigError(
+                "backbone.layer: Whisper's decoder was trained on the last block; use task.decoder=ctc"
+            )
+        self.backbone, self.smoothing, self.language = backbone, config.label_smoothing, config.language
+        self.prompt = list(backbone.generation.prompt(config.language))
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+        """Cross entropy over the text and its end; the prompt is given, not learned."""
+        inputs, labels = self.tokens(texts, encoded.states.device)
+        whisper = self.backbone.module
+        hidden = whisper.model.decoder(
+            input_ids=inputs, encoder_hidden_states=encoded.states, use_cache=False
+        ).last_hidden_state
+        wanted = labels != IGNORED  # the projection to 50,000 tokens is the costly part: only where it counts
+        logits = whisper.proj_out(hidden[wanted]).float()
+        total = F.cross_entropy(logits, labels[wanted], reduction="sum", label_smoothing=self.smoothing)
+        return Loss(total, int(wanted.sum()), Predicted(logits, "class"))
+
+    def tokens(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Decoder inputs and, one token on, labels: prompt, " text", end; only text and end are labelled."""
+        end = self.backbone.generation.eot
+        room = self.backbone.module.config.max_target_positions - len(self.prompt) - 1
+        encode = self.backbone.tokenizer.encode
+        rows = [
+            [*self.prompt, *encode(" " + text.strip(), add_special_tokens=False)[:room], end]
+            for text in texts
+        ]
+        width = max(map(len, rows))
+        full = torch.full((len(rows), width), end)
+        labels = torch.full((len(rows), width), IGNORED)
+        for i, row in enumerate(rows):
+            full[i, : len(row)] = torch.tensor(row)
+            labels[i, len(self.prompt) : len(row)] = full[i, len(self.prompt) : len(row)]
+        return full[:, :-1].to(device), labels[:, 1:].to(device)
+
+    def decode(self, encoded: Encoded) -> list[str]:
+        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]
+
+
+class CtcLayer:
+    """A trained linear layer over characters, alignment-free."""
+
+    def __init__(self, head: CtcHead):
+        self.head = head
+
+    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+        log_probs = self.head(encoded.states)
+        total, targets = self.head.score(log_probs, encoded.mask, texts)
+        return Loss(total, targets, Predicted(log_probs[encoded.mask], "class"))
+
+    def decode(self, encoded: Encoded) -> list[str]:
+        return self.head.decode(encoded.states, encoded.mask)
+
+
+@TASKS.register("asr")
+class Asr(Task):
+    """Learns to write down what is said; validated by the corpus word error rate, or by that of characters
+    where most of what is said is written without spaces."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel, data: SpeechData):
+        super().__init__(recipe, backbone, model)
+        assert isinstance(recipe.task, AsrConfig)
+        self.config = recipe.task
+        self.decoder: Decoder
+        if self.config.decoder == "ctc":
+            characters = self.config.vocabulary or Characters.of(data.texts).characters
+            head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
+            self.decoder = CtcLayer(head)
+        else:
+            self.decoder = TeacherForcing(backbone, self.config)
+
+    def head_config(self) -> dict[str, Any]:
+        return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
+
+    def _ctc(self) -> dict[str, CtcHead]:
+        return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
+
+    def loss(self, batch: Batch) -> Loss:
+        """A share of the training batches is heard at native length: as many clips as then fit."""
+        share = self.recipe.data.native_share
+        native = self.backbone.max_seconds
+        if share and native and self.training and chance(self.recipe.seed, self.batches_seen) < share:
+            batch = batch.first(max(1, int(self.recipe.data.seconds_per_batch // native)))
+            features = self.prepare(batch, pad_to=round(native * self.backbone.sample_rate))
+            return self.decoder.loss(self.backbone.encode(features), batch.texts)
+        return self.decoder.loss(self.encode(batch), batch.texts)
+
+    def examine(self, batch: Batch) -> Examined:
+        encoded = self.encode(batch)
+        loss = self.decoder.loss(encoded, batch.texts)
+        return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
+
+    def validate(self, batches: list[Examined]) -> Scores:
+        own_decoder = self.config.decoder == "whisper"  # which, unless told otherwise, writes English
+        write, language = normaliser(), self.config.language or ("en" if own_decoder else "")
+        said = [write(text, language) for batch in batches for text in batch.said]
+        heard = [write(text, language) for batch in batches for text in batch.heard]
+        if unspaced(said):
+            name, counts = "cer", [count_characters(*pair) for pair in zip(said, heard, strict=True)]
+        else:
+            name, counts = "wer", [count(pairs) for pairs in align_words(said, heard)]
+        rate = corpus(counts).rate
+        loss = sum(b.loss for b in batches) / max(1, sum(b.targets for b in batches))
+        return Scores(name, 0.0 if rate is None else rate, loss)
+
+    @classmethod
+    def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
+        assert isinstance(recipe.task, AsrConfig)
+        return list(backbone.sites()) if recipe.task.decoder == "whisper" else encoder_sites(backbone)

@@ -1,0 +1,340 @@
+"""A task: a loss over batches. Freezing, rates, checkpoints, procedures and validation are inherited."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from ...core.lifecycle import Outcome, Predicted
+from ...errors import ConfigError, SpeechPeftError
+from ...recipe.recipe import Recipe
+from .accumulation import Accumulated
+from .apart import clip_apart, hide_from_ddp
+from .finite import NotFinite
+from .schedule import learning_rate
+from .seeds import seed
+
+if TYPE_CHECKING:
+    from ...backbones.base import Backbone, Encoded, Features
+    from ...core.model import AdaptedModel
+    from ...core.site import Site
+    from ..data.clips import Batch
+    from ..data.prefix_cache import PrefixCache
+
+# How many training batches a method with a procedure is shown before step 0 (scores, masks).
+FIRST_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A batch's summed loss, and how many targets (tokens, clips) it is summed over."""
+
+    total: Tensor
+    targets: int
+    predicted: Predicted | None = None
+    """For methods that let two passes agree."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What validation found; lower is better."""
+
+    name: str
+    value: float
+    loss: float
+
+    def better_than(self, other: Scores | None) -> bool:
+        """Or as good; a run that is resumed may hold the best by another measure, which tells nothing."""
+        if other is None or other.name != self.name:
+            return True
+        # Equal error rates are common on small sets: the lower loss decides.
+        return (self.value, self.loss) <= (other.value, other.loss)
+
+
+class Task(L.LightningModule, ABC):
+    """Trains the adapters named in the recipe, and a task's own heads, on a frozen backbone."""
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, model: AdaptedModel):
+        super().__init__()
+        self.recipe, self.backbone, self.model = recipe, backbone, model
+        self.heads = nn.ModuleDict()
+        self.cache: PrefixCache | None = None
+        self.strict_loading = False  # the base is not in our checkpoints; see load_state_dict
+        self.batches_seen = 0
+        self._accumulated = Accumulated()
+        self.not_finite = NotFinite()
+        self.scores: Scores | None = None
+        self.owes_validation = False
+        """Whether the step at hand is one to validate after, and that is still to do: a part of the state."""
+        self.clips: dict[str, Any] = {}
+        """Which clips it learns from, as `resume.clips` says it."""
+        self.fraction = 0.0
+        """How far the run is, 0 to 1, as all processes agreed on it last."""
+        self._seconds_before = 0.0
+        self._started: float | None = None
+        model.activate(*recipe.active)
+        model.trainable(*recipe.train)
+        self.base_parameters: dict[str, nn.Parameter] = {}
+        """Of the base, by name: what full fine-tuning trains; empty where the base is frozen."""
+        if recipe.backbone.train:
+            self.base_parameters = backbone.encoder_parameters()
+            for parameter in self.base_parameters.values():
+                parameter.requires_grad_(True)
+        lives = {name: model.methods[name].lifecycle(model, name) for name in recipe.train}
+        self.lifecycles = {name: life for name, life in lives.items() if life is not None}
+        self.apart = [list(group) for life in self.lifecycles.values() for group in life.own()]
+        """Groups of parameters that differ between processes."""
+        whose = [name for name, life in self.lifecycles.items() if life.own()]
+        hide_from_ddp(self, [p for group in self.apart for p in group], whose)
+
+    # ---- what a task says ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of one batch."""
+
+    @abstractmethod
+    def validate(self, batches: list[Any]) -> Scores:
+        """The scores of a whole validation set, from what `validation_step` returned for each batch."""
+
+    @classmethod
+    @abstractmethod
+    def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
+        """Where adapters may sit: only where this task passes through."""
+
+    def head_config(self) -> dict[str, Any]:
+        """What rebuilds the heads at inference; written into adapter.json."""
+        return {}
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The adapters that are saved, each with the heads."""
+        return self.recipe.train
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Encoder states of a batch, through the prefix cache when there is one."""
+        if self.cache is not None:
+            return self.cache.encode(batch)
+        return self.backbone.encode(self.prepare(batch))
+
+    def prepare(self, batch: Batch, pad_to: int = 0) -> Features:
+        """Features of a batch, in float32 whatever the precision of the run."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.backbone.prepare(batch.audio, batch.lengths, pad_to=pad_to)
+
+    # ---- training -----------------------------------------------------------------------------------------
+
+    def trained(self) -> list[nn.Parameter]:
+        """Every parameter that trains: the adapters named in `train`, the heads, and a base that is tuned."""
+        return [*self._adapted(), *(p for p in self.heads.parameters() if p.requires_grad)]
+
+    def _adapted(self) -> list[nn.Parameter]:
+        own = [p for name in self.recipe.train for p in self.model.parameters_of(name) if p.requires_grad]
+        return [*own, *self.base_parameters.values()]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optim = self.recipe.optim
+        heads = [p for p in self.heads.parameters() if p.requires_grad]
+        groups = [
+            {"params": self._adapted(), "times": 1.0},
+            {"params": heads, "times": (optim.head_lr or optim.lr) / optim.lr},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, earlier parts of a resumed run included."""
+        return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def look_at_the_clock(self) -> None:
+        """Sets `fraction`, by steps or by time, whichever is further. Every process must call it."""
+        trainer = self.recipe.trainer
+        by_steps = self.global_step / trainer.max_steps if trainer.max_steps else 0.0
+        by_time = self._shared_seconds() / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
+        self.fraction = min(1.0, max(by_steps, by_time))
+
+    def _shared_seconds(self) -> float:
+        """The first process's clock, so that every process takes the same step and stops together."""
+        return self.trainer.strategy.broadcast(self.seconds) if self.trainer.world_size > 1 else self.seconds
+
+    def on_fit_start(self) -> None:
+        self._started = time.monotonic()
+
+    def on_train_start(self) -> None:
+        if self.backbone.let_gone:
+            # Again, after `build`: the trainer has moved the model since, and a tensor that was expanded from
+            # one number takes its whole place on the GPU.
+            self.backbone.let_go()
+        if self.apart and self.trainer.world_size > 1 and self.trainer.precision == "16-mixed":
+            raise ConfigError(
+                "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "
+                "each has some of its own here: what they share would part. Use bf16-mixed or 32-true"
+            )
+        if self.lifecycles and self.global_step == 0:
+            for life in self.lifecycles.values():
+                # In the precision of the steps that follow.
+                with self.trainer.precision_plugin.train_step_context():
+                    life.on_fit_start(self._mean_loss, self._first_batches())
+
+    def _first_batches(self) -> Iterator[Batch]:
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        for batch in islice(loader, FIRST_BATCHES):
+            yield self.transfer_batch_to_device(batch, self.device, 0)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        rate = learning_rate(self.recipe.optim, self.global_step, self.fraction)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate * group["times"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
+        torch.manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen))
+        for life in self.lifecycles.values():
+            life.before_forward(self.global_step)
+        outcome, targets = self._outcome(batch)
+        total = loss = outcome.loss
+        self.not_finite.heard(loss)
+        for life in self.lifecycles.values():
+            extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
+            total = sum(extra.values(), start=total)
+        self.batches_seen += 1
+        return {"loss": total * self._accumulated.add(targets), "task_loss": loss.detach()}
+
+    def generator(self) -> torch.Generator:
+        """The randomness of the batch at hand, a function of its place in the run."""
+        return torch.Generator().manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        return self._outcome(batch)[0].loss
+
+    def _outcome(self, batch: Batch) -> tuple[Outcome, float]:
+        """The mean over the targets of all processes with what was predicted, and their number per process.
+
+        Each target weighs the same however they are spread.
+        """
+        if len(batch.lengths):
+            loss = self.loss(batch)
+        else:  # every clip of the batch was unreadable; the other processes have theirs
+            nothing = torch.stack([p.sum() for p in self.trained()]).sum() * 0.0
+            loss = Loss(nothing, 0, Predicted(nothing.new_zeros(0, 1), "values"))
+        targets: float = loss.targets
+        if self.trainer.world_size > 1:
+            count = torch.tensor(float(loss.targets), device=self.device)
+            targets = self.trainer.strategy.reduce(count, reduce_op="mean").item()
+        return Outcome(loss.total / max(targets, 1.0), loss.predicted), targets
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._accumulated.even_out(self.trained())
+        for life in self.lifecycles.values():
+            life.after_backward()
+        scaled, trained = self.trainer.precision == "16-mixed", self.trained()
+        met = self.not_finite.met(trained, scaled)
+        if self.trainer.world_size > 1:  # what they share would part
+            met = self.trainer.strategy.reduce_boolean_decision(met, all=False)
+        self.not_finite.leave_out(met, trained, scaled, self.global_step)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.apart and gradient_clip_val is not None:
+            clip_apart(optimizer, self.apart, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for life in self.lifecycles.values():
+            life.after_step(self.global_step)
+
+    def settle(self) -> None:
+        """Bring the adapters to the form in which they are validated and saved."""
+        for life in self.lifecycles.values():
+            life.before_eval()
+
+    # ---- validation ---------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._validated: list[Any] = []
+        self.settle()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.lengths):
+            self._validated.append(self.examine(batch))
+
+    @abstractmethod
+    def examine(self, batch: Batch) -> Any:
+        """What `validate` needs to know of one batch."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores = self.validate(self._validated)
+
+    # ---- state: everything but the frozen base ------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Task:
+        super().train(mode)
+        self.model.train(mode)  # keeps the base in eval mode
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().state_dict(*args, **kwargs)
+        tuned = {f"model.base.{name}" for name in self.base_parameters}
+        return {k: value for k, value in state.items() if not k.startswith("model.base.") or k in tuned}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Strict about everything that we save."""
+        if wrong := set(self.state_dict()) ^ set(state_dict):
+            raise SpeechPeftError(
+                f"checkpoint: {', '.join(sorted(wrong)[:5])} on one side only; another recipe's?"
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {
+            "batches_seen": self.batches_seen,
+            "seconds": self.seconds,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "base": self.backbone.card().sha256,
+            "scores": vars(self.scores) if self.scores else None,
+            "owes_validation": self.owes_validation,
+            "clips": self.clips,
+            "lifecycles": {name: life.state_dict() for name, life in self.lifecycles.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        run = checkpoint["run"]
+        self.batches_seen, self._seconds_before = run["batches_seen"], run["seconds"]
+        self.scores = Scores(**run["scores"]) if run["scores"] else None
+        self.owes_validation = run.get("owes_validation", False)
+        for name, life in self.lifecycles.items():
+            life.load_state_dict(run["lifecycles"][name])
+
+
+def encoder_sites(backbone: Backbone, top: int | None = None) -> list[Site]:
+    """The sites that the encoder passes through on its way to its states, or to the output of block `top`."""
+    found = []
+    for site in backbone.sites():
+        block = backbone.block_of(site)
+        if block is None or (top is not None and block >= top):
+            continue
+        if site.kind == "stack" and top not in (None, backbone.depth):
+            continue  # its exit is the last block, which never runs
+        found.append(site)
+    return found

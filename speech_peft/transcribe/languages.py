@@ -1,0 +1,51 @@
+"""Which language a recording is in: its own longest window tells, before any of it is decoded."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..audio.windows.chunks import Window
+from ..folders.reader import Piece, Recording
+
+ENOUGH_SECONDS = 25.0
+"""Nothing longer is waited for: a window holds 30 s."""
+HELD_SECONDS = 300.0
+"""Of windows of one recording that wait for a longer one; so much is held in memory."""
+
+
+@dataclass(eq=False)
+class Spoken(Recording):
+    """An input whose language is asked of its sound."""
+
+    language: str | None = None
+    telling: Window | None = None
+    """The window that tells the language, once it is known which."""
+
+
+S = TypeVar("S", bound=Spoken)
+
+
+def telling_first(events: Iterable[Piece[S] | S]) -> Iterator[Piece[S] | S]:
+    """The same events, of each recording the window first that tells its language.
+
+    It is the longest one of the whole recording, or of its first five minutes of windows; the first of
+    `ENOUGH_SECONDS` is long enough. It depends on the recording alone. Expects the windows of a recording one
+    after the other.
+    """
+    held: list[Piece[S]] = []
+    seconds = 0.0
+    for event in events:
+        if isinstance(event, Piece) and event.file.telling is None:
+            held.append(event)
+            seconds += event.window.seconds
+            if event.window.seconds < ENOUGH_SECONDS and seconds < HELD_SECONDS:
+                continue
+            event = None
+        if held:
+            longest = max(held, key=lambda piece: piece.window.seconds)
+            longest.file.telling = longest.window
+            yield longest
+            yield from (piece for piece in held if piece is not longest)
+            held, seconds = [], 0.0
+        if event is not None:
+            yield event

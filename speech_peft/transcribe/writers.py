@@ -1,0 +1,99 @@
+"""Results as text files: txt, srt, vtt, tsv, json, jsonl."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ..files import json_text
+from ..folders import escapes
+from .result import Result, Segment
+
+SCHEMA = 1
+"""Version of the JSON; Whisper's own fields keep their names and meaning."""
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """A superset of what openai-whisper writes."""
+    return {
+        "schema": SCHEMA,
+        "text": result.text,
+        "language": result.language,
+        "duration": round(result.duration, 3),
+        "rtfx": round(result.duration / result.seconds, 2) if result.seconds else None,
+        "truncated": result.truncated,
+        "notes": list(result.notes),
+        "segments": [_segment(segment) for segment in result.segments],
+        **result.about,
+    }
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    row = asdict(segment)
+    for name in ("start", "end"):
+        row[name] = round(row[name], 3)
+    for name in ("avg_logprob", "no_speech_prob", "compression_ratio"):
+        row[name] = round(row[name], 4)
+    row["words"] = [
+        word
+        | {
+            "start": round(word["start"], 3),
+            "end": round(word["end"], 3),
+            "probability": round(word["probability"], 4),
+        }
+        for word in row["words"]
+    ]
+    return row
+
+
+def _txt(result: Result) -> str:
+    return "".join(f"{escapes.line(segment.text)}\n" for segment in result.segments)
+
+
+def _json(result: Result) -> str:
+    return json_text.write(as_json(result), ensure_ascii=False, indent=2) + "\n"
+
+
+def _jsonl(result: Result) -> str:
+    """One object a segment."""
+    rows = (_segment(segment) for segment in result.segments)
+    return "".join(json_text.write(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _tsv(result: Result) -> str:
+    """Milliseconds, as openai-whisper writes them."""
+    rows = [(round(1000 * s.start), round(1000 * s.end), escapes.line(s.text)) for s in result.segments]
+    return "".join("\t".join(map(str, row)) + "\n" for row in [("start", "end", "text"), *rows])
+
+
+def _srt(result: Result) -> str:
+    return _subtitles(result, escapes.srt).to_string("srt")
+
+
+def _vtt(result: Result) -> str:
+    return _subtitles(result, escapes.vtt).to_string("vtt")
+
+
+def _subtitles(result: Result, escape: Callable[[str], str]) -> Any:
+    from pysubs2 import SSAEvent, SSAFile
+
+    file = SSAFile()
+    for segment in result.segments:
+        event = SSAEvent(start=round(1000 * segment.start), end=round(1000 * segment.end))
+        event.plaintext = escape(segment.text)
+        file.append(event)
+    return file
+
+
+WRITERS: dict[str, Callable[[Result], str]] = {
+    "txt": _txt,
+    "srt": _srt,
+    "vtt": _vtt,
+    "tsv": _tsv,
+    "json": _json,
+    "jsonl": _jsonl,
+}
+
+
+def render(result: Result, format: str) -> str:
+    """The content of the file."""
+    return WRITERS[format](result)

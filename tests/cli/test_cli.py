@@ -1,0 +1,98 @@
+"""The `speech-peft` command: fast, with honest exit codes."""
+
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from speech_peft import __version__
+from speech_peft.cli import main as cli
+from speech_peft.cli import recipes as recipes_cli
+from speech_peft.errors import ConfigError, SpeechPeftError
+from speech_peft.terminal import exits
+
+HEAVY = ("torch", "transformers", "lightning", "torchaudio", "sklearn", "torchmetrics", "pyloudnorm", "PIL")
+
+
+def run_cold(*argv: str) -> tuple[int, str, float]:
+    """The command in a fresh interpreter: exit code, output and what it imported, seconds."""
+    code = (
+        "import sys; from speech_peft.cli.main import main; code = main(sys.argv[1:]);"
+        f"print('IMPORTED', [name for name in {HEAVY} if name in sys.modules]); sys.exit(code)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr, time.perf_counter() - started
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], [], ["trian"]])
+def test_help_version_and_wrong_words_import_nothing_heavy(argv: list[str]):
+    code, output, seconds = run_cold(*argv)
+    assert "IMPORTED []" in output
+    assert code == (2 if argv == ["trian"] else 0)
+    assert seconds < 3  # alone it takes 0.1 s; other tests share the machine
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_help_of_every_command_imports_nothing_heavy(command: str):
+    if find_spec(f"speech_peft.{cli.COMMANDS[command][0]}") is None:
+        pytest.skip(f"{command} is not written yet")
+    code, output, _ = run_cold(command, "--help")
+    assert code == 0, output
+    assert "IMPORTED []" in output
+    assert "Usage" in output or "usage" in output
+
+
+def test_a_wrong_option_is_code_2_and_imports_nothing_heavy():
+    code, output, _ = run_cold("doctor", "--jsno")
+    assert code == 2
+    assert "--jsno" in output
+    assert "IMPORTED []" in output
+
+
+def test_a_wrong_command_names_the_nearest(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["trasncribe"]) == 2
+    assert "'transcribe'" in capsys.readouterr().err
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"speech_peft {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(ConfigError("x"), 2), (SpeechPeftError("x"), 1), (KeyboardInterrupt(), 130), (SystemExit(3), 3)],
+)
+def test_what_a_command_raises_becomes_its_exit_code(raised: BaseException, code: int):
+    def command(argv: list[str] | None) -> int:
+        raise raised
+
+    assert exits.guarded(command, []) == code
+
+
+def test_recipes_are_listed_shown_and_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert recipes_cli.main(["list"]) == 0
+    name = capsys.readouterr().out.split()[0]
+    assert recipes_cli.main(["show", name]) == 0
+    text = capsys.readouterr().out
+    copy = tmp_path / "mine" / "recipe.yaml"
+    assert recipes_cli.main(["copy", name, str(copy)]) == 0
+    assert copy.read_text() == text
+    assert recipes_cli.main(["copy", name, str(copy)]) == 2
+
+
+def test_help_names_the_command_as_it_was_called():
+    done = subprocess.run(
+        [sys.executable, "-m", "speech_peft", "recipes", "--help"], capture_output=True, text=True
+    )
+    assert "Usage: speech-peft recipes" in done.stdout
+
+
+def test_a_recipe_is_copied_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes_cli.main(["copy", "asr/whisper_parallel"]) == 0
+    assert (tmp_path / "whisper_parallel.yaml").is_file()
