@@ -22,6 +22,8 @@ _PUBLIC = {
     "Site": "core.site",
     "Transcriber": "transcribe.transcriber",
     "adapt": "opening.adapted",
+    "build": "train.python",
+    "fit": "train.python",
     "load": "opening.adapted",
     "open_backbone": "backbones.base",
 }

@@ -9,6 +9,8 @@ from .opening.adapted import Adapted as Adapted
 from .opening.adapted import adapt as adapt
 from .opening.adapted import load as load
 from .restore.restorer import Restorer as Restorer
+from .train.python import build as build
+from .train.python import fit as fit
 from .transcribe.transcriber import Transcriber as Transcriber
 
 __version__: str

@@ -61,26 +61,37 @@ def read_stages(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Recipe]
     """The validated recipes of all stages, in the order in which they run; '' names the only one."""
     whole = Path(recipe).is_file() or ":" not in recipe
     name, _, wanted = (recipe, "", "") if whole else recipe.rpartition(":")
+    trees = stages.split(tree_of(name), overrides)
+    if wanted and wanted not in trees:
+        raise ConfigError(f"{name} has no stage {wanted!r}. {did_you_mean(wanted, filter(None, trees))}")
+    found = {stage: checked(tree) for stage, tree in trees.items() if wanted in ("", stage)}
+    for one in found.values():
+        check_there(one)
+    return found
+
+
+def tree_of(name: str) -> dict[str, Any]:
+    """The keys and values of a recipe given by path or by bundled name; nothing of them is checked."""
     path = find(name)
     loaded: Any = yaml_text.read(path)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(loaded).__name__}")
-    trees = stages.split(cast("dict[str, Any]", loaded), overrides)
-    if wanted and wanted not in trees:
-        raise ConfigError(f"{name} has no stage {wanted!r}. {did_you_mean(wanted, filter(None, trees))}")
-    return {stage: _checked(tree) for stage, tree in trees.items() if wanted in ("", stage)}
+    return cast("dict[str, Any]", loaded)
 
 
-def _checked(tree: dict[str, Any]) -> Recipe:
-    """A recipe with nothing left to be given, whose manifests are there."""
+def checked(tree: dict[str, Any]) -> Recipe:
+    """A recipe with nothing left to be given; whether its manifests are there is asked by `check_there`."""
     if unset := [key for key, value in leaves(tree) if value == REQUIRED]:
         raise ConfigError("\n".join(f"{key}: required; give it as {key}=VALUE" for key in unset))
-    result = validate(Recipe, tree)
+    return validate(Recipe, tree)
+
+
+def check_there(recipe: Recipe) -> None:
+    """Raises ConfigError where a manifest is not there, with the names that are near."""
     for key in ("train", "valid"):
-        value = getattr(result.data, key)
+        value = getattr(recipe.data, key)
         if value is not None and not Path(value).exists():
             raise ConfigError(f"data.{key}: {value} does not exist{_nearby(Path(value))}")
-    return result
 
 
 def methods_of(recipe: Recipe) -> dict[str, Method]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ PLACES = ("out", "data.cache.folder")
 _RECORDED = {"recipe", "folders", "scores", "steps", "seconds", "base_sha256"}
 
 
-def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
+def run(stages: Mapping[str, Recipe], resume: bool = True, watchers: Sequence[Any] = ()) -> Trained:
     """What the last stage leaves behind; raises Interrupted like `train`, and the same call goes on.
 
     A stage that has ended is run again only when its recipe or what it begins from is another one than then.
+    `watchers` are Lightning callbacks, as in `train`.
     """
     if len(stages) == 1:
-        return train(next(iter(stages.values())), resume)
+        return train(next(iter(stages.values())), resume, watchers)
     resume = resume or not is_first()  # another process of this run: the first one has cleared the way
     for recipe in stages.values():
         check_parts(recipe)  # a typo in the last stage is known before the first one runs
@@ -43,7 +44,7 @@ def run(stages: Mapping[str, Recipe], resume: bool = True) -> Trained:
             if not same:
                 _forget(recipe)
             _write(recipe, BEGAN, begins_from)
-            left = train(recipe, same)
+            left = train(recipe, same, watchers)
             _write(recipe, ENDED, _record(recipe, left))
     assert left is not None
     return left

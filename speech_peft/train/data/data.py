@@ -55,6 +55,23 @@ class Stream:
             skip, epoch = max(0, skip - len(batches)), epoch + 1
 
 
+class Epochs:
+    """Batches of places, one epoch each time they are asked for: what Lightning's own loop counts."""
+
+    def __init__(self, sampler: DurationBatchSampler | GridBatches, start: int):
+        self.sampler, self.epoch, self.batches = sampler, start, 0
+        """The epoch that comes next, and how many batches the last one had."""
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        self.sampler.set_epoch(epoch)
+        batches = list(self.sampler)
+        self.batches = len(batches)
+        if not batches:
+            raise ConfigError("data.train: too few clips for one batch on every process")
+        yield from ([(epoch, index) for index in batch] for batch in batches)
+
+
 class GridBatches:
     """Batches of clips that share one padded length, so that no clip's states depend on its neighbours."""
 
@@ -99,6 +116,9 @@ class SpeechData(L.LightningDataModule):
         self.sample_rate = backbone.sample_rate
         path = (out or Path(recipe.out)) / "bad_samples.jsonl"
         self.bad = BadList(path, recipe.data.max_bad_fraction)
+        self.endless = True
+        """Whether a run is one epoch without end, which our own trainer resumes at any batch."""
+        self.epochs: Epochs | None = None
         self.classify = recipe.task if isinstance(recipe.task, ClassifyConfig) else None
         data = recipe.data
         degrader = degrader_of(recipe)
@@ -231,7 +251,10 @@ class SpeechData(L.LightningDataModule):
             )
         # The cache lives in this process, and from the second epoch there is nothing left to load.
         workers = 0 if data.cache else data.workers
-        return loader(self.train_clips, Stream(sampler, start), workers)
+        if self.endless:
+            return loader(self.train_clips, Stream(sampler, start), workers)
+        self.epochs = Epochs(sampler, trainer.current_epoch if trainer else 0)
+        return loader(self.train_clips, self.epochs, workers)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """In batches of one padded length, as inference has them; every process sees all of it."""

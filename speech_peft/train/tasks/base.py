@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from ...core.lifecycle import Outcome, Predicted
@@ -76,6 +77,8 @@ class Task(L.LightningModule, ABC):
         """Whether the step at hand is one to validate after, and that is still to do: a part of the state."""
         self.clips: dict[str, Any] = {}
         """Which clips it learns from, as `resume.clips` says it."""
+        self.brings: list[Callback] = []
+        """Callbacks of ours for a trainer of somebody else's making; `fit` gives its own trainer its own."""
         self.fraction = 0.0
         """How far the run is, 0 to 1, as all processes agreed on it last."""
         self._seconds_before = 0.0
@@ -131,6 +134,10 @@ class Task(L.LightningModule, ABC):
             return self.backbone.prepare(batch.audio, batch.lengths, pad_to=pad_to)
 
     # ---- training -----------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What Lightning adds to the callbacks of whichever trainer fits this task."""
+        return self.brings
 
     def trained(self) -> list[nn.Parameter]:
         """Every parameter that trains: the adapters named in `train`, the heads, and a base that is tuned."""
@@ -211,6 +218,7 @@ class Task(L.LightningModule, ABC):
             extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
+        self.log("train_loss", loss.detach(), batch_size=max(1, len(batch.lengths)))
         return {"loss": total * self._accumulated.add(targets), "task_loss": loss.detach()}
 
     def generator(self) -> torch.Generator:
@@ -252,10 +260,11 @@ class Task(L.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        if self.apart and gradient_clip_val is not None:
-            clip_apart(optimizer, self.apart, gradient_clip_val)
+        limit = self.recipe.optim.clip_norm if gradient_clip_val is None else gradient_clip_val
+        if self.apart and limit is not None:
+            clip_apart(optimizer, self.apart, limit)
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -271,7 +280,8 @@ class Task(L.LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         self._validated: list[Any] = []
-        self.settle()
+        if not self.trainer.sanity_checking:  # nothing was learned yet, and procedures have not begun
+            self.settle()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.lengths):
@@ -282,7 +292,10 @@ class Task(L.LightningModule, ABC):
         """What `validate` needs to know of one batch."""
 
     def on_validation_epoch_end(self) -> None:
-        self.scores = self.validate(self._validated)
+        found = self.validate(self._validated)
+        # By these names EarlyStopping and ModelCheckpoint know them.
+        self.log_dict({f"valid_{found.name}": found.value, "valid_loss": found.loss}, rank_zero_only=False)
+        self.scores = None if self.trainer.sanity_checking else found
 
     # ---- state: everything but the frozen base ------------------------------------------------------------
 
