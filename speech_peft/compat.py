@@ -13,24 +13,26 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+_ASKED = "transformers.utils.import_utils"
+"""Where transformers finds out what is installed, before it imports it."""
+
 
 def watch_for_transformers() -> None:
-    """See to it that transformers can be imported from now on, by whomever; costs nothing until it is.
+    """See to it that torchaudio is guarded before transformers imports it, whoever imports that, and when.
 
-    Where it is imported already, and perhaps has failed halfway, torchaudio is guarded at once, so that the
-    next try works.
+    Nothing is imported for it: what of transformers needs no sound gets none.
     """
-    if "transformers" in sys.modules:
-        guard_torchaudio()
-    elif not any(isinstance(finder, _BeforeTransformers) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _BeforeTransformers())
+    if _ASKED in sys.modules:
+        _guard_first(sys.modules[_ASKED])
+    elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watch())
 
 
-class _BeforeTransformers:
-    """Finds transformers where it is, and guards torchaudio before its first line runs."""
+class _Watch:
+    """Finds the module that knows what is installed where it is, and changes it once it is there."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "transformers":
+        if name != _ASKED:
             return None
         spec = PathFinder.find_spec(name, path, target)
         loader: Any = spec.loader if spec else None
@@ -38,12 +40,31 @@ class _BeforeTransformers:
             return spec
         execute = loader.exec_module
 
-        def guarded(module: ModuleType) -> None:
-            guard_torchaudio()
+        def watched(module: ModuleType) -> None:
             execute(module)
+            _guard_first(module)
 
-        loader.exec_module = guarded  # of this one loader, made for this one module
+        loader.exec_module = watched  # of this one loader, made for this one module
         return spec
+
+
+def _guard_first(asked: Any) -> None:
+    """Who asks whether torchaudio is there means to import it next: it is guarded, and then looked for."""
+    before = getattr(asked, "is_torchaudio_available", None)
+    if before is None or getattr(before, "guards", False):
+        return
+
+    def is_torchaudio_available() -> bool:
+        guard_torchaudio()
+        for answer in (before, getattr(asked, "is_speech_available", None)):
+            if hasattr(answer, "cache_clear"):
+                answer.cache_clear()  # type: ignore[union-attr]  # it may have been given before the guard
+        return before()
+
+    is_torchaudio_available.guards = True  # type: ignore[attr-defined]
+    for module in (asked, sys.modules.get("transformers.utils")):
+        if hasattr(module, "is_torchaudio_available"):
+            module.is_torchaudio_available = is_torchaudio_available  # type: ignore[union-attr]
 
 
 def guard_torchaudio() -> ModuleType | None:
@@ -66,17 +87,7 @@ def guard_torchaudio() -> ModuleType | None:
             continue
     _forget("torchaudio")
     sys.modules["torchaudio"] = None  # type: ignore[assignment]  # how Python spells "do not import this"
-    _forget_that_it_is_there()
     return None
-
-
-def _forget_that_it_is_there() -> None:
-    """Let transformers look again: it asks once whether torchaudio is installed, and keeps the answer."""
-    known = sys.modules.get("transformers.utils.import_utils")
-    for name in ("is_torchaudio_available", "is_speech_available"):
-        asked: Any = getattr(known, name, None)
-        if hasattr(asked, "cache_clear"):
-            asked.cache_clear()
 
 
 def _forget(package: str) -> None:

@@ -207,22 +207,3 @@ def test_the_checks_see_relative_imports_and_those_in_functions(tmp_path, monkey
     assert ours(path) == {"backbones", "core"}
     assert theirs(path, functions=False) == set()
     assert theirs(path, functions=True) == {"lightning"}
-
-
-def guarded(path: Path) -> bool:
-    """Whether importing a module of the backbones guards torchaudio, itself or by what it imports."""
-    tree = ast.parse(path.read_text())
-    if "guard_torchaudio()" in [ast.unparse(node) for node in tree.body]:
-        return True
-    names = imports(path, functions=False)
-    near = [other for other in files_of(path) if any(name.startswith(dotted(other)) for name in names)]
-    return any(guarded(other) for other in near if part_of(other) == "backbones")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [p for p in SOURCES if part_of(p) == "backbones" and "transformers" in theirs(p, functions=True)],
-    ids=named,
-)
-def test_a_backbone_imports_transformers_behind_the_guard_of_torchaudio(path):
-    assert guarded(path)

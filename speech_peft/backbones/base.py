@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..compat import guard_torchaudio
 from ..core.context import Context
 from ..core.current import hearing
 from ..core.saved.save import BackboneCard
@@ -23,8 +22,6 @@ from .frames import below as below
 from .frames import from_outside
 from .stack import Row as Row
 from .stack import Stack as Stack
-
-guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..compat import guard_torchaudio
-
-guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
-
 FRAME, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms at 16 kHz
 _FLOOR = torch.finfo(torch.float32).eps
 

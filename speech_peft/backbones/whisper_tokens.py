@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..compat import guard_torchaudio
 from ..errors import ConfigError, did_you_mean
-
-guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
 
 LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 """The special tokens that are languages: <|en|>, <|yue|>."""

@@ -8,12 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...compat import guard_torchaudio
 from ...errors import ConfigError
 from ...files import json_text, tensors
 from .config_json import model_type, read_config
-
-guard_torchaudio()  # before anything here imports transformers, which a broken torchaudio would trip
 
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 
