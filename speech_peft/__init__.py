@@ -23,6 +23,7 @@ _PUBLIC = {
     "Transcriber": "transcribe.transcriber",
     "adapt": "opening.adapted",
     "build": "train.python",
+    "evaluate": "bench.evaluate",
     "fit": "train.python",
     "load": "opening.adapted",
     "open_backbone": "backbones.base",

@@ -61,3 +61,12 @@ def test_a_wrong_field_of_a_method_is_told_as_a_recipe_tells_it():
         sp.Lora(r=8)
     with pytest.raises(ConfigError, match=r"^rank: got 0 \(int\)"):
         sp.Lora(rank=0)
+
+
+@pytest.mark.parametrize("kind", [sp.Transcriber, sp.Classifier, sp.Restorer])
+def test_a_wrong_option_is_told_likewise_before_anything_is_opened(kind):
+    name = kind.__name__
+    with pytest.raises(
+        ConfigError, match=rf"^chanels: {name} has no option 'chanels'\. Did you mean 'channels'"
+    ):
+        kind("no/such/folder", chanels="first")

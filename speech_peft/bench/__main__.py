@@ -33,7 +33,6 @@ from .options import (
     Seen,
     SliceBy,
     degradation,
-    held,
     limits_of,
     options_of,
     outcome,
@@ -83,37 +82,34 @@ def asr(
     seen: Seen = "refuse",
 ) -> None:
     """Transcribe a manifest with the base, adapters, or both, and score what they heard."""
-    from ..metrics.normalise import normaliser
-
-    normaliser(normalizer)  # a wrong name is said before an hour of work, not after
     if context not in (None, "full", "fit"):
         raise ConfigError(f"--context: expected full or fit, got {context!r}")
-    from ..audio import manifest
-    from ..metrics.slices import known_columns
-    from . import own_files, publish
-    from .runs import asr as benchmark
+    from .evaluate import evaluate
 
-    chosen = benchmark.systems(base, adapter or [], context, weights)
-    utterances = benchmark.with_text(manifest.listed(data)[:limit])
-    known_columns({name for row in utterances for name in row.extra}, (*(slice_by or ()), group_by))
-    occasion = benchmark.occasion(data, utterances, degrade, seed, track)
-    held_out = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
-    if degrade is None or track is not None:
-        utterances = own_files.cut(utterances, out / "clips", track)
-    if degrade is not None:
-        utterances = own_files.degraded(utterances, degradation(degrade), seed, out / "degraded")
-    settings = benchmark.Settings(device, beam_size, batch_seconds)
-    files = []
-    for system in chosen:
-        complain(f"{system.name}: {len(utterances)} utterances")
-        run = benchmark.measure(system, utterances, settings)
-        config = {**run.config, **held_out[system.name]}
-        benchmark.save(out / system.name, replace(run, config=config, measured=occasion))
-        files.append(out / system.name)
-    runs = publish.asr_runs(files, normalizer, language)
-    options = options_of(slice_by, group_by, min_n, seed)
-    publish.publish_asr(runs, out, normalizer, options, limits_of(rows, embed_mb))
-    raise typer.Exit(outcome(item.prediction.error for run in runs for item in run.predictions))
+    found = evaluate(
+        data,
+        adapter or (),
+        base=base,
+        weights=weights,
+        context=context,
+        device=device,
+        beam_size=beam_size,
+        batch_seconds=batch_seconds,
+        degrade=degrade,
+        track=track,
+        limit=limit,
+        normalizer=normalizer,
+        language=language,
+        slice_by=slice_by or (),
+        group_by=group_by,
+        min_n=min_n,
+        seed=seed,
+        seen=seen,
+        out=out,
+        limits=limits_of(rows, embed_mb),
+    )
+    errors = (one.prediction.error for system in found.values() for one in system.utterances)
+    raise typer.Exit(outcome(errors))
 
 
 @app.command()

@@ -6,7 +6,7 @@ is a row of probabilities for each window, so an hour takes hardly more memory t
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from ..folders.listener import Listener
 from ..folders.progress import watched
 from ..folders.reader import SAMPLE_RATE, Piece, Recording, Samples, Source
 from ..folders.runner import Outcome, failed
+from ..opening.asked import asked
 from ..opening.loading import load_together
 from ..predictions.classes import ClassPrediction
 from .branches import branches
@@ -78,7 +79,7 @@ class Classifier(Listener[_File]):
             raise ConfigError("adapter: none is given, and without one there are no classes to tell apart")
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
-        self.options = replace(options or ClassifyOptions(), **more)
+        self.options = asked(options or ClassifyOptions(), more, "Classifier")
         chosen = {} if context is None else {"context": context}
         self.opened = load_together(adapters, weights, device, offline, **chosen)
         self.batch_seconds, self.device, self.notes = batch_seconds, torch.device(device), []

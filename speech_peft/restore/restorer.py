@@ -11,7 +11,7 @@ the rest got; a decoder that makes its waveform anew makes that band as well, or
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..folders.inputs import Job
 from ..folders.ledger import FOLDER, settings_hash
 from ..folders.reader import Source
 from ..folders.runner import Outcome
+from ..opening.asked import asked
 from ..opening.loading import Opened, load
 from .blend import Mixture
 from .finished import Finished, written
@@ -66,7 +67,7 @@ class Restorer:
         """
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
-        self.options = replace(options or RestoreOptions(), **more)
+        self.options = asked(options or RestoreOptions(), more, "Restorer")
         chosen = {} if context is None else {"context": context}
         self.opened = load(adapter, weights, device, offline, **chosen)
         self.decoder = _decoder(self.opened, adapter, decoder, device, offline)

@@ -26,6 +26,7 @@ from ..folders.listener import Listener
 from ..folders.reader import Piece, Samples, Source
 from ..folders.runner import Outcome, failed
 from ..metrics.writing import joined
+from ..opening.asked import asked
 from ..opening.loading import DEFAULT_WEIGHTS, Opened, load
 from .languages import Spoken, telling_first
 from .result import Result, TranscribeOptions, Word
@@ -76,7 +77,7 @@ class Transcriber(Listener[_File]):
         """`more` are fields of TranscribeOptions: beam_size, vad, word_times, language, ..."""
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
-        self.options = replace(options or TranscribeOptions(), **more)
+        self.options = asked(options or TranscribeOptions(), more, "Transcriber")
         if adapter is not None and weights == DEFAULT_WEIGHTS:
             weights = None  # the adapter knows its backbone's address; a default does not overrule it
         chosen = {} if context is None else {"context": context}

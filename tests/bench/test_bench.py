@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +12,15 @@ import pytest
 
 import speech_peft
 from speech_peft.audio import io
+from speech_peft.audio import manifest as manifests
 from speech_peft.audio.manifest import Row
 from speech_peft.bench import __main__ as bench
 from speech_peft.bench import options, own_files
+from speech_peft.bench.evaluate import Rate, evaluate
 from speech_peft.bench.runs import asr as benchmark
 from speech_peft.bench.scores.asr import Options, Run, score, scores
 from speech_peft.bench.table import table
+from speech_peft.errors import ConfigError
 from speech_peft.metrics import slices
 from speech_peft.metrics.normalise import normaliser
 from speech_peft.predictions import words as predictions
@@ -398,3 +402,41 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
     assert done.returncode == (0 if "--help" in arguments else 2), done.stderr.decode()
+
+
+# ---- from Python ------------------------------------------------------------------------------------
+
+
+def test_evaluate_gives_the_numbers_of_the_command_as_an_object(manifest, adapter, opened, tmp_path):
+    assert run("asr", "--data", manifest, "--adapter", adapter, "--base", "-o", tmp_path / "out") == 0
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    found = evaluate(manifest, adapter, base=True)
+    assert list(found) == ["base", "phone"]
+    for name, system in found.items():
+        assert system.wer == Rate(*(written["runs"][name]["wer"][key] for key in ("rate", "low", "high")))
+        assert (system.n, system.failed) == (len(TEXTS), 0)
+    assert found["base"].utterances[0].prediction.pred_text == "press one for cells"
+    assert found.scores["comparisons"] == written["comparisons"]
+    assert "base → phone" in str(found)
+    with pytest.raises(ConfigError, match=r"base, phone were measured; say whose.*found\['base'\]"):
+        _ = found.wer
+    with pytest.raises(KeyError, match=r"no system is called 'fone'\. Did you mean 'phone'"):
+        found["fone"]
+
+
+def test_of_one_system_the_scores_are_those_of_the_evaluation(manifest, adapter, opened, capsys):
+    found = evaluate(manifest, adapter)
+    assert found.wer == found["phone"].wer == Rate(0.0, 0.0, 0.0)
+    assert len(found.utterances) == len(TEXTS)
+    assert capsys.readouterr().out == ""
+
+
+def test_records_with_sound_are_a_test_set_too_and_slices_of_it_are_known(manifest, opened, tmp_path):
+    rows = [replace(row, extra={**row.extra, "take": "one"}) for row in manifests.read(manifest)]
+    found = evaluate(rows, slice_by=["take"], min_n=1, out=tmp_path / "out")
+    assert found.scores["runs"]["base"]["slices"]["take"]["one"]["n"] == len(TEXTS)
+    assert (tmp_path / "out" / "report.html").is_file()
+    with pytest.raises(ConfigError, match="colour"):
+        evaluate(rows, slice_by=["colour"])
+    with pytest.raises(ConfigError, match="data: expected records with a column of sound, got int"):
+        evaluate([1])
