@@ -20,7 +20,7 @@ from speech_peft.errors import ConfigError, did_you_mean
 from speech_peft.files.atomic import write_text
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--metric", default="accuracy")
     parser.add_argument("--x-label", default="training clips of each class")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     panels = []
     for given in options.sweeps:
         title, _, folder = given.rpartition("=")

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import pytest
 
 from speech_peft.bench.report import facts
+from speech_peft.bench.report.regressions import baselines, worse_than
 from speech_peft.bench.runs.asr import identity
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
 from speech_peft.methods.bottleneck import Bottleneck
-from speech_peft.metrics.regressions import baselines, worse_than
 from tests import pages, toy
 
 KINDS = ("asr", "classify", "restore", "preview")

@@ -26,7 +26,8 @@ def draw(monkeypatch, tmp_path):
             (tmp_path / "summary.json").write_text(json.dumps({"methods": sweep}))
             sweep = tmp_path
         out = tmp_path / "out.svg"
-        sweep_figure.main([f"{title}={sweep}", *options, "-o", str(out)])
+        monkeypatch.setattr(sys, "argv", ["sweep_figure.py", f"{title}={sweep}", *options, "-o", str(out)])
+        sweep_figure.main()
         return out.read_text(encoding="utf-8")
 
     yield drawn

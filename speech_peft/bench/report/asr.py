@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...metrics.regressions import baselines, worse_than
 from ...metrics.wer import Counts, Pair, error_pairs
 from ...predictions.run import by_recording, first
 from ..scores.asr import Run, Scored, counts_of
 from . import facts
 from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .regressions import baselines, worse_than
 
 
 def render(

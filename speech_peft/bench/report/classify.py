@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics.classification import THRESHOLD
-from ...metrics.regressions import baselines, worse_than
 from ...predictions.classes import ClassPrediction
 from ...predictions.run import by_recording, first
 from ..scores.classify import Run
 from . import facts
 from .page import Limits, Loader, Media, bars, embed, fill, slice_tables
+from .regressions import baselines, worse_than
 
 _SHOWN = 3  # likeliest classes of a clip
 _WIDEST = 60  # classes of a confusion matrix that a page can show

@@ -7,13 +7,13 @@ from typing import Any
 from ...audio import io
 from ...errors import AudioError
 from ...metrics.metric import Sound
-from ...metrics.regressions import baselines, worse_than
 from ...predictions.restorations import Restoration
 from ...predictions.run import by_recording, first
 from ..scores.restore import CLEAN, INPUT, Run
 from . import facts
 from .page import Limits, Media, fill, slice_tables, within_budget
 from .players_matched import links, side_by_side, size
+from .regressions import baselines, worse_than
 
 LEAD = (
     "dnsmos_ovrl",
