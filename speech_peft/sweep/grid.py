@@ -35,8 +35,8 @@ from ..errors import ConfigError, did_you_mean
 from ..files import yaml_text
 from ..files.dotted import validate
 from ..recipe import config
-from ..recipe import recipe as recipe_
 from ..recipe.parts import FOLDER_NAME_RULE, Part, Where, is_folder_name
+from ..recipe.recipe import Recipe
 
 # What changes no figure of a cell: where it is written, and how often it reports or saves.
 _IDLE = ("trainer.log_every_steps", "trainer.save_every_steps", "trainer.save_every_seconds")
@@ -82,7 +82,7 @@ class Cell:
     vary: Mapping[str, Any]
     seed: int
     fold: str
-    recipe: recipe_.Recipe
+    recipe: Recipe
     rows: tuple[Row, ...]
     key: str
     """Digest of everything that the figures depend on."""
@@ -186,8 +186,8 @@ def _as_override(key: str, value: Any) -> str:
 
 
 def _shared(
-    recipe: recipe_.Recipe, heard: list[Row], rows: list[Row], degrade: tuple[Any, ...], out: Path
-) -> tuple[recipe_.Recipe, tuple[Row, ...], str]:
+    recipe: Recipe, heard: list[Row], rows: list[Row], degrade: tuple[Any, ...], out: Path
+) -> tuple[Recipe, tuple[Row, ...], str]:
     """The recipe with the sweep's own prefix cache, the test rows, and the key of both."""
     learned = _digest(_identity(row) for row in heard)
     tree = recipe.model_dump(mode="json")
@@ -206,7 +206,7 @@ def _shared(
     return recipe, tuple(rows), key
 
 
-def _rows(recipe: recipe_.Recipe, grid: Grid, fold: str) -> tuple[list[Row], list[Row]]:
+def _rows(recipe: Recipe, grid: Grid, fold: str) -> tuple[list[Row], list[Row]]:
     """The rows that are learned from or selected by, and those that are tested: never the same ones."""
     data, fields = recipe.data, grid.folds[fold]
     path = fields.get("test") or grid.test

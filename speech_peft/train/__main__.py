@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ConfigError, Interrupted
 from ..recipe import config
-from ..recipe import recipe as recipe_
+from ..recipe.recipe import Recipe
 from ..terminal.door import complain, line, say
 from ..terminal.exits import guarded
 from .fit import check_parts
@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Train adapters on a frozen backbone, as a recipe says."""
     if schema:
-        say(json.dumps(recipe_.Recipe.model_json_schema(), indent=2))
+        say(json.dumps(Recipe.model_json_schema(), indent=2))
         return
     if not recipe:
         raise ConfigError(f"give a recipe: a file, or one of {', '.join(config.bundled())}")

@@ -10,11 +10,11 @@ from typing import Any
 
 from .. import __version__
 from ..recipe import config
-from ..recipe import recipe as recipe_
+from ..recipe.recipe import Recipe
 from .processes import is_first
 
 
-def leave_traces(recipe: recipe_.Recipe, out: Path, precision: Any) -> None:
+def leave_traces(recipe: Recipe, out: Path, precision: Any) -> None:
     """Writes both; what runs that were killed left half done in `out` goes."""
     from ..files.atomic import sweep, write_text
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...metrics import bootstrap, restoration
-from ...metrics import metric as metric_
+from ...metrics.metric import Figure, Metric
 from ...metrics.slices import Options, grouping, known_columns, sliced, value_of
 from ...metrics.wer import Counts
 from ...predictions.restorations import Restoration
@@ -27,7 +27,7 @@ Run = AnyRun[Restoration]
 """Its `seconds` are those of the restoring alone, without the guard's."""
 
 
-def metrics_of(runs: Sequence[Run]) -> list[metric_.Metric]:
+def metrics_of(runs: Sequence[Run]) -> list[Metric]:
     """The metrics that predictions have a figure of, or the reason why not."""
     items = [item for run in runs for item in run.predictions]
     there = {name for item in items for name in (*item.figures, *item.reasons)}
@@ -38,9 +38,7 @@ def metrics_of(runs: Sequence[Run]) -> list[metric_.Metric]:
     return [one for one in restoration.known().values() if there & {one.name, *one.figures}]
 
 
-def scores(
-    runs: Sequence[Run], metrics: Sequence[metric_.Metric], options: Options | None = None
-) -> dict[str, Any]:
+def scores(runs: Sequence[Run], metrics: Sequence[Metric], options: Options | None = None) -> dict[str, Any]:
     """Everything `scores.json` holds."""
     options = options or Options(slice_by=("lang", "duration"))
     everything = [item for run in runs for item in run.predictions]
@@ -72,9 +70,7 @@ def scores(
     }
 
 
-def compare(
-    a: Run, b: Run, metrics: Sequence[metric_.Metric], unit: str, options: Options
-) -> list[dict[str, Any]]:
+def compare(a: Run, b: Run, metrics: Sequence[Metric], unit: str, options: Options) -> list[dict[str, Any]]:
     """By figure, how b differs from a on the recordings where both have it: paired bootstrap."""
     both, found = paired(a, b), []
     for name, figure in _figures(metrics).items():
@@ -105,7 +101,7 @@ def compare(
     return found
 
 
-def _figures(metrics: Sequence[metric_.Metric]) -> dict[str, metric_.Figure]:
+def _figures(metrics: Sequence[Metric]) -> dict[str, Figure]:
     """Those of a recording; those of a run are apart."""
     return {
         name: figure
@@ -116,7 +112,7 @@ def _figures(metrics: Sequence[metric_.Metric]) -> dict[str, metric_.Figure]:
 
 
 def _summary(
-    run: Run, inputs: Run | None, metrics: Sequence[metric_.Metric], unit: str, options: Options
+    run: Run, inputs: Run | None, metrics: Sequence[Metric], unit: str, options: Options
 ) -> dict[str, Any]:
     items = run.predictions
     audio = sum(item.duration for item in items)
@@ -195,7 +191,7 @@ def _plain_mean(items: Sequence[Restoration], name: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _missing(items: Sequence[Restoration], metrics: Sequence[metric_.Metric]) -> dict[str, dict[str, int]]:
+def _missing(items: Sequence[Restoration], metrics: Sequence[Metric]) -> dict[str, dict[str, int]]:
     """By metric the reasons for n/a, and of how many recordings."""
     found: dict[str, dict[str, int]] = {}
     for metric in metrics:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
 from ...recipe import config
-from ...recipe import recipe as recipe_
+from ...recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from ...audio.rows.row import Row
 
 
-def check(recipe: recipe_.Recipe) -> list[str]:
+def check(recipe: Recipe) -> list[str]:
     """What a user should know before the run; raises ConfigError for what would end it at its start."""
     from ...audio.rows import apart
 
