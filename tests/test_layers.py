@@ -53,7 +53,7 @@ THEIRS: dict[str, set[str]] = {
     "core": {"torch", "safetensors", "pydantic", "jaxtyping"},
     "methods": {"torch", "pydantic", "jaxtyping"},
     "errors": set(),
-    "terminal": set(),
+    "terminal": {"typer"},
     "registry": set(),
     "compat": set(),
     "files": {"torch", "safetensors", "yaml", "pydantic", "filelock"},

@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m speech_peft.bench asr --data test.jsonl --adapter runs/telephone --base -o out`.
+"""Benchmarks: `speech-peft bench asr --data test.jsonl --adapter runs/telephone --base -o out`.
 
     asr       transcribe a manifest with the base, with adapters, or with both, and score what they heard
     classify  classify labelled clips with adapters, or each fold of them with an adapter of its own
@@ -12,19 +12,22 @@ Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 s
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
-from ..folders.options import Device, Track
+from ..folders.options import BeamSize, Context, Device, Threads, Track, found_device, use_threads
 from ..terminal.door import complain, printable, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 from .check import check
 from .options import (
+    Adapters,
+    Data,
+    Degrade,
     EmbedMb,
     GroupBy,
     Language,
+    Limit,
     MinN,
     Normalizer,
     Out,
@@ -32,6 +35,7 @@ from .options import (
     Seed,
     Seen,
     SliceBy,
+    Weights,
     degradation,
     limits_of,
     options_of,
@@ -39,38 +43,24 @@ from .options import (
 )
 from .restore import restore
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(
-    help="Scores with intervals, and one page that shows them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = new_app("Scores with intervals, and one page that shows them.")
 
 
 @app.command()
 def asr(
-    data: Annotated[Path, typer.Option(help="Manifest, or a folder that holds one.")],
+    data: Data,
     out: Out,
-    adapter: Annotated[
-        list[str] | None, typer.Option(help="Adapter folder or hub id; may be repeated.")
-    ] = None,
+    adapter: Adapters = None,
     base: Annotated[bool, typer.Option("--base", help="Also the base without adapter.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
-    ] = None,
-    context: Annotated[
-        str | None, typer.Option(help="full or fit; follows the adapter if not given.")
-    ] = None,
+    weights: Weights = None,
+    context: Context = None,
     track: Track = None,
-    device: Device = "cpu",
-    beam_size: Annotated[int, typer.Option(min=1, help="1 is greedy.")] = 1,
+    device: Device = "auto",
+    threads: Threads = None,
+    beam_size: BeamSize = 1,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
-    degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    degrade: Degrade = None,
+    limit: Limit = None,
     normalizer: Normalizer = "auto",
     language: Language = "",
     slice_by: SliceBy = None,
@@ -82,17 +72,16 @@ def asr(
     seen: Seen = "refuse",
 ) -> None:
     """Transcribe a manifest with the base, adapters, or both, and score what they heard."""
-    if context not in (None, "full", "fit"):
-        raise ConfigError(f"--context: expected full or fit, got {context!r}")
     from .evaluate import evaluate
 
+    use_threads(threads)
     found = evaluate(
         data,
         adapter or (),
         base=base,
         weights=weights,
         context=context,
-        device=device,
+        device=found_device(device),
         beam_size=beam_size,
         batch_seconds=batch_seconds,
         degrade=degrade,
@@ -116,9 +105,7 @@ def asr(
 def classify(
     data: Annotated[Path, typer.Option(help="Manifest with labels, or a folder of class folders.")],
     out: Out,
-    adapter: Annotated[
-        list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id); may be repeated.")
-    ] = None,
+    adapter: Adapters = None,
     folds: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,16 +116,15 @@ def classify(
     where: Annotated[
         list[str] | None, typer.Option(help="Only these rows: COLUMN=VALUE[,VALUE...]; may be repeated.")
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Folder, hub id or pkg:PACKAGE/path; the adapter's own if not given.")
-    ] = None,
+    weights: Weights = None,
     track: Track = None,
-    device: Device = "cpu",
+    device: Device = "auto",
+    threads: Threads = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from window to window.")] = None,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio heard at once.")] = None,
-    degrade: Annotated[str | None, typer.Option(help="telephone, or a YAML list of steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    degrade: Degrade = None,
+    limit: Limit = None,
     slice_by: SliceBy = None,
     group_by: GroupBy = "auto",
     min_n: MinN = 20,
@@ -168,7 +154,8 @@ def classify(
     if degrade is not None:
         worse = own_files.degraded(clips, degradation(degrade), seed, out / "degraded")
         chosen = class_benchmark.heard_as(chosen, worse)
-    settings = class_benchmark.Settings(device, weights, window, hop, batch_seconds)
+    use_threads(threads)
+    settings = class_benchmark.Settings(found_device(device), weights, window, hop, batch_seconds)
     occasion = benchmark.occasion(data, clips, degrade, seed, track)
     files = []
     for system in chosen:
@@ -248,7 +235,7 @@ app.command()(check)
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes as above, and 130 when interrupted."""
-    return guarded(lambda arguments: app(arguments) or 0, argv)
+    return run(app, argv, "bench")
 
 
 if __name__ == "__main__":

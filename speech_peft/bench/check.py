@@ -1,4 +1,4 @@
-"""`python -m speech_peft.bench check`: a score that is too bad ends with exit code 1."""
+"""`speech-peft bench check`: a score that is too bad ends with exit code 1."""
 
 from pathlib import Path
 from typing import Annotated

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import ConfigError
-from ..folders.options import new_folder
+from ..folders.options import ADDRESS, new_folder
 from ..terminal.door import complain
 
 if TYPE_CHECKING:
@@ -19,30 +19,66 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path,
     typer.Option(
-        "-o", "--out", help="Folder for scores.json, report.html and the runs.", callback=new_folder
+        "-o",
+        "--out",
+        "--output-dir",
+        help="Folder for scores.json, report.html and the runs.",
+        callback=new_folder,
     ),
 ]
 
-Normalizer = Annotated[str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")]
+Data = Annotated[Path, typer.Option(help="Manifest, or a folder that holds one.")]
 
-Language = Annotated[str, typer.Option(help="Language of rows that name none, such as en.")]
+Adapters = Annotated[
+    list[str] | None, typer.Option("--adapter", help="FOLDER or NAME=FOLDER (or hub id); may be repeated.")
+]
+
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", "--model", help=f"The frozen model: {ADDRESS}; the adapter's own."),
+]
+
+Degrade = Annotated[
+    str | None, typer.Option(help="A preset such as telephone or restoration, or a YAML list of steps.")
+]
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first rows.")]
+
+Guard = Annotated[
+    Literal["full", "sound", "off"],
+    typer.Option(help="full: voice, words, level, length; sound: without words; off."),
+]
+
+Steps = Annotated[
+    int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder that refines (WaveFit).")
+]
+
+Normalizer = Annotated[
+    Literal["none", "basic", "marks", "whisper-en", "english", "auto"],
+    typer.Option(help="What of writing counts; auto: by the language."),
+]
+
+Language = Annotated[
+    str, typer.Option(help="Code of rows that name none, such as en.", metavar="<code>", show_default=False)
+]
 
 SliceBy = Annotated[list[str] | None, typer.Option(help="Manifest column to score by; may be repeated.")]
 
 GroupBy = Annotated[str, typer.Option(help="What the bootstrap draws: auto, speaker, audio, id or a column.")]
 
-MinN = Annotated[int, typer.Option(min=1, help="Slices of fewer utterances get no rate.")]
+MinN = Annotated[int, typer.Option(min=1, help="Slices of fewer recordings get no figure.")]
 
-Seed = Annotated[int, typer.Option(help="Of the bootstrap and of --degrade.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of what is drawn in a run.")]
 
-Rows = Annotated[int, typer.Option(min=0, help="Utterances shown in the report.")]
+Rows = Annotated[int, typer.Option(min=0, help="Recordings shown in the report.")]
 
 EmbedMb = Annotated[
     float, typer.Option(min=0, help="Megabytes of audio inside the report; the rest is linked.")
 ]
 
 Seen = Annotated[
-    str, typer.Option(help="Of rows that an adapter has trained on: refuse, or report beside the scores.")
+    Literal["refuse", "report"],
+    typer.Option(help="Rows that an adapter has trained on: refused, or reported beside the scores."),
 ]
 
 
@@ -50,7 +86,7 @@ def held(name: str, adapter: Path | None, rows: "Sequence[Row]", seen: str) -> d
     """What is written of an adapter's rows that it knows, and said; raises ConfigError unless `report`."""
     from . import heldout
 
-    if seen not in ("refuse", "report"):
+    if seen not in ("refuse", "report"):  # from Python too
         raise ConfigError(f"--seen: expected refuse or report, got {seen!r}")
     if adapter is None:
         return {}

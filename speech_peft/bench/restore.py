@@ -1,4 +1,4 @@
-"""`python -m speech_peft.bench restore`: pairs of recordings measured, judged and made to be heard."""
+"""`speech-peft bench restore`: pairs of recordings measured, judged and made to be heard."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from ..folders.options import Device, Track, new_folder
+from ..folders.options import Device, Threads, Track, found_device, use_threads
 from ..terminal.door import complain
+from . import options
 
 NO_JUDGE = "none"
 
@@ -18,21 +19,11 @@ def restore(
     data: Annotated[
         Path, typer.Option(help="Manifest or folder: degraded with target_audio, or clean for --degrade.")
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--out", help="Folder for scores.json, report.html and the runs.", callback=new_folder
-        ),
-    ],
-    adapter: Annotated[
-        list[str] | None, typer.Option(help="FOLDER or NAME=FOLDER (or hub id) to run; may be repeated.")
-    ] = None,
+    out: options.Out,
+    adapter: options.Adapters = None,
     restored: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FOLDER of files that something made of the input; may be repeated."),
-    ] = None,
-    degrade: Annotated[
-        str | None, typer.Option(help="A preset such as restoration, or a YAML list of steps.")
     ] = None,
     metrics: Annotated[
         str,
@@ -44,25 +35,25 @@ def restore(
             help="Weights of the unadapted Whisper that hears words; the embedded if not given; none."
         ),
     ] = None,
-    guard: Annotated[str, typer.Option(help="full, sound (without words) or off.")] = "full",
-    strength: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
-    steps: Annotated[int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder.")] = None,
+    guard: options.Guard = "full",
+    strength: Annotated[
+        float, typer.Option("--strength", "--wet", min=0.0, max=1.0, help="1 all restored, 0 as it came.")
+    ] = 1.0,
+    steps: options.Steps = None,
     track: Track = None,
-    device: Device = "cpu",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
-    normalizer: Annotated[
-        str, typer.Option(help="none, basic, marks, whisper-en, english or auto.")
-    ] = "auto",
-    language: Annotated[str, typer.Option(help="Language of rows that name none, such as en.")] = "",
-    slice_by: Annotated[list[str] | None, typer.Option(help="Manifest column; may be repeated.")] = None,
-    group_by: Annotated[str, typer.Option(help="What the bootstrap draws: auto, speaker, id, ...")] = "auto",
-    min_n: Annotated[int, typer.Option(min=1, help="Slices of fewer recordings get no figure.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, --degrade and the decoder.")] = 0,
-    rows: Annotated[int, typer.Option(min=0, help="Recordings shown in the report.")] = 200,
-    embed_mb: Annotated[float, typer.Option(min=0, help="Megabytes of audio inside the report.")] = 14.0,
-    seen: Annotated[
-        str, typer.Option(help="Of rows that an adapter has trained on: refuse, or report beside the scores.")
-    ] = "refuse",
+    device: Device = "auto",
+    threads: Threads = None,
+    degrade: options.Degrade = None,
+    limit: options.Limit = None,
+    normalizer: options.Normalizer = "auto",
+    language: options.Language = "",
+    slice_by: options.SliceBy = None,
+    group_by: options.GroupBy = "auto",
+    min_n: options.MinN = 20,
+    seed: options.Seed = 0,
+    rows: options.Rows = 200,
+    embed_mb: options.EmbedMb = 14.0,
+    seen: options.Seen = "refuse",
 ) -> None:
     """Measure restorers, or files that others made, against their input and the clean recordings."""
     from ..audio import manifest
@@ -70,7 +61,6 @@ def restore(
     from ..metrics.normalise import normaliser
     from ..metrics.slices import Options, known_columns
     from ..opening.loading import DEFAULT_WEIGHTS
-    from .options import degradation, held
     from .publish import publish_restorations
     from .report.page import Limits
     from .runs import restore as benchmark
@@ -81,14 +71,16 @@ def restore(
     for metric in wanted:
         if metric.opt_in and metric.notice:
             complain(f"{metric.name}: {metric.notice}")
-    if guard not in ("full", "sound", "off"):
-        raise ConfigError(f"--guard: expected full, sound or off, got {guard!r}")
     listed = list(manifest.listed(data)[:limit])
     columns = tuple(dict.fromkeys(("lang", "duration", *(slice_by or ()))))
     known_columns({name for row in listed for name in row.extra}, (*columns, group_by))
-    steps_of = None if degrade is None else degradation(degrade)
-    settings = benchmark.Settings(device, guard, strength, steps, seed, normalizer, language)
-    known = {folder: held(folder, _folder(folder), listed, seen) for _, folder in named(adapter or [], set())}
+    steps_of = None if degrade is None else options.degradation(degrade)
+    use_threads(threads)
+    settings = benchmark.Settings(found_device(device), guard, strength, steps, seed, normalizer, language)
+    known = {
+        folder: options.held(folder, _folder(folder), listed, seen)
+        for _, folder in named(adapter or [], set())
+    }
     config: dict[str, dict[str, Any]] = {}
     recordings = benchmark.pairs(listed, steps_of, seed, out, track)
     made = benchmark.untouched(recordings)
@@ -110,8 +102,8 @@ def restore(
         run = benchmark.measure(one, recordings, wanted, heard, settings)
         runs.append(replace(run, config={**run.config, **config.get(one.name, {})}, measured=occasion))
         benchmark.save(out / one.name, runs[-1])
-    options = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
-    publish_restorations(runs, out, wanted, options, Limits(rows=rows, media_bytes=int(embed_mb * 1e6)))
+    sliced = Options(group_by=group_by, slice_by=columns, min_n=min_n, seed=seed)
+    publish_restorations(runs, out, wanted, sliced, Limits(rows=rows, media_bytes=int(embed_mb * 1e6)))
     failed = [item.error is not None for run in runs for item in run.predictions]
     raise typer.Exit(0 if not any(failed) else 1 if all(failed) else 3)
 

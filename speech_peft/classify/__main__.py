@@ -1,4 +1,4 @@
-"""python -m speech_peft.classify IN... -o OUT --adapter FOLDER: which sounds are in recordings, and when."""
+"""speech-peft classify IN... -o OUT --adapter FOLDER: which sounds are in recordings, and when."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,9 +7,9 @@ import typer
 
 from ..errors import ConfigError
 from ..folders import options as cli
-from ..folders.options import one_of
+from ..terminal.program import new_app, run
 
-app = cli.new_app()
+app = new_app()
 
 
 @app.command(no_args_is_help=True)
@@ -22,11 +22,17 @@ def classify(
     out: cli.Out = Path("."),
     weights: Annotated[
         str | None,
-        typer.Option("--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapters' own."),
+        typer.Option("--weights", "--model", help=f"The frozen model: {cli.ADDRESS}; the adapter's own."),
     ] = None,
     format: Annotated[
         list[str] | None,
-        typer.Option("-f", "--format", "--output-format", help="csv json jsonl all; repeat, or commas."),
+        typer.Option(
+            "-f",
+            "--format",
+            "--output-format",
+            metavar="[csv|json|jsonl|all]",
+            help="What is written; repeat, or commas; csv if not given.",
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to write, the likeliest first.")] = 5,
     window: Annotated[
@@ -38,7 +44,8 @@ def classify(
     context: cli.Context = None,
     channels: cli.Channels = "mix",
     track: cli.Track = None,
-    device: cli.Device = "cpu",
+    device: cli.Device = "auto",
+    threads: cli.Threads = None,
     batch_seconds: cli.BatchSeconds = 300.0,
     name_template: cli.NameTemplate = "{relpath}.{ext}",
     overwrite: cli.Overwrite = False,
@@ -57,12 +64,10 @@ def classify(
 
     if not adapter:
         raise ConfigError("--adapter: give the folder of a trained adapter; it names the classes")
-    one_of("channels", channels, ("mix", "first"))
-    one_of("context", context, (None, "full", "fit"))
-    one_of("progress", progress, ("auto", "plain", "json"))
     kinds = formats.formats(format or ["csv"], tuple(label_writers.WRITERS))
-    asked: dict[str, Any] = {"channels": channels, "track": track}  # checked above
-    options = ClassifyOptions(window_seconds=window, hop_seconds=hop, top_k=top_k, **asked)
+    options = ClassifyOptions(
+        window_seconds=window, hop_seconds=hop, top_k=top_k, channels=channels, track=track
+    )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 
     def settings() -> dict[str, Any]:
@@ -77,14 +82,15 @@ def classify(
             adapter,
             weights,
             context=context,
-            device=device,
+            device=cli.found_device(device),
             batch_seconds=batch_seconds,
             offline=offline,
             options=options,
         )
         return classifier, lambda jobs: classifier.work(jobs, kinds)
 
-    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
+    shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 
 def _settings(
@@ -106,7 +112,7 @@ def _settings(
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
-    return cli.run(app, argv, "classify")
+    return run(app, argv, "classify")
 
 
 if __name__ == "__main__":

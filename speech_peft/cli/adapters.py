@@ -2,30 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import ConfigError
+from ..folders.options import ADDRESS
 from ..terminal.door import line, printable, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 
 if TYPE_CHECKING:
     from ..backbones.base import Backbone
     from ..core.model import AdaptedModel
     from ..core.saved.save import Saved
 
-app = typer.Typer(
-    help="Look into adapter folders, compare them, and turn them into something else.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = new_app("Look into adapter folders, compare them, and turn them into something else.")
 Adapter = Annotated[str, typer.Argument(help="An adapter folder, or a hub id.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Address of the frozen model, if not the one in adapter.json.")
+    str | None,
+    typer.Option("--weights", "--model", help=f"The frozen model: {ADDRESS}; the one in adapter.json."),
 ]
 
 
@@ -125,8 +121,10 @@ def to_peft(
 def from_peft(
     folder: Annotated[Path, typer.Argument(help="A folder that PEFT wrote.")],
     out: Out,
-    weights: Annotated[str, typer.Option(help="Folder, hub id or pkg:PACKAGE/path of the frozen model.")],
-    backbone: Annotated[str, typer.Option(help="Its family: whisper, ast, conformer, usm.")] = "whisper",
+    weights: Annotated[str, typer.Option("--weights", "--model", help=f"The frozen model: {ADDRESS}.")],
+    backbone: Annotated[
+        Literal["whisper", "ast", "conformer", "usm"], typer.Option(help="The family of the frozen model.")
+    ] = "whisper",
 ) -> None:
     """Read a PEFT LoRA folder and write it as an adapter folder of ours."""
     from ..backbones.base import open_backbone
@@ -200,7 +198,7 @@ def _options(options: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return guarded(app, argv)
+    return run(app, argv, "adapter")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal.door import line
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 
 if TYPE_CHECKING:
     from ..audio.degrade import Degrader
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 """At which every backbone here listens, and so at which clips are degraded."""
 
-app = typer.Typer(
-    help="Look at what a recipe trains on.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = new_app("Look at what a recipe trains on.")
 
 
 @app.callback()
@@ -35,7 +29,9 @@ def group() -> None:
 @app.command()
 def preview(
     recipe: Annotated[str, typer.Argument(help="A file, or the name of a bundled recipe.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As in optim.lr=3e-4.")
+    ] = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips shown.")] = 20,
     out: Annotated[Path, typer.Option("-o", "--out", help="The page that is written.")] = Path(
         "preview.html"
@@ -130,7 +126,7 @@ def described(step: Mapping[str, Any]) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return guarded(lambda arguments: app(arguments) or 0, argv)
+    return run(app, argv, "data")
 
 
 if __name__ == "__main__":

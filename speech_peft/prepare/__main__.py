@@ -1,8 +1,8 @@
-"""python -m speech_peft.prepare CORPUS: a corpus on disk -> manifests for training and the benchmark."""
+"""speech-peft prepare CORPUS: a corpus on disk -> manifests for training and the benchmark."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,13 +10,9 @@ if TYPE_CHECKING:
     from .corpora.base import Prepared, Progress
 
 from ..terminal.door import line
+from ..terminal.program import new_app, run
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Prepare a corpus: write its recordings' manifests (JSONL), one for each split.",
-)
+app = new_app("Prepare a corpus: write its recordings' manifests (JSONL), one for each split.")
 Root = Annotated[Path, typer.Argument(help="The unpacked corpus.")]
 Out = Annotated[Path | None, typer.Argument(help="Where the manifests go; by default beside the corpus.")]
 
@@ -26,7 +22,9 @@ def asterisk_prompts(
     out: Annotated[Path, typer.Argument(help="Recordings and manifests go here.")] = Path(
         "corpora/asterisk-prompts"
     ),
-    lang: Annotated[str, typer.Option(help="en, es, fr, it or ru.")] = "en",
+    lang: Annotated[
+        Literal["en", "es", "fr", "it", "ru"], typer.Option("--lang", "--language", help="Of the prompts.")
+    ] = "en",
     source: Annotated[
         list[Path] | None,
         typer.Option(help="A .deb, tarball or folder; repeat. Default: installed, else apt-get."),
@@ -141,9 +139,7 @@ def _show(prepare: Callable[["Progress"], "Prepared"]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 the corpus holds a bad recording, 2 wrong arguments or source, 130 interrupted."""
-    from ..terminal.exits import guarded
-
-    return guarded(lambda given: app(given, prog_name="speech_peft.prepare") or 0, argv)
+    return run(app, argv, "prepare")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""python -m speech_peft.restore IN... -o OUT --adapter FOLDER: recordings without noise, gaps and echoes."""
+"""speech-peft restore IN... -o OUT --adapter FOLDER: recordings without noise, gaps and echoes."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import ConfigError
 from ..folders import options as cli
-from ..folders.options import one_of
+from ..terminal.program import new_app, run
 
-app = cli.new_app()
-
-RATES = ("keep", "16000", "24000", "48000")
+app = new_app()
 
 
 @app.command(no_args_is_help=True)
@@ -21,16 +19,17 @@ def restore(
     out: cli.Out = Path("."),
     weights: Annotated[
         str | None,
-        typer.Option("--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapter's own."),
+        typer.Option("--weights", "--model", help=f"The frozen model: {cli.ADDRESS}; the adapter's own."),
     ] = None,
     decoder: Annotated[
         str | None, typer.Option(help="Another adapter folder of this encoder, whose decoder is used.")
     ] = None,
     sr: Annotated[
-        str, typer.Option("--sr", help="Rate of the output: keep, 16000, 24000 or 48000.")
+        Literal["keep", "16000", "24000", "48000"], typer.Option("--sr", help="Rate of the output.")
     ] = "keep",
     channels: Annotated[
-        str, typer.Option(help="each by itself; mid: their mean, sides kept; mix: one channel.")
+        Literal["each", "mid", "mix"],
+        typer.Option(help="each by itself; mid: their mean, sides kept; mix: one channel."),
     ] = "each",
     track: cli.Track = None,
     strength: Annotated[
@@ -40,7 +39,8 @@ def restore(
         float | None, typer.Option("--atten-limit", min=0.0, help="Reduce nothing by more dB than this.")
     ] = None,
     guard: Annotated[
-        str, typer.Option(help="full: voice, words, level, length; sound: without words; off.")
+        Literal["full", "sound", "off"],
+        typer.Option(help="full: voice, words, level, length; sound: without words; off."),
     ] = "full",
     guard_seconds: Annotated[
         float, typer.Option(min=1.0, help="Of each recording that voice and words are compared in.")
@@ -55,14 +55,23 @@ def restore(
         int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder that refines (WaveFit).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a decoder's noise.")] = 0,
-    format: Annotated[str, typer.Option("-f", "--format", help="wav or flac.")] = "wav",
-    subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, and for wav PCM_32 or FLOAT.")] = "PCM_16",
+    format: Annotated[
+        Literal["wav", "flac"],
+        typer.Option("-f", "--format", "--output-format", case_sensitive=False, help="What is written."),
+    ] = "wav",
+    subtype: Annotated[
+        Literal["PCM_16", "PCM_24", "PCM_32", "FLOAT"],
+        typer.Option(
+            metavar="[PCM_16|PCM_24|PCM_32|FLOAT]", case_sensitive=False, help="The last two: wav only."
+        ),
+    ] = "PCM_16",
     window: Annotated[float, typer.Option(help="Seconds given to the model at once.")] = 12.0,
     window_context: Annotated[
         float, typer.Option(help="Seconds at both ends of a window that are thrown away afterwards.")
     ] = 1.0,
     context: cli.Context = None,
-    device: cli.Device = "cpu",
+    device: cli.Device = "auto",
+    threads: cli.Threads = None,
     batch_seconds: cli.BatchSeconds = 60.0,
     name_template: cli.NameTemplate = "{relpath}.{ext}",
     overwrite: cli.Overwrite = False,
@@ -78,11 +87,6 @@ def restore(
 
     if not adapter:
         raise ConfigError("--adapter: give the folder of a trained restorer: its adapter and its decoder")
-    one_of("sr", sr, RATES)
-    one_of("guard", guard, ("full", "sound", "off"))
-    one_of("context", context, (None, "full", "fit"))
-    one_of("progress", progress, ("auto", "plain", "json"))
-    asked: dict[str, Any] = {"channels": channels, "track": track}  # checked by the options
     options = RestoreOptions(
         strength=strength,
         sample_rate=None if sr == "keep" else int(sr),
@@ -91,9 +95,10 @@ def restore(
         seed=seed,
         window_seconds=window,
         context_seconds=window_context,
-        format=format.lower(),
-        subtype=subtype.upper(),
-        **asked,
+        format=format,
+        subtype=subtype,
+        channels=channels,
+        track=track,
     )
     from ..audio.io import AUDIO_SUFFIXES
     from ..folders import runner
@@ -110,22 +115,22 @@ def restore(
         from .guard import guard_of
         from .restorer import Restorer
 
+        on = cli.found_device(device)
         restorer = Restorer(
             adapter,
             weights,
             decoder=decoder,
-            guard=guard_of(
-                guard, seconds=guard_seconds, weights=guard_weights, device=device, offline=offline
-            ),
+            guard=guard_of(guard, seconds=guard_seconds, weights=guard_weights, device=on, offline=offline),
             context=context,
-            device=device,
+            device=on,
             batch_seconds=batch_seconds,
             offline=offline,
             options=options,
         )
         return restorer, lambda jobs: restorer.work(jobs, out)
 
-    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
+    shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 
 def _settings(
@@ -159,7 +164,7 @@ def _settings(
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
-    return cli.run(app, argv, "restore")
+    return run(app, argv, "restore")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m speech_peft.sweep RECIPE grid.yaml -o OUT [key=value ...]: methods x seeds x folds of one recipe.
+"""speech-peft sweep RECIPE grid.yaml -o OUT [key=value ...]: methods x seeds x folds of one recipe.
 
 Each cell is trained, saved, opened again and tested on rows that it has not heard. What is finished is a line
 of OUT/results.jsonl and is not run again: the same command goes on after whatever ended it, and several of
@@ -20,24 +20,32 @@ from ..errors import Interrupted
 from ..files import json_text
 from ..folders.options import new_folder
 from ..terminal.door import complain, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 
 if TYPE_CHECKING:
     from .grid import Cell
     from .results import Results
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
-@app.command()
+@app.command(no_args_is_help=True)
 def command(
     recipe: Annotated[str, typer.Argument(help="A recipe's file, or a bundled name.")],
     grid: Annotated[str, typer.Argument(help="A grid's file: methods, seeds, folds, vary, set.")],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="Folder for results, summary and adapters.", callback=new_folder),
+        typer.Option(
+            "-o",
+            "--out",
+            "--output-dir",
+            help="Folder for results, summary and adapters.",
+            callback=new_folder,
+        ),
     ],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all cells")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For all cells, as in optim.lr=3e-4.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the table so far and stop.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Validate and list every cell and stop.")] = False,
     overhead: Annotated[
@@ -162,7 +170,7 @@ def _scores(row: Mapping[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     try:
-        return guarded(app, argv)
+        return run(app, argv, "sweep")
     except Interrupted:
         complain("interrupted: what is finished is kept, the same command goes on from there")
         return 130

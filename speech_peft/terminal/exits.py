@@ -59,8 +59,24 @@ def _exit_code(command: Callable[[list[str] | None], int], argv: list[str] | Non
         show: Any = getattr(error, "show", None)  # an argument error of the parser
         if show is None:
             raise
-        show()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            show()
+        else:
+            complain(f"error: {_of_the_parser(error)}")
         return getattr(error, "exit_code", 2)
+
+
+def _of_the_parser(error: Any) -> str:
+    """What a parser says of a wrong argument, in one line, with the words there are and where to look."""
+    said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return said
+    if said.startswith("No such command"):
+        said = f"{said.rstrip('.')}; there are {', '.join(context.command.list_commands(context))}"
+    if said.endswith("?"):
+        return said
+    return f"{said.rstrip('.')}; see {context.command_path} --help"
 
 
 # What no correction of ours could mend: a full or read-only disk, rights, a pipe that nobody reads.

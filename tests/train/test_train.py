@@ -59,7 +59,7 @@ def test_plain_lines_show_loss_rate_speed_padding_and_time_left(tmp_path, capsys
         (["data.degrade=telefone"], "no preset is called 'telefone'"),
         (["data.degrade=[{kind: noise, snr: loud}]"], "data.degrade[0]"),
         (["data.train=nowhere.jsonl"], "data.train: nowhere.jsonl does not exist"),
-        (["--resume", "maybe"], "--resume: got 'maybe'"),
+        (["--resume", "maybe"], "'--resume': 'maybe' is not one of 'auto', 'never'"),
     ],
 )
 def test_a_mistake_ends_with_2_and_says_where(tmp_path, capsys, arguments, message):

@@ -74,10 +74,11 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
 def systems(
     base: bool, adapters: Sequence[str], context: str | None = None, weights: str | None = None
 ) -> list[System]:
-    """The base, if wanted or if there is nothing else, then the adapters by the names of their folders."""
+    """The base, if wanted or if there is nothing else, then the adapters by NAME=FOLDER or their folders."""
     from ...core.saved.hub import locate
 
-    folders = {adapter: locate(adapter) for adapter in adapters}
+    named = {given: given.partition("=") for given in adapters}
+    folders = {name: locate(address or name) for name, _, address in named.values()}
     own = [_backbone(folder) for folder in folders.values()]
     chosen = []
     if base or not adapters:
