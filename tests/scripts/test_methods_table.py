@@ -27,8 +27,8 @@ def script():
 @pytest.mark.slow
 def test_the_page_is_what_the_code_says(script):
     assert (ROOT / "docs" / "methods.md").read_text() == script.document()
-    text = (ROOT / "README.md").read_text()
-    assert script.readme(text) == text
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert script.results(text) == text
     assert "<!-- compared -->" in text
 
 
