@@ -27,8 +27,9 @@ class Segment:
     no_speech_prob: float = 0.0
     compression_ratio: float = 0.0
     flags: tuple[str, ...] = ()
-    """Why the text is doubtful ("loop", "unsure", "silence", "cut off"); it is never left out for that.
-    "loop" is what ran in circles when it was first read, even if another reading was taken."""
+    """Why the text is doubtful ("loop", "unsure", "silence", "cut off", "unheard"); it is never left
+    out for that. "loop" is what ran in circles when it was first read, and "unheard" what left speech without
+    words, even if another reading was taken."""
 
 
 @dataclass(frozen=True)

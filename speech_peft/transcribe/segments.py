@@ -49,6 +49,7 @@ def flags(decoded: "Decoded") -> tuple[str, ...]:
         "unsure": decoded.avg_logprob < UNSURE_LOGPROB,
         "silence": decoded.no_speech_prob > SILENCE_PROB,
         "cut off": decoded.stopped,
+        "unheard": decoded.unheard,
     }
     return tuple(name for name, true in doubts.items() if true)
 

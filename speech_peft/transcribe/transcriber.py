@@ -7,6 +7,7 @@ neighbours) and decoded together.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,9 +29,12 @@ from ..folders.runner import Outcome, failed
 from ..metrics.writing import joined
 from ..opening.asked import asked
 from ..opening.loading import DEFAULT_WEIGHTS, Opened, load
+from . import parts
 from .languages import Spoken, telling_first
+from .parts import Reading
 from .result import Result, TranscribeOptions, Word
 from .segments import segments_of
+from .unheard import may_lack, speech
 from .writers import render
 
 
@@ -165,15 +169,33 @@ class Transcriber(Listener[_File]):
             for piece, text in zip(pool, texts, strict=True):
                 piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
             return
+        found = parts.heard(
+            [piece.window for piece in pool], self._read(pool), partial(self._read_parts, pool)
+        )
+        for piece, heard in zip(pool, found, strict=True):
+            for window, (text, words) in heard:
+                piece.file.hear(window, text, words)
+
+    def _read_parts(self, pool: list[_Piece], windows: Sequence[tuple[int, Window]]) -> list[Reading]:
+        """The same for parts of the windows of a pool, in the order in which they come."""
+        pieces = [Piece(pool[place].file, window) for place, window in windows]
+        order = sorted(range(len(pieces)), key=lambda i: self._padded(pieces[i]))
+        read = self._read([pieces[i] for i in order])
+        return [reading for _, reading in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
+
+    def _read(self, pool: list[_Piece]) -> list[Reading]:
+        """What the decoder writes of each piece, and its words; the pool is sorted by padded length."""
         encoded = [(batch, self._encode(batch)[0]) for batch in self._batches(pool)]
         for batch, states in encoded:
             self._detect(batch, states)
+        found: list[Reading] = []
         for alike in self._alike(encoded):
             longest = alike[-1][1].shape[1]
             states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, s in alike])
             lengths = torch.cat([torch.full((len(s),), s.shape[1]) for _, s in alike]).to(states.device)
             mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
-            self._decode([piece for batch, _ in alike for piece in batch], states, mask)
+            found += self._decode([piece for batch, _ in alike for piece in batch], states, mask)
+        return found
 
     def _alike(self, encoded: list[_Encoded]) -> Iterator[list[_Encoded]]:
         """What to decode together: the decoder reads the padding of every piece at each token.
@@ -189,7 +211,7 @@ class Transcriber(Listener[_File]):
             group.append(batch)
         yield group
 
-    def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> None:
+    def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> list[Reading]:
         backbone = cast(Whisper, self.backbone)
         languages = [piece.file.language for piece in pool]
         heard = whisper_text.decode(
@@ -203,7 +225,7 @@ class Transcriber(Listener[_File]):
         wanted = [
             i
             for i, (piece, text) in enumerate(zip(pool, heard, strict=True))
-            if text.tokens and (self.options.word_times or self._splits(piece.window))
+            if text.tokens and self._needs_times(piece.window, text.text)
         ]
         words: dict[int, tuple[TimedWord, ...]] = {}
         if wanted:
@@ -220,8 +242,11 @@ class Transcriber(Listener[_File]):
                 i: word_ends.trimmed(own, pool[i].window.samples)
                 for i, own in zip(wanted, found, strict=True)
             }
-        for i, (piece, text) in enumerate(zip(pool, heard, strict=True)):
-            piece.file.hear(piece.window, text, words.get(i, ()))
+        return [(text, words.get(i, ())) for i, text in enumerate(heard)]
+
+    def _needs_times(self, window: Window, text: str) -> bool:
+        """Whether the times of words are wanted, make segments, or tell whether all was heard."""
+        return self.options.word_times or self._splits(window) or may_lack(text, speech(window))
 
     def _splits(self, window: Window) -> bool:
         """Whether it may become several segments, which needs the words' times."""

@@ -53,6 +53,7 @@ def test_windows_do_not_depend_on_the_blocks_of_the_stream():
         parts = list(windows(blocks(samples, size), loud))
         assert [(w.start, w.seconds) for w in parts] == [(w.start, w.seconds) for w in whole]
         assert all((a.samples == b.samples).all() for a, b in zip(parts, whole, strict=True))
+        assert all((window.scores == loud(window.samples)).all() for window in parts)
 
 
 def test_long_speech_is_cut_where_it_is_quietest_and_loses_nothing():

@@ -102,7 +102,7 @@ def test_a_benchmark_keeps_the_rows_beside_one_that_fails(opened, monkeypatch, t
     def fails(self, pool, states, mask):
         if any(1.5 < piece.window.seconds < 2.6 for piece in pool):
             raise AssertionError("this length")
-        hear(self, pool, states, mask)
+        return hear(self, pool, states, mask)
 
     monkeypatch.setattr(Transcriber, "_decode", fails)
     run = benchmark.measure(benchmark.System("base"), rows, benchmark.Settings())

@@ -5,7 +5,7 @@ longer than the encoder hears at once (`cutter.py`). Only the samples of the win
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,8 @@ class Window:
     start: float
     """Seconds from the start of the recording."""
     samples: Samples
+    scores: Float32[ndarray, " n"] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    """The detector's, one a frame of `FRAME` samples; empty where none was asked."""
 
     @property
     def seconds(self) -> float:
@@ -86,8 +88,9 @@ def windows(blocks: Iterable[Samples], detect: Detector, cutting: Cutting | None
     stream = _Stream()
     for block in _whole_frames(blocks):
         stream.forget(cutter.needed)
-        stream.add(block)
-        for score, level in zip(detect(block).tolist(), _levels(block).tolist(), strict=True):
+        scores = detect(block)
+        stream.add(block, scores)
+        for score, level in zip(scores.tolist(), _levels(block).tolist(), strict=True):
             if span := cutter.add(score, level):
                 yield stream.take(*span)
     if span := cutter.finish():
@@ -100,20 +103,25 @@ class _Stream:
     def __init__(self) -> None:
         self.start = 0  # in samples
         self.samples = np.zeros(0, np.float32)
+        self.scores = np.zeros(0, np.float32)
 
-    def add(self, block: Samples) -> None:
+    def add(self, block: Samples, scores: Float32[ndarray, " n"]) -> None:
         self.samples = np.concatenate([self.samples, block])
+        self.scores = np.concatenate([self.scores, scores])
 
     def forget(self, frame: int) -> None:
         """Nothing before this frame will be taken."""
         drop = min(max(0, frame * FRAME - self.start), len(self.samples))
         self.samples, self.start = self.samples[drop:], self.start + drop
+        self.scores = self.scores[-(-drop // FRAME) :]
 
     def take(self, first: int, last: int) -> Window:
         begin = first * FRAME - self.start
         if begin < 0:
             raise RuntimeError(f"a window begins {-begin} samples before those that are held")
-        return Window(first * FRAME / SAMPLE_RATE, self.samples[begin : last * FRAME - self.start].copy())
+        samples = self.samples[begin : last * FRAME - self.start].copy()
+        scores = self.scores[begin // FRAME : last - self.start // FRAME].copy()
+        return Window(first * FRAME / SAMPLE_RATE, samples, scores)
 
 
 def _levels(samples: Samples) -> Float32[ndarray, " f"]:

@@ -26,6 +26,8 @@ class Decoded:
     """It reached the largest number of tokens that audio of this length may have."""
     looped: bool = False
     """What was read first ran in circles, whether or not it was replaced."""
+    unheard: bool = False
+    """What was read first left speech without words, whether or not it was replaced."""
 
     @property
     def compression_ratio(self) -> float:
