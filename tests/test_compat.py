@@ -33,21 +33,19 @@ def plant(folder: Path, init: str, **modules: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("error", ["ImportError", "OSError", "RuntimeError"])
-def test_broken_compiled_part_is_replaced_by_a_stand_in(tmp_path, error):
+def test_broken_compiled_part_is_replaced_by_a_stand_in(tmp_path):
     fake = plant(
         tmp_path,
         "from . import _extension, functional",
-        _extension=f"raise {error}('libc10_cuda.so: cannot open shared object file')",
+        _extension="raise OSError('libc10_cuda.so: cannot open shared object file')",
         functional="from torchaudio._extension import _IS_TORCHAUDIO_EXT_AVAILABLE\n"
         "assert not _IS_TORCHAUDIO_EXT_AVAILABLE",
     )
     assert run(fake) == "whole"
 
 
-@pytest.mark.parametrize("error", ["ImportError", "OSError", "RuntimeError"])
-def test_hopelessly_broken_torchaudio_is_hidden_from_transformers(tmp_path, error):
-    assert run(plant(tmp_path, f"raise {error}('no way')")) == "None"
+def test_hopelessly_broken_torchaudio_is_hidden_from_transformers(tmp_path):
+    assert run(plant(tmp_path, "raise ZeroDivisionError('whatever it is')")) == "None"
 
 
 def test_working_torchaudio_is_left_as_it_is(tmp_path):

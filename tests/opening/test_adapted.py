@@ -23,6 +23,7 @@ from speech_peft.backbones.base import tiny
 from speech_peft.backbones.in_memory import look_at
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.saved import hub
+from speech_peft.core.saved.save import write
 from speech_peft.decoders.ctc import CtcHead
 from speech_peft.errors import ConfigError
 from tests.contract.families import FAMILIES
@@ -257,7 +258,7 @@ def test_heads_come_back_and_are_saved_again(tmp_path):
     module = tiny("conformer").module
     model = trained(module, {"a": sp.Bottleneck(width=4)})
     head = CtcHead(32, "abc ")
-    sp.core.save.write(
+    write(
         tmp_path / "a",
         model,
         "a",
