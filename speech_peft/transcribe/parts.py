@@ -40,6 +40,8 @@ class _Node:
     window: Window
     reading: Reading
     spoken: Bool[ndarray, " f"]
+    believed: bool = True
+    """What was doubted once is not cut again: noise would be read down to its last half second."""
     parts: list["_Node"] = field(default_factory=list)
 
     @cached_property
@@ -64,19 +66,16 @@ def heard(windows: Sequence[Window], first: Sequence[Reading], read: Read) -> li
     while cut := [(node, parts) for node in level if node.missed and (parts := _halves(node))]:
         readings = iter(read([(node.place, part) for node, parts in cut for part, _ in parts]))
         for node, parts in cut:
-            node.parts = [
-                _Node(node.place, part, _believed(next(readings), node, part), spoken)
-                for part, spoken in parts
-            ]
-        level = [part for node, _ in cut for part in node.parts]
+            node.parts = [_part(node, part, next(readings), spoken) for part, spoken in parts]
+        level = [part for node, _ in cut for part in node.parts if part.believed]
     return [_best(node)[0] for node in nodes]
 
 
-def _believed(reading: Reading, whole: _Node, part: Window) -> Reading:
-    """The reading of a part, or what the whole has there where that is doubtful by Whisper's own measures."""
+def _part(whole: _Node, part: Window, reading: Reading, spoken: Bool[ndarray, " f"]) -> _Node:
+    """A part with its reading; where that is doubtful by its own measures, with what the whole has there."""
     text = reading[0]
     if text.avg_logprob > CONFIDENT_LOGPROB and text.no_speech_prob < SILENT and not text.loops:
-        return reading
+        return _Node(whole.place, part, reading, spoken)
     before, words = whole.reading
     shift = part.start - whole.window.start
     here = tuple(
@@ -84,7 +83,8 @@ def _believed(reading: Reading, whole: _Node, part: Window) -> Reading:
         for word in words
         if 0 <= (word.start + word.end) / 2 - shift < part.seconds
     )
-    return replace(before, text="".join(word.word for word in here).strip(), tokens=(), logprobs=()), here
+    rest = replace(before, text="".join(word.word for word in here).strip(), tokens=(), logprobs=())
+    return _Node(whole.place, part, (rest, here), spoken, believed=False)
 
 
 def _best(node: _Node) -> tuple[Heard, float]:

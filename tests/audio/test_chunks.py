@@ -80,7 +80,7 @@ def test_a_window_is_given_before_the_stream_goes_on_behind_its_pause():
 
 def test_a_window_whose_samples_are_gone_is_an_error_and_no_other_sound():
     stream = chunks._Stream()
-    stream.add(np.zeros(10 * FRAME, np.float32))
+    stream.add(np.zeros(10 * FRAME, np.float32), np.zeros(10, np.float32))
     stream.forget(5)
     with pytest.raises(RuntimeError, match="before those that are held"):
         stream.take(4, 6)

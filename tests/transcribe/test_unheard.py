@@ -16,6 +16,7 @@ RATE = 16_000
 SENTENCES = ((0.5, 2.5), (4.0, 5.5), (7.0, 9.0), (10.0, 13.0), (14.5, 15.5))
 """Seconds of a window of 16 s that begins at 100 s of its recording."""
 START = 100.0
+LETTERS = "as much as is said in three seconds"
 
 
 def window(spans: Sequence[tuple[float, float]] = SENTENCES, seconds: float = 16.0) -> Window:
@@ -34,7 +35,7 @@ def reading(whole: Window, said: Sequence[int], logprob: float = -0.1, silence: 
     """The words of these sentences, each as long as it sounds, where they are in a window or a part of it."""
     shift = whole.start - START
     words = tuple(
-        TimedWord(f" sentence{i}" + "x" * 20, SENTENCES[i][0] - shift, SENTENCES[i][1] - shift, 1.0)
+        TimedWord(f" sentence{i} {LETTERS}", SENTENCES[i][0] - shift, SENTENCES[i][1] - shift, 1.0)
         for i in said
     )
     text = "".join(word.word for word in words).strip()
@@ -61,7 +62,7 @@ class Asked:
 def said(heard: Heard) -> list[tuple[str, float, float]]:
     """Each word with where it stands in the recording."""
     return [
-        (word.word.strip(" x"), round(part.start + word.start, 2), round(part.start + word.end, 2))
+        (word.word.split()[0], round(part.start + word.start, 2), round(part.start + word.end, 2))
         for part, (_, words) in heard
         for word in words
     ]
@@ -132,6 +133,14 @@ def test_readings_that_hear_no_more_are_not_taken():
     (found,) = parts.heard([whole], [first], Asked(lambda part: reading(part, [])))
     assert [(one, text.text) for one, (text, _) in found] == [(whole, first[0].text)]
     assert found[0][1][0].unheard
+
+
+def test_noise_of_any_length_is_read_twice_at_most():
+    """All of it is taken for speech: both halves are doubted, and no smaller part is read."""
+    whole = window([(0.0, 30.0)], 30.0)
+    asked = Asked(lambda part: (Decoded("you", (1,), -1.5, 0.8), (TimedWord(" you", 0.0, 0.3, 0.1),)))
+    parts.heard([whole], [reading(whole, [])], asked)
+    assert len(asked.places) == 2
 
 
 @pytest.mark.parametrize("at", [0.0, 3.0, 7.0])
