@@ -31,9 +31,11 @@ class BackboneConfig(Part):
     """The frozen model."""
 
     name: str
+    """The family: whisper, ast, conformer (Wav2Vec2-BERT, Wav2Vec2-Conformer, Parakeet) or usm."""
     weights: str
     """A folder, a hub id, or `pkg:PACKAGE/path`."""
     revision: str | None = None
+    """Of a hub id: a branch, tag or commit."""
     context: Literal["full", "fit"] | None = None
     """Whisper, AST: encode the native length (30 s, 10.24 s), or only the audio there is."""
     layer: PositiveInt | None = None
@@ -50,9 +52,11 @@ class AsrConfig(Part):
     """Speech to text."""
 
     name: Literal["asr"]
+    """Always asr."""
     decoder: Literal["whisper", "ctc"]
     """Whisper's own decoder by teacher forcing, or a CTC layer on the encoder of any backbone."""
     label_smoothing: Share = 0.0
+    """Share of a target's weight that is spread over all tokens."""
     language: str | None = None
     """Whisper: the language token of a multilingual model."""
     vocabulary: str | None = None
@@ -63,7 +67,9 @@ class ClassifyConfig(Part):
     """What kind of sound a clip is: a head on pooled states."""
 
     name: Literal["classify"]
+    """Always classify."""
     head: Literal["linear", "mlp"] = "linear"
+    """One layer, or one hidden layer before it."""
     pooling: Literal["mean", "attention", "native"] = "mean"
     """Over the frames that hold sound; `native` is the backbone's own summary (AST: two tokens' mean)."""
     layer: Literal["last", "mix"] | PositiveInt = "last"
@@ -75,6 +81,7 @@ class ClassifyConfig(Part):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: every class weighs the same, however many clips it has."""
     label_smoothing: Share = 0.0
+    """Share of a target's weight that is spread over all classes."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of the Beta distribution that two clips of a batch are mixed by; 0 mixes none."""
     labels: tuple[str, ...] | None = None
@@ -87,6 +94,7 @@ class FeatureLosses(Part):
     """How far cleaned states are from the clean ones; the weights of Miipher-2 are 1 each."""
 
     l1: NotNegative = 1.0
+    """The absolute difference."""
     l2: NotNegative = 1.0
     """Squared."""
     convergence: NotNegative = 1.0
@@ -97,25 +105,32 @@ class WaveformLosses(Part):
     """How far a waveform is from the clean one: the weights of its losses."""
 
     convergence: NotNegative = 2.5
+    """|made - clean| / |clean| of spectra at several resolutions."""
     log_magnitude: NotNegative = 2.5
-    """Both of spectra at several resolutions."""
+    """The absolute difference of their logarithms."""
     mel: NotNegative = 0.0
+    """The absolute difference of log-mel spectra."""
     compressed: NotNegative = 0.0
     """The compressed complex spectrum, which minds phase."""
     sdr: NotNegative = 0.0
     """Noise over speech, in tens of dB; nothing is gained below -30 dB."""
     adversarial: NotNegative = 1.0
-    """With `discriminators`, like the next one."""
+    """With `discriminators`: how far they are from taking it for recorded."""
     matching: NotNegative = 10.0
+    """With `discriminators`: how far their layers are from those of the clean recording."""
 
 
 class DiscriminatorConfig(Part):
     """Judges that learn to tell what is made from what was recorded; they are not saved."""
 
     scales: PositiveInt = 3
+    """How many judges hear the waveform, each at half the rate of the one before."""
     periods: tuple[PositiveInt, ...] = (2, 3, 5, 7, 11, 13, 17, 19)
+    """A judge each that sees the waveform folded at so many samples."""
     scale_channels: PositiveInt = 16
+    """Width of the first layer of judges by scale."""
     period_channels: PositiveInt = 64
+    """Width of the first layer of judges by period."""
     lr_times: Positive = 2.0
     """Their learning rate, by that of the recipe."""
     start: Annotated[int, Field(ge=0)] = 0
@@ -126,6 +141,7 @@ class RestoreConfig(Part):
     """Degraded speech to clean speech, in the three stages of Miipher-2."""
 
     name: Literal["restore"]
+    """Always restore."""
     stage: Literal["features", "decoder", "finetune"]
     """Adapters that clean states; a decoder of clean states; that decoder on cleaned states."""
     layer: PositiveInt | None = None
@@ -133,12 +149,15 @@ class RestoreConfig(Part):
     decoder: dict[str, Any] | None = None
     """`{name: mask, **fields}`, or `{from: FOLDER}` to go on with the decoder of a saved adapter."""
     features: FeatureLosses = FeatureLosses()
+    """Weights of the losses on states."""
     feature_weight: NotNegative = 1.0
     """Of the states' loss beside the waveform's, where `finetune` trains adapters too."""
     waveform: WaveformLosses = WaveformLosses()
+    """Weights of the losses on waveforms."""
     crop_seconds: Positive | None = None
     """Decode only so much of each training clip; the encoder hears it whole."""
     discriminators: DiscriminatorConfig | None = None
+    """Adversarial training with these judges; by default none."""
     peak_db: tuple[float, float] | None = (-30.0, -10.0)
     """Clean clips get a peak drawn from here before they are degraded: noise then never clips, and what is
     wanted is as loud as the speech in what is heard. Null keeps them as recorded."""
@@ -148,9 +167,11 @@ class SpecAugmentConfig(Part):
     """Stripes of a spectrogram that a training clip is heard without (Park et al. 2019)."""
 
     time_masks: Annotated[int, Field(ge=0)] = 2
+    """Stripes of time."""
     time_width: PositiveInt = 48
     """Feature frames of the widest stripe (10 ms each with Whisper and AST)."""
     freq_masks: Annotated[int, Field(ge=0)] = 2
+    """Stripes of frequency."""
     freq_width: PositiveInt = 16
     """Mel bins of the widest stripe."""
 
@@ -159,6 +180,7 @@ class CacheConfig(Part):
     """The frozen-prefix cache: blocks below the lowest adapter run once per clip."""
 
     where: Literal["memory", "disk"]
+    """Where what the frozen blocks made is kept."""
     dtype: Literal["float32", "float16"] = "float32"
     """float32 is exact; float16 halves the space."""
     folder: str | None = None
@@ -180,9 +202,11 @@ class DataConfig(Part):
     train_where: Where = {}
     """Only these rows: `{fold: [1, 2]}`. Columns: label, speaker, lang and whatever else the manifest has."""
     valid_where: Where = {}
+    """The same for validation."""
     per_class: PositiveInt | None = None
     """classify: learn from only so many clips of each class, chosen by the seed (few-shot)."""
     spec_augment: SpecAugmentConfig | None = None
+    """classify: stripes that training clips are heard without; by default none."""
     shift_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Training clips are rotated in time by up to so much, either way."""
     degrade: str | tuple[str | dict[str, Any], ...] = ()
@@ -194,23 +218,30 @@ class DataConfig(Part):
     variants: PositiveInt | None = None
     """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
     seconds_per_batch: Positive = 120.0
+    """Audio in a batch, padding included, in each process."""
     native_share: Share = 0.0
     """Share of batches padded to the native length, so that a `fit` model keeps hearing long audio."""
     min_seconds: Positive = 0.1
+    """Shorter clips are left out."""
     max_seconds: Positive = 30.0
+    """Longer clips are left out."""
     max_valid: PositiveInt | None = None
     """Validate on the first so many clips."""
     max_bad_fraction: Share = 0.01
+    """A run whose clips are unusable to more than this share is refused."""
     workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that read and degrade clips; 0 does it in the training process."""
     preload_hours: Annotated[float, Field(ge=0)] = 2.0
     """A corpus up to this size is decoded once and kept in memory."""
     cache: CacheConfig | None = None
+    """Keep what the frozen blocks below the lowest adapter make of each clip; by default not."""
 
 
 class OptimConfig(Part):
     """AdamW and the shape of its learning rate."""
 
     lr: Positive = 1e-3
+    """Of adapters, and of all that has no rate of its own."""
     head_lr: Positive | None = None
     """Of a task's own layers; by default `lr`."""
     warmup: Annotated[int, Field(ge=0)] = 0
@@ -218,15 +249,20 @@ class OptimConfig(Part):
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How the rate falls to 0 over the run, by steps or by time, whichever is further."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled, as AdamW has it."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Of AdamW's two moments."""
     clip_norm: Positive | None = 1.0
+    """Gradients longer than this are scaled down to it; null leaves them."""
 
 
 class TrainerConfig(Part):
     """How long, on what, and how often to look up."""
 
     max_steps: PositiveInt | None = None
+    """The run ends after so many steps, or after `max_minutes`, whichever is first."""
     max_minutes: Positive | None = None
+    """Minutes of training."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "auto"
     """`bf16-true` is `bf16-mixed` with the frozen weights in bf16 too, which take half the memory."""
     accumulate: PositiveInt = 1
@@ -234,18 +270,27 @@ class TrainerConfig(Part):
     recompute: bool = False
     """Gradient checkpointing: the same losses in less memory and more time."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """auto takes a GPU where there is one."""
     devices: PositiveInt | Literal["auto"] = "auto"
+    """How many of them."""
     nodes: PositiveInt = 1
+    """How many machines."""
     strategy: Literal["auto", "ddp", "ddp_spawn"] = "auto"
+    """How several devices work together."""
     threads: PositiveInt | None = None
     """CPU threads of torch; by default torch's own choice."""
     valid_every_steps: PositiveInt | None = None
     """By default only at the end."""
     save_every_steps: PositiveInt | None = None
+    """By default only by time."""
     save_every_seconds: Positive | None = 60.0
+    """How often the state is saved that an interrupted run goes on from."""
     log_every_steps: PositiveInt = 10
+    """How often a row of metrics.jsonl is written."""
     max_trainable_pct: Annotated[float, Field(gt=0, le=100)] = 20.0
+    """A run that would train a larger share of all parameters is refused."""
     tensorboard: bool = False
+    """Also write TensorBoard's log."""
 
     @model_validator(mode="after")
     def _ends(self) -> TrainerConfig:

@@ -23,9 +23,11 @@ class Recipe(Part):
     """One training run, complete."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of weights, order, degradation and augmentation."""
     out: str
     """The run's folder; each trained adapter is written to `out/<its name>`."""
     backbone: BackboneConfig
+    """The frozen model."""
     adapters: dict[str, dict[str, Any]]
     """Name to `{method: NAME, **fields}`, or `{from: FOLDER or hub id}`."""
     active: tuple[str, ...] = ()
@@ -33,9 +35,13 @@ class Recipe(Part):
     train: tuple[str, ...] = ()
     """Adapters trained; by default those that are not `from` somewhere."""
     task: Annotated[AsrConfig | ClassifyConfig | RestoreConfig, Field(discriminator="name")]
+    """What is learned: asr, classify or restore."""
     data: DataConfig
+    """What is heard."""
     optim: OptimConfig = OptimConfig()
+    """How it is learned."""
     trainer: TrainerConfig
+    """How long and on what."""
 
     @model_validator(mode="before")
     @classmethod

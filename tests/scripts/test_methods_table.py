@@ -65,8 +65,10 @@ def test_every_method_opens_with_an_equation(script):
 
 
 def test_a_setting_is_explained_by_the_line_below_it(script):
-    assert script.documented(Lora)["bias"].startswith("Whether a bias trains along")
-    assert "Globs over site names." in script.documented(Lora)["sites"]
+    import fields  # beside the script
+
+    assert fields.documented(Lora)["bias"].startswith("Whether a bias trains along")
+    assert "Globs over site names." in fields.documented(Lora)["sites"]
 
 
 def test_settings_are_shown_as_a_recipe_has_them(script):
