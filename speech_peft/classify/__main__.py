@@ -1,6 +1,5 @@
 """speech-peft classify IN... -o OUT --adapter FOLDER: which sounds are in recordings, and when."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +18,8 @@ def classify(
         list[str] | None,
         typer.Option(help="Adapter folder or hub id; may be repeated: all hear a recording in one pass."),
     ] = None,
-    out: cli.Out = Path("."),
+    out: cli.OutOrScreen = None,
+    printing: cli.Print = False,
     weights: Annotated[
         str | None,
         typer.Option("--weights", "--model", help=f"The frozen model: {cli.ADDRESS}; the adapter's own."),
@@ -58,7 +58,7 @@ def classify(
 ) -> None:
     """Classify recordings; what is complete is skipped, so run it again after any interruption."""
     from ..audio.io import AUDIO_SUFFIXES
-    from ..folders import formats, runner
+    from ..folders import formats, printed, runner
     from . import writers as label_writers
     from .result import ClassifyOptions
 
@@ -72,8 +72,6 @@ def classify(
 
     def settings() -> dict[str, Any]:
         return _settings(weights, adapter, context, options, offline)
-
-    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "classify")
 
     def open_work() -> tuple[Any, Any]:
         from .classifier import Classifier
@@ -90,6 +88,9 @@ def classify(
         return classifier, lambda jobs: classifier.work(jobs, kinds)
 
     shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    if (folder := printed.where(out, printing)) is None:
+        raise typer.Exit(printed.carry_out(inputs, AUDIO_SUFFIXES, kinds, open_work, **shown))
+    plan = runner.plan(inputs, folder, kinds, settings, AUDIO_SUFFIXES, policy, "classify")
     raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 

@@ -65,6 +65,17 @@ Inputs = Annotated[list[str], typer.Argument(metavar="IN", help="Files, folders,
 Out = Annotated[
     Path, typer.Option("-o", "--out", "--output-dir", help="Folder for the results.", callback=new_folder)
 ]
+OutOrScreen = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        "--output-dir",
+        help="Folder for the results, by default here; - for standard output.",
+        callback=new_folder,
+    ),
+]
+Print = Annotated[bool, typer.Option("--print", help="Results to standard output and into no file.")]
 ADDRESS = "a folder, a hub id or pkg:PACKAGE/path"
 Context = Annotated[
     Literal["full", "fit"] | None, typer.Option(help="Audio given to the encoder; the adapter's, else full.")

@@ -85,6 +85,8 @@ def restore(
     """Restore recordings, with a report beside each; what is complete is skipped when it is run again."""
     from .result import RestoreOptions
 
+    if out == Path("-"):
+        raise ConfigError("--out -: recordings are not printed; give a folder")
     if not adapter:
         raise ConfigError("--adapter: give the folder of a trained restorer: its adapter and its decoder")
     options = RestoreOptions(

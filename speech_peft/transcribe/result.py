@@ -1,6 +1,6 @@
 """What a transcription is made of, and what it can be asked for: plain frozen data."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
@@ -72,3 +72,14 @@ class TranscribeOptions:
     """Windows longer than this become several segments, cut at the ends of sentences too. A pause of more
     than 0.8 s always ends a segment, of Whisper's own decoder: a CTC layer has no times of words."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """"translate" writes English, whatever is said; Whisper's own decoder only, of several languages."""
+    prompt: str | None = None
+    """Text that Whisper is told came before each window: it goes on in its spelling and manner."""
+    hotwords: str | None = None
+    """Words to expect, such as names; told before the prompt."""
+
+    def asked(self) -> dict[str, Any]:
+        """What decides the text. A field that came later counts where it is given: texts made before stay."""
+        later = {"task": "transcribe", "prompt": None, "hotwords": None}
+        return {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}

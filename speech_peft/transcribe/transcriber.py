@@ -20,6 +20,7 @@ from ..audio.windows.chunks import Cutting, Window
 from ..backbones.whisper import Whisper
 from ..decoders.words import whisper_text, word_ends
 from ..decoders.words.decoded import Decoded
+from ..decoders.words.previous import previous
 from ..decoders.words.word_times import TimedWord, align
 from ..errors import ConfigError
 from ..folders.inputs import Job
@@ -34,6 +35,7 @@ from .languages import Spoken, telling_first
 from .parts import Reading
 from .result import Result, TranscribeOptions, Word
 from .segments import segments_of
+from .subtitles import PLAIN, Shape
 from .unheard import may_lack, speech
 from .writers import render
 
@@ -93,13 +95,24 @@ class Transcriber(Listener[_File]):
                 f"{adapter or weights}: {self.backbone.name} only encodes; to transcribe it needs an adapter "
                 "that was trained with task.decoder=ctc"
             )
-        if isinstance(self.backbone, Whisper) and self.opened.ctc is None:
-            self.backbone.generation.prompt(self.options.language)  # one it has not is told once, here
+        self.before = self._checked()
         if self.options.dtype != "float32":
             self.opened.model.to(getattr(torch, self.options.dtype))
         self.context = getattr(self.backbone, "context", None)
         self.about = _about(self.opened, adapter, self.options)
         self.notes = []
+
+    def _checked(self) -> tuple[int, ...]:
+        """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
+        options = self.options
+        if isinstance(self.backbone, Whisper) and self.opened.ctc is None:
+            self.backbone.generation.prompt(options.language, options.task)
+            return previous(self.backbone, options.prompt, options.hotwords)
+        if options.task != "transcribe" or options.prompt or options.hotwords:
+            raise ConfigError(
+                "--task translate, --prompt and --hotwords: a CTC layer has none; Whisper's has"
+            )
+        return ()
 
     def transcribe(self, inputs: Any) -> Iterator[Result]:
         """A result for each input as soon as it is complete.
@@ -111,15 +124,15 @@ class Transcriber(Listener[_File]):
         sources = given.listed(inputs, Job)
         return (result for _, result in self._results(sources))
 
-    def work(self, jobs: Iterable[Job], formats: Sequence[str]) -> Iterator[Outcome]:
-        """The same for `runner.run`: outcomes with the files' content."""
+    def work(self, jobs: Iterable[Job], formats: Sequence[str], shape: Shape = PLAIN) -> Iterator[Outcome]:
+        """The same for `runner.run`: outcomes with the files' content, subtitles in that shape."""
         for source, result in self._results(jobs):
             job = cast(Job, source)
             if result.error is not None:
                 yield Outcome(job, error=result.error, stage=result.stage, audio_seconds=result.duration)
                 continue
             try:
-                files = {name: render(result, name) for name in formats}
+                files = {name: render(result, name, shape) for name in formats}
             except Exception as error:
                 yield failed(job, error, "write")
                 continue
@@ -221,6 +234,8 @@ class Transcriber(Listener[_File]):
             beam_size=self.options.beam_size,
             language=languages,
             seconds=[piece.window.seconds for piece in pool],
+            task=self.options.task,
+            before=self.before,
         )
         wanted = [
             i
@@ -237,6 +252,7 @@ class Transcriber(Listener[_File]):
                 [heard[i].tokens for i in wanted],
                 seconds=[pool[i].window.seconds for i in wanted],
                 language=[languages[i] for i in wanted],
+                task=self.options.task,
             )
             words = {
                 i: word_ends.trimmed(own, pool[i].window.samples)
@@ -279,8 +295,6 @@ class Transcriber(Listener[_File]):
 
 
 def _about(opened: Opened, adapter: str | Path | None, options: TranscribeOptions) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from ..folders.ledger import settings_hash
 
     card = opened.backbone.card()
@@ -289,6 +303,6 @@ def _about(opened: Opened, adapter: str | Path | None, options: TranscribeOption
         "context": getattr(opened.backbone, "context", None),
         "adapter": None if adapter is None else str(adapter),
         "adapter_sha256": None if opened.saved is None else opened.saved.digest,
-        "options": asdict(options),
+        "options": options.asked(),
     }
     return about | {"settings_hash": settings_hash(about)}

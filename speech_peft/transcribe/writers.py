@@ -7,6 +7,7 @@ from typing import Any
 from ..files import json_text
 from ..folders import escapes
 from .result import Result, Segment
+from .subtitles import PLAIN, Shape, cues
 
 SCHEMA = 1
 """Version of the JSON; Whisper's own fields keep their names and meaning."""
@@ -45,46 +46,46 @@ def _segment(segment: Segment) -> dict[str, Any]:
     return row
 
 
-def _txt(result: Result) -> str:
+def _txt(result: Result, shape: Shape) -> str:
     return "".join(f"{escapes.line(segment.text)}\n" for segment in result.segments)
 
 
-def _json(result: Result) -> str:
+def _json(result: Result, shape: Shape) -> str:
     return json_text.write(as_json(result), ensure_ascii=False, indent=2) + "\n"
 
 
-def _jsonl(result: Result) -> str:
+def _jsonl(result: Result, shape: Shape) -> str:
     """One object a segment."""
     rows = (_segment(segment) for segment in result.segments)
     return "".join(json_text.write(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _tsv(result: Result) -> str:
+def _tsv(result: Result, shape: Shape) -> str:
     """Milliseconds, as openai-whisper writes them."""
     rows = [(round(1000 * s.start), round(1000 * s.end), escapes.line(s.text)) for s in result.segments]
     return "".join("\t".join(map(str, row)) + "\n" for row in [("start", "end", "text"), *rows])
 
 
-def _srt(result: Result) -> str:
-    return _subtitles(result, escapes.srt).to_string("srt")
+def _srt(result: Result, shape: Shape) -> str:
+    return _subtitles(result, shape, escapes.srt).to_string("srt")
 
 
-def _vtt(result: Result) -> str:
-    return _subtitles(result, escapes.vtt).to_string("vtt")
+def _vtt(result: Result, shape: Shape) -> str:
+    return _subtitles(result, shape, escapes.vtt).to_string("vtt")
 
 
-def _subtitles(result: Result, escape: Callable[[str], str]) -> Any:
+def _subtitles(result: Result, shape: Shape, escape: Callable[[str], str]) -> Any:
     from pysubs2 import SSAEvent, SSAFile
 
     file = SSAFile()
-    for segment in result.segments:
-        event = SSAEvent(start=round(1000 * segment.start), end=round(1000 * segment.end))
-        event.plaintext = escape(segment.text)
+    for cue in cues(result, shape, escape):
+        event = SSAEvent(start=round(1000 * cue.start), end=round(1000 * cue.end))
+        event.plaintext = cue.text.replace("-->", "→")  # also one that two words make together
         file.append(event)
     return file
 
 
-WRITERS: dict[str, Callable[[Result], str]] = {
+WRITERS: dict[str, Callable[[Result, Shape], str]] = {
     "txt": _txt,
     "srt": _srt,
     "vtt": _vtt,
@@ -94,6 +95,6 @@ WRITERS: dict[str, Callable[[Result], str]] = {
 }
 
 
-def render(result: Result, format: str) -> str:
-    """The content of the file."""
-    return WRITERS[format](result)
+def render(result: Result, format: str, shape: Shape = PLAIN) -> str:
+    """The content of the file; the shape is that of subtitles."""
+    return WRITERS[format](result, shape)

@@ -181,3 +181,47 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_torch(arguments, tmp_pat
     assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
     assert "Traceback" not in done.stderr
     assert time.perf_counter() - started < 10  # 1 s by itself; tests share their cores
+
+
+@pytest.mark.parametrize("how", [["-o", "-"], ["--print"]])
+def test_text_goes_to_standard_output_in_the_order_given_and_into_no_file(tmp_path, capsys, monkeypatch, how):
+    for name, seconds in (("b.wav", 2.0), ("a.wav", 1.0)):
+        soundfile.write(tmp_path / name, speechlike(seconds), RATE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF no more")
+    assert go("b.wav", "-o", "kept") == 0
+    assert go("b.wav", *how) == 0
+    assert capsys.readouterr().out == Path("kept/b.txt").read_text()
+    before = sorted(tmp_path.rglob("*"))
+    assert go("b.wav", "a.wav", "broken.wav", *how, "-f", "srt") == 3
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if "==>" in line] == [
+        "==> 'b.wav' <==",
+        "==> 'a.wav' <==",
+    ]
+    assert "failed: broken.wav" in shown.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--print", "-o", "x"], "--print and --out x"),
+        (["--print", "-f", "txt,srt"], "--format: txt, srt"),
+        (["--max-line-count", "2"], "--max-line-width"),
+        (["--task", "translate"], "only transcribes English"),
+    ],
+)
+def test_what_cannot_be_printed_or_shaped_or_translated_is_said(tmp_path, capsys, wrong, said):
+    soundfile.write(tmp_path / "a.wav", speechlike(1.0), RATE)
+    assert go(tmp_path / "a.wav", *([] if "--print" in wrong else ["-o", tmp_path / "out"]), *wrong) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_was_transcribed_before_prompts_were_there_is_done(tmp_path):
+    """An option that came later and is not given is none of the settings that outputs are known by."""
+    from speech_peft.transcribe.result import TranscribeOptions
+
+    later = {"task", "prompt", "hotwords"}
+    assert not later & TranscribeOptions().asked().keys()
+    assert later <= TranscribeOptions(task="translate", prompt="a", hotwords="b").asked().keys()

@@ -36,7 +36,7 @@ def greedy(
     rows = torch.arange(total, device=prompt.device)  # which clip each row of the batch belongs to
     open_ = torch.ones(total, dtype=torch.bool, device=prompt.device)  # of the rows in the batch
     hidden = reader.read(prompt)
-    no_speech = reader.no_speech(hidden[:, 0])
+    no_speech = reader.no_speech(hidden[:, _start(reader, prompt)])
     bias = reader.forbidden(first=True)
     for step in range(steps):
         scores = reader.scores(hidden[:, -1], bias)
@@ -82,7 +82,7 @@ def beam(
     """
     clips, device, eot = len(prompt), prompt.device, reader.generation.eot
     hidden = reader.read(prompt)
-    no_speech = reader.no_speech(hidden[:, 0])
+    no_speech = reader.no_speech(hidden[:, _start(reader, prompt)])
     hidden = hidden[:, -1].repeat_interleave(width, 0)
     reader.keep(torch.arange(clips, device=device).repeat_interleave(width))
     sums = torch.full((clips, width), float("-inf"), device=device)
@@ -120,6 +120,11 @@ def beam(
         _, logprob, tokens = max(whole or done, key=lambda found: found[rank], default=(0.0, 0.0, ()))
         rows.append(Found(tokens, logprob, silence, stopped=len(tokens) >= cap))
     return rows
+
+
+def _start(reader: "Reader", prompt: Int[Tensor, "b p"]) -> int:
+    """Where the start of the transcript stands in all rows; what precedes it was said before."""
+    return prompt[0].tolist().index(reader.generation.sot)
 
 
 def _forbid_repeats(scores: Float[Tensor, "b w v"], history: Sequence[Any], ngram: int) -> None:

@@ -47,16 +47,21 @@ def decode(
     beam_size: int = 1,
     language: str | Sequence[str | None] | None = None,
     seconds: Sequence[float] | None = None,
+    task: str = "transcribe",
+    before: Sequence[int] = (),
     retry: bool = True,
 ) -> list[Decoded]:
     """Transcripts of a batch; a language is given for all, for each, or not at all (English).
+
+    The task may be "translate", into English. `before` is what `previous` makes of a text that came before.
 
     With `retry`, a transcript that runs in circles, or into its limit, is read again by a beam, and by one
     that may not write three tokens twice. People repeat themselves too: another reading is taken only where
     it explains more of the audio and is itself heard there. `looped` says that the first was doubtful.
     """
     languages = [language] * len(states) if language is None or isinstance(language, str) else list(language)
-    prompt = torch.tensor([backbone.generation.prompt(code) for code in languages], device=states.device)
+    rows_of = [[*before, *backbone.generation.prompt(code, task)] for code in languages]
+    prompt = torch.tensor(rows_of, device=states.device)
     if seconds is None:
         frames = mask.sum(1).tolist() if mask is not None else [states.shape[1]] * len(states)
         seconds = [count / backbone.frame_rate for count in frames]

@@ -54,10 +54,11 @@ def align(
     *,
     seconds: Sequence[float],
     language: Sequence[str | None] | None = None,
+    task: str = "transcribe",
 ) -> list[tuple[TimedWord, ...]]:
     """The words of each clip, from the tokens that were decoded of it."""
     found = []
-    traced = traces(backbone, states, mask, tokens, seconds=seconds, language=language)
+    traced = traces(backbone, states, mask, tokens, seconds=seconds, language=language, task=task)
     for row, length, trace in zip(tokens, seconds, traced, strict=True):
         starts = trace.starts / backbone.frame_rate
         end = min(length, trace.shares.shape[1] / backbone.frame_rate)
@@ -74,10 +75,11 @@ def traces(
     *,
     seconds: Sequence[float],
     language: Sequence[str | None] | None = None,
+    task: str = "transcribe",
 ) -> list[Trace]:
     """Where the tokens that were decoded of each clip were heard in it."""
     g = backbone.generation
-    prompts = [g.prompt(code) for code in language or [None] * len(tokens)]
+    prompts = [g.prompt(code, task) for code in language or [None] * len(tokens)]
     rows = [[*prompt, *row, g.eot] for prompt, row in zip(prompts, tokens, strict=True)]
     longest = max(map(len, rows))
     forced = torch.tensor([row + [g.eot] * (longest - len(row)) for row in rows], device=states.device)
