@@ -14,6 +14,7 @@ from speech_peft.backbones.base import tiny
 from speech_peft.bench.runs import asr as benchmark
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.words.decoded import Decoded
+from speech_peft.decoders.words.word_times import TimedWord
 from speech_peft.errors import SpeechPeftError
 from speech_peft.folders import memory
 from speech_peft.folders.reader import Piece
@@ -132,6 +133,27 @@ def test_a_bug_that_speaks_of_memory_is_no_lack_of_it():
     assert memory.lacks_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     assert not memory.lacks_memory(ValueError("b t d: the memory has 3 frames"))
     assert not memory.lacks_memory(RuntimeError("expected memory of width 32"))
+
+
+def test_speech_that_a_reading_leaves_out_is_read_in_parts_of_its_own_recording_alone(opened, monkeypatch):
+    """The decoder writes one number a window, how long it is; of two sentences it hears the first."""
+    read: list[int] = []
+
+    def decode(backbone, states, mask, *, seconds, **_):
+        read.extend(round(s) for s in seconds)
+        return [Decoded(f"{s:.0f}", (1,), -0.1, 0.0) for s in seconds]
+
+    def align(*_, seconds, **__):
+        return [(TimedWord(f" {s:.0f}", 0.0, 1.0, 1.0),) for s in seconds]
+
+    monkeypatch.setattr(transcriber.whisper_text, "decode", decode)
+    monkeypatch.setattr(transcriber, "align", align)
+    one = sentences(1)[: 2 * RATE]
+    two, alone = Transcriber(vad="energy").transcribe([np.concatenate([one, sentences(1)]), sentences(1)])
+    assert [(segment.text, segment.flags) for segment in two.segments] == [("2", ()), ("2", ("unheard",))]
+    np.testing.assert_allclose([(s.start, s.end) for s in two.segments], [(0.0, 1.0), (2.0, 3.0)], atol=0.05)
+    assert [segment.flags for segment in alone.segments] == [()]
+    assert sorted(read) == [1, 2, 2, 3]
 
 
 @pytest.fixture
