@@ -22,8 +22,17 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """The lines of a page's blocks of bash, as words."""
-    lines = (line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines())
+    return [words for block in blocks(page, "bash") for words in lines_of(block)]
+
+
+def lines_of(block: str) -> list[list[str]]:
+    lines = block.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def code(page: str) -> list[tuple[str, str]]:
+    """The blocks of bash and Python in their order, each with its language."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```", text(page), re.M | re.S)
 
 
 def ours(words: list[str]) -> list[str] | None:
