@@ -1,4 +1,4 @@
-"""Gathers the pages of the site into build/pages: docs/, README as its first page, CONTRIBUTING and CHANGELOG.
+"""Gathers the pages of the site into build/pages: docs/, README as the first, CONTRIBUTING and CHANGELOG.
 
 Links between pages are kept; those to source files become plain text, as the site has no source.
 """

@@ -44,7 +44,8 @@ def test_a_link_out_of_the_pages_becomes_its_words(site):
 def test_every_public_name_is_on_the_page_of_the_api_by_where_it_lies():
     page = text("docs/api.md")
     described = dict(
-        reversed(one.removeprefix("speech_peft.").rsplit(".", 1)) for one in re.findall(r"^::: (.*)$", page, re.M)
+        reversed(one.removeprefix("speech_peft.").rsplit(".", 1))
+        for one in re.findall(r"^::: (.*)$", page, re.M)
     )
     assert described == sp._PUBLIC
     assert all(f"`sp.{name}`" in page for name in sp._PUBLIC)
