@@ -17,6 +17,7 @@ from ..core.saved.save import BackboneCard
 from ..core.site import Site, resolve
 from ..errors import ConfigError, SpeechPeftError, did_you_mean
 from ..registry import BACKBONES
+from .checkpoints.names import full_address
 from .checkpoints.weights import Origin, resolve_weights
 from .frames import below as below
 from .frames import from_outside
@@ -292,6 +293,7 @@ def open_backbone(
     """
     family: type[Backbone] = BACKBONES[name]
     _check_options(family, family.open, options)
+    weights = full_address(weights, offline)  # what is recorded is where the weights are
     folder = resolve_weights(weights, revision, offline)
     return family.open(folder, Origin.of(weights, folder, revision), **options)
 

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep.__main__", "methods x seeds x folds of one recipe, in one table"),
     "bench": ("bench.__main__", "measure a system and write a report"),
     "adapter": ("cli.adapters", "show, compare, merge and convert adapter folders"),
+    "methods": ("cli.methods", "list the methods, and show one: equation, paper, settings, cost"),
+    "sites": ("cli.sites", "where in a model adapters can sit"),
     "recipes": ("cli.recipes", "list, show and copy the recipes that come with the package"),
     "doctor": ("cli.doctor", "what works on this machine, and the fix for what does not"),
 }

@@ -76,7 +76,7 @@ OutOrScreen = Annotated[
     ),
 ]
 Print = Annotated[bool, typer.Option("--print", help="Results to standard output and into no file.")]
-ADDRESS = "a folder, a hub id or pkg:PACKAGE/path"
+ADDRESS = "a folder, a hub id, pkg:PACKAGE/path or a name such as base"
 Context = Annotated[
     Literal["full", "fit"] | None, typer.Option(help="Audio given to the encoder; the adapter's, else full.")
 ]

@@ -45,8 +45,10 @@ WRONG = {
     "adapter import-peft f --out o --weights w --backbone bert": "'whisper', 'ast', 'conformer', 'usm'",
     "data preview asr/whisper_parallel --number 0": "1",
     "doctor --jsno": "--json",
+    "methods shw": "list, show",
+    "sites": "Usage",
 }
-EXPLAINED = ("transcribe", "bench")  # without arguments they say all that there is
+EXPLAINED = ("transcribe", "bench", "sites")  # without arguments they say all that there is
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_every_method_opens_with_an_equation(script):
 
 
 def test_a_setting_is_explained_by_the_line_below_it(script):
-    import fields  # beside the script
+    from speech_peft.recipe import fields
 
     assert fields.documented(Lora)["bias"].startswith("Whether a bias trains along")
     assert "Globs over site names." in fields.documented(Lora)["sites"]

@@ -11,6 +11,7 @@ from ...errors import ConfigError, nearest
 from ...files import json_text
 from ...files.cache import cache_dir as cache_dir
 from .installed import package_root
+from .names import NAMES, full_address
 
 _HUB_FILES = ["*.json", "model*.safetensors", "model.bin", "merges.txt", "vocab*.txt"]
 _HUB_DUPLICATES = ["*.fp16*", "*.fp32*", "*/*"]
@@ -39,10 +40,11 @@ def resolve_weights(address: str | Path, revision: str | None = None, offline: b
     """The Hugging Face folder behind an address; a CTranslate2 folder is converted once, into the cache.
 
     Addresses: an existing folder, a hub id ("openai/whisper-tiny.en"), or "pkg:PACKAGE/path" for weights that
-    an installed package ships, "pkg:PACKAGE/path+PACKAGE/path" for those that several ship in parts. Raises
+    an installed package ships, "pkg:PACKAGE/path+PACKAGE/path" for those that several ship in parts, and the
+    short names of `names`. Raises
     ConfigError that says what came, what exists and what to do.
     """
-    text = str(address)
+    text = full_address(address, offline)
     if text.startswith("pkg:") and "+" in text:
         from .joined import join
 
@@ -55,13 +57,16 @@ def resolve_weights(address: str | Path, revision: str | None = None, offline: b
     elif _is_hub_id(text):
         folder = _from_hub(text, revision, offline)
     else:
-        raise ConfigError(f"weights: no folder at {text}.{_siblings(Path(text).expanduser())} {_HOW}")
+        meant = f" Did you mean {close[0]!r}?" if (close := nearest(text, NAMES)) else ""
+        there = _siblings(Path(text).expanduser())
+        raise ConfigError(f"weights: no folder at {text}.{meant}{there} {_HOW}")
     return _as_hugging_face(folder, text)
 
 
 _HOW = (
-    "An address is a folder (config.json with model.safetensors), a hub id such as openai/whisper-small, "
-    "or pkg:PACKAGE/path for weights inside an installed package (pkg:ONE/path+OTHER/path: in parts)."
+    "An address is a folder (config.json with model.safetensors), a hub id such as openai/whisper-small, its "
+    "short name (small), or pkg:PACKAGE/path for weights inside an installed package (in parts: "
+    "pkg:ONE/path+OTHER/path)."
 )
 
 
