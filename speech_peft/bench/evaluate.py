@@ -16,8 +16,8 @@ from ..audio import manifest
 from ..audio.data_set import rows_in
 from ..audio.rows.row import Row
 from ..errors import ConfigError, did_you_mean
+from ..metrics import slices
 from ..metrics.normalise import normaliser
-from ..metrics.slices import known_columns
 from ..terminal.door import complain
 from . import own_files, publish
 from .options import degradation, held, options_of
@@ -137,7 +137,7 @@ def evaluate(
     chosen = benchmark.systems(base, [str(one) for one in adapters], context, weights)
     listed = manifest.listed(data) if isinstance(data, str | Path) else rows_in(data, "data")
     utterances = benchmark.with_text(listed[:limit])
-    known_columns({name for row in utterances for name in row.extra}, (*slice_by, group_by))
+    slices.known_columns({name for row in utterances for name in row.extra}, (*slice_by, group_by))
     source = Path(data) if isinstance(data, str | Path) else Path(f"<{type(data).__name__}>")
     occasion = benchmark.occasion(source, utterances, degrade, seed, track)
     told = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
