@@ -182,9 +182,11 @@ class Transcriber(Listener[_File]):
             for piece, text in zip(pool, texts, strict=True):
                 piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
             return
-        found = parts.heard(
-            [piece.window for piece in pool], self._read(pool), partial(self._read_parts, pool)
-        )
+        windows, first = [piece.window for piece in pool], self._read(pool)
+        if self.options.task == "translate":  # its words have no times of their own in the sound
+            found = [[pair] for pair in zip(windows, first, strict=True)]
+        else:
+            found = parts.heard(windows, first, partial(self._read_parts, pool))
         for piece, heard in zip(pool, found, strict=True):
             for window, (text, words) in heard:
                 piece.file.hear(window, text, words)

@@ -154,6 +154,11 @@ def test_speech_that_a_reading_leaves_out_is_read_in_parts_of_its_own_recording_
     np.testing.assert_allclose([(s.start, s.end) for s in two.segments], [(0.0, 1.0), (2.0, 3.0)], atol=0.05)
     assert [segment.flags for segment in alone.segments] == [()]
     assert sorted(read) == [1, 2, 2, 3]
+    read.clear()
+    translator = Transcriber(vad="energy")
+    translator.options = dataclasses.replace(translator.options, task="translate")
+    list(translator.transcribe([np.concatenate([one, sentences(1)])]))
+    assert read == [3]  # the words of a translation have no times of their own
 
 
 @pytest.fixture
