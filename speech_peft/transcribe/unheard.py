@@ -52,7 +52,7 @@ def unheard(words: Sequence[TimedWord], spoken: Bool[ndarray, " f"]) -> list[tup
     edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]])))
     found: list[tuple[Span, float]] = []
     for first, last in edges.reshape(-1, 2).tolist():
-        inside = first + np.flatnonzero(spoken[first:last])
+        inside = [first + at for at in np.flatnonzero(spoken[first:last]).tolist()]
         seconds = FRAME_SECONDS * len(inside)
         if seconds >= LEAST_SECONDS - FRAME_SECONDS / 2:
             found.append(((inside[0] * FRAME_SECONDS, (inside[-1] + 1) * FRAME_SECONDS), seconds))
