@@ -1,5 +1,6 @@
 """The `speech-peft` command: one word per job, and nothing is imported before it is known which."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -9,6 +10,8 @@ from ..errors import did_you_mean
 from ..terminal.door import complain, say
 from ..terminal.exits import guarded
 
+VARIABLE = "_SPEECH_PEFT_COMPLETE"
+"""Set by a shell that asks what may come next."""
 # Word -> module with `main(argv) -> int`, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train.__main__", "train adapters from a recipe"),
@@ -39,12 +42,17 @@ def usage() -> str:
             *lines,
             "",
             "speech-peft COMMAND --help explains a command; speech-peft --version prints the version.",
+            'eval "$(speech-peft --show-completion bash)" completes words in bash; zsh and fish too.',
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 ok, 1 failed, 2 usage, 3 partly done, 130 interrupted."""
+    if VARIABLE in os.environ:
+        from .completion import answer
+
+        return guarded(lambda _: answer(COMMANDS), None)
     word, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if word in ("-h", "--help"):
         say(usage())
@@ -52,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if word == "--version":
         say(f"speech_peft {__version__}")
         return 0
+    if word == "--show-completion":
+        from .completion import show
+
+        return guarded(lambda words: show((words or ["bash"])[0]), rest)
     if word not in COMMANDS:
         complain(f"error: no command {word!r}. {did_you_mean(word, COMMANDS)}")
         return 2

@@ -159,3 +159,30 @@ def test_a_recipe_is_copied_under_its_own_name(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     assert recipes_cli.main(["copy", "asr/whisper_parallel"]) == 0
     assert (tmp_path / "whisper_parallel.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("speech-peft tra", "transcribe"),
+        ("speech-peft transcribe --vad s", "silero"),
+        ("speech-peft bench a", "asr"),
+    ],
+)
+def test_a_shell_is_told_what_may_come_next(typed: str, offered: str):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "speech_peft"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "_SPEECH_PEFT_COMPLETE": "complete_bash", **words},
+        check=False,
+    )
+    assert offered in done.stdout.split(), done.stderr
+
+
+def test_the_script_for_a_shell_is_shown(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["--show-completion", "zsh"]) == 0
+    assert "compdef" in capsys.readouterr().out
+    assert cli.main(["--show-completion", "dos"]) == 2
+    assert "bash, zsh, fish" in capsys.readouterr().err
