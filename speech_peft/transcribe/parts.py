@@ -73,9 +73,9 @@ def heard(windows: Sequence[Window], first: Sequence[Reading], read: Read) -> li
 
 def _part(whole: _Node, part: Window, reading: Reading, spoken: Bool[ndarray, " f"]) -> _Node:
     """A part with its reading; where that is doubtful by its own measures, with what the whole has there."""
-    text = reading[0]
+    text = replace(reading[0], looped=reading[0].looped or whole.reading[0].looped)
     if text.avg_logprob > CONFIDENT_LOGPROB and text.no_speech_prob < SILENT and not text.loops:
-        return _Node(whole.place, part, reading, spoken)
+        return _Node(whole.place, part, (text, reading[1]), spoken)
     before, words = whole.reading
     shift = part.start - whole.window.start
     here = tuple(

@@ -1,6 +1,7 @@
 """No speech of a window stays without words unnoticed, and what is not speech becomes none."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,16 @@ def test_what_was_unheard_at_first_is_flagged_and_the_rest_is_not():
     flags = {word: one[0].unheard for part, one in found for word, _, _ in said([(part, one)])}
     assert flags["sentence4"]
     assert not flags["sentence0"]
+
+
+def test_parts_of_what_was_first_read_as_a_loop_are_flagged_for_that_too():
+    whole = window()
+    text, words = reading(whole, [0])
+    (found,) = parts.heard(
+        [whole], [(replace(text, looped=True), words)], Asked(lambda part: reading(part, inside(part)))
+    )
+    assert said(found) == EVERYTHING
+    assert all(text.looped for _, (text, _) in found)
 
 
 def test_only_windows_with_unheard_speech_are_read_again():
