@@ -264,10 +264,10 @@ class Spy:
         self.stop_in: str | None = None
         monkeypatch.setattr(train_stages, "train", self)
 
-    def __call__(self, recipe, resume):
+    def __call__(self, recipe, resume, watchers=()):
         if Path(recipe.out).name == self.stop_in:
             raise KeyboardInterrupt
-        left = fit.train(recipe, resume)
+        left = fit.train(recipe, resume, watchers)
         self.ran.append((Path(recipe.out).name, left.steps))
         return left
 
