@@ -3,7 +3,6 @@
 pyarrow reads them; it is large, and most people have no such file, so it is an extra.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import json_text
 from .rows.row import Row
 from .unpacked import Classes, rows_of
 
@@ -53,8 +53,8 @@ def _records(reader: Any, files: Sequence[Path], classes: dict[str, Sequence[str
 
 def _classes(metadata: Any) -> Classes:
     """What numbers stand for, as `datasets` writes it into the schema."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    with suppress(ConfigError, ValueError, KeyError, TypeError, AttributeError):
+        features = json_text.parse(metadata[b"huggingface"].decode(), "features")["info"]["features"]
         return {name: tuple(one["names"]) for name, one in features.items() if one.get("names")}
     return {}
 

@@ -109,7 +109,7 @@ def test_limits_are_set_on_training_prompts_alone(script, tmp_path):
         calibrate.main([tmp_path / "calibrate/clip.jsonl"], None, tmp_path / "guard.jsonl")
     about = calibrate.about([tmp_path / "calibrate/clip.jsonl"], tmp_path / "train.jsonl", 6)
     assert len(about["data"]) == 2
-    assert about["limits"]["confidence"] == 0.02
+    assert about["limits"]["confidence"] == Limits().confidence
 
 
 def test_a_guard_is_not_judged_by_its_own_recogniser_and_english_ears_hear_english(script):
