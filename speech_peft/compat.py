@@ -68,7 +68,7 @@ def _guard_first(asked: Any) -> None:
 
 
 def guard_torchaudio() -> ModuleType | None:
-    """torchaudio, as whole as it can be here, or None; call before anything imports transformers.
+    """torchaudio, as whole as it can be here, or None.
 
     Tried in turn: as installed; with a stand-in for its compiled part; not at all, hidden so that
     transformers does not trip over it.

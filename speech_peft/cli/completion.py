@@ -13,22 +13,21 @@ from ..errors import ConfigError
 from ..terminal.door import say
 from ..terminal.program import PROGRAM, command_of
 
-VARIABLE = "_SPEECH_PEFT_COMPLETE"
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 
-def show(shell: str) -> int:
-    """Print the script for a shell; ConfigError for one that typer does not know."""
+def show(shell: str, variable: str) -> int:
+    """Print the script by which a shell asks with `variable` set; ConfigError for one unknown to typer."""
     if shell not in SHELLS:
         raise ConfigError(
             f"--show-completion: {shell!r} is no shell it knows; give one of {', '.join(SHELLS)}"
         )
     typers: Any = import_module("typer.completion")
-    say(typers.get_completion_script(prog_name=PROGRAM, complete_var=VARIABLE, shell=shell))
+    say(typers.get_completion_script(prog_name=PROGRAM, complete_var=variable, shell=shell))
     return 0
 
 
-def answer(commands: Mapping[str, tuple[str, str]]) -> int:
+def answer(commands: Mapping[str, tuple[str, str]], variable: str) -> int:
     """Say what may come next, as the shell's script asks."""
     from typer.core import TyperCommand, TyperGroup
 
@@ -49,5 +48,5 @@ def answer(commands: Mapping[str, tuple[str, str]]) -> int:
 
     typers: Any = import_module("typer.completion")
     typers.completion_init()
-    Words(name=PROGRAM).main(args=[], prog_name=PROGRAM, complete_var=VARIABLE)
+    Words(name=PROGRAM).main(args=[], prog_name=PROGRAM, complete_var=variable)
     return 0

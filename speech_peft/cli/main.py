@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if VARIABLE in os.environ:
         from .completion import answer
 
-        return guarded(lambda _: answer(COMMANDS), None)
+        return guarded(lambda _: answer(COMMANDS, VARIABLE), None)
     word, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if word in ("-h", "--help"):
         say(usage())
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if word == "--show-completion":
         from .completion import show
 
-        return guarded(lambda words: show((words or ["bash"])[0]), rest)
+        return guarded(lambda words: show((words or ["bash"])[0], VARIABLE), rest)
     if word not in COMMANDS:
         complain(f"error: no command {word!r}. {did_you_mean(word, COMMANDS)}")
         return 2
