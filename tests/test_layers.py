@@ -37,6 +37,7 @@ OURS |= {
     "predictions": GROUND | {"metrics"},
     "folders": GROUND | {"core", "audio", "backbones", "decoders", "opening"},
 }
+OURS["export"] = set(OURS) | {"speech_peft"}
 BELOW = set(OURS) | {"speech_peft"}
 OURS |= {
     "transcribe": BELOW,

@@ -70,8 +70,8 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
 
     With all that the adapter runs with: those that were trained together with it, and a base of its own.
     """
+    from ..export.hf import write_stock
     from ..opening.loading import load
-    from ..opening.stock import write_stock
 
     _absent(out)
     opened = load(adapter, weights)

@@ -55,6 +55,23 @@ def temporary_folder_beside(final: str | os.PathLike[str]) -> Path:
     return path
 
 
+@contextmanager
+def atomic_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder to write into; it becomes `final` when the block ends well, and vanishes when not.
+
+    Raises OSError where `final` is there by then and has something in it.
+    """
+    temporary = temporary_folder_beside(final)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _name(name: str, kind: str = "") -> str:
     # Only the start of the name: a final name may already be as long as the file system allows. By bytes,
     # as the file system counts, but never through the middle of a character.
@@ -65,8 +82,7 @@ def _name(name: str, kind: str = "") -> str:
 def finish(temporary: Path, final: Path) -> None:
     """Give what was written whole under a temporary name its own, in one step."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "rb") as written:
-        os.fsync(written.fileno())  # else a power cut may leave the new name over empty blocks
+    _to_disk(temporary)
     try:
         os.replace(temporary, final)
     except OSError as error:
@@ -75,6 +91,11 @@ def finish(temporary: Path, final: Path) -> None:
         with atomic_path(final) as path:  # a folder of the output may be another file system
             shutil.copyfile(temporary, path)
         temporary.unlink()
+
+
+def _to_disk(file: Path) -> None:
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())  # else a power cut may leave the new name over empty blocks
 
 
 def write_bytes(final: str | os.PathLike[str], content: bytes) -> None:

@@ -63,6 +63,8 @@ def read_variables(path: Path) -> dict[str, Tensor]:
                 )
             _number(stream, "I")  # revision of the spec: the names have not changed
             variables = dict(_variable(stream) for _ in range(_number(stream, "I")))
+            for _ in range(_number(stream, "I")):  # what equals another is stored once, zeros for instance
+                _alias(stream, variables)
         except (struct.error, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"weights: {path} ends too early or is no CTranslate2 model: {error}"
@@ -120,6 +122,13 @@ def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
             f"weights: {stream.name}: variable {name} is cut short or of an unknown type ({kind})."
         )
     return name, torch.frombuffer(content, dtype=_TYPES[kind]).reshape(shape)
+
+
+def _alias(stream: BinaryIO, variables: dict[str, Tensor]) -> None:
+    name, same = _string(stream), _string(stream)
+    for end in ("", "_scale"):
+        if f"{same}{end}" in variables:
+            variables[f"{name}{end}"] = variables[f"{same}{end}"]
 
 
 def write(target: Path, source: Path, variables: dict[str, Tensor]) -> None:
@@ -184,7 +193,7 @@ def _config(state: dict[str, Tensor], heads: dict[str, int], ids: dict[str, int]
 def _generation(ids: dict[str, int], hints: dict[str, Any]) -> dict[str, Any]:
     """What clean decoding and word times need; ids come from the tokenizer, as some `lang_ids` are wrong."""
     end = ids["<|endoftext|>"]
-    multilingual = ids["<|startoftranscript|>"] != 50257
+    multilingual = ids["<|startoftranscript|>"] != 50257 and "<|translate|>" in ids
     shared = {
         "decoder_start_token_id": ids["<|startoftranscript|>"],
         "bos_token_id": end,

@@ -20,7 +20,7 @@ from ..decoders.ctc import CtcHead
 from ..errors import ConfigError
 from ..files import json_text
 from ..files.tensors import as_any_new_file
-from .loading import Opened
+from ..opening.loading import Opened
 
 # The stock model with a CTC layer, and what it calls the encoder inside.
 _WITH_CTC = {
