@@ -47,8 +47,25 @@ def amazon_queen(
         bool, typer.Option("--unknown", help="Also clips whose speaker nobody names, for training.")
     ] = False,
 ) -> None:
-    """Dialogue of Flight of the Amazon Queen: acted English by 30 voices, split by speaker (3.2 hours)."""
+    """Dialogue of Flight of the Amazon Queen: acted English by 30 voices, split by speaker (3.1 hours)."""
     _show(lambda step: _corpus("amazon-queen")(out, sources=source or (), unknown=unknown, progress=step))
+
+
+@app.command("fillets")
+def fillets(
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Recordings and manifests go here.", show_default="corpora/fillets-LANG"),
+    ] = None,
+    lang: Annotated[Literal["cs", "nl"], typer.Option("--lang", "--language", help="Czech or Dutch.")] = "cs",
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .deb or the game's folder; repeat. Default: installed, else apt-get."),
+    ] = None,
+) -> None:
+    """Dialogue of Fish Fillets: acted Czech or Dutch with its English, split by speaker (1.6 hours each)."""
+    out = out or Path(f"corpora/fillets-{lang}")
+    _show(lambda step: _corpus("fillets")(out, lang=lang, sources=source or (), progress=step))
 
 
 @app.command("librispeech")

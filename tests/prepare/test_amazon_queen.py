@@ -111,6 +111,13 @@ def test_clips_of_unknown_speakers_come_on_request_and_are_never_for_the_test(so
     assert texts(prepared.parts["train"].path)["cq01_011"] == ("?", "Stop there!")
 
 
+def test_sounds_that_no_word_is_made_of_are_left_out_and_marks_of_the_game_go():
+    said = ["(sigh)", "Mmmmft! Frbl", "Unga, whoop!", "@@ Super nincompoop^_ @@", "Hubba <hack> bubba."]
+    clips = {f"JOE{number:04d}1.SB": b"" for number in range(41, 46)}
+    lines = amazon_queen.read_lines({"QUEEN2.JAS": "\r\n".join(said).encode()} | clips)
+    assert [line.text for line in lines.values()] == ["Super nincompoop", "Hubba bubba."]
+
+
 @pytest.mark.parametrize(
     "content", [b"QTBL1.00\0\0\0\0\0\0\x09abc", b"RIFF", archive({"FAYE.DOG": ENTRIES["FAYE2.DOG"][:70]})]
 )

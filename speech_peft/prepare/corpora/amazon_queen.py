@@ -7,7 +7,8 @@ line of text and the clip that speaks it share a name that the game derives from
 
 Speakers are kept apart: six are for the test, two for validation. Clips of cut scenes may be anybody's, so
 they are left out unless asked for, and then they are for training. Left out as well are clips without words
-and those whose text cannot be theirs, at more than six words a second or fewer than one in two.
+(`(sigh)`, `Hmmm...`, an ape among apes, the language of a village, SPARKY gagged) and those whose text cannot be theirs, at
+more than six words a second or fewer than one in two. Marks for the game (`^_`, `@@`) go from the texts.
 """
 
 import re
@@ -23,7 +24,7 @@ from ...errors import ConfigError
 from ...files import atomic
 from ...registry import CORPORA
 from . import debian
-from .base import Prepared, Progress, Split, reuse, silent, write_parts
+from .base import Prepared, Progress, Split, reuse, silent, worded, write_parts
 
 PACKAGE = "flight-of-the-amazon-queen"
 INSTALLED = Path("/usr/share/scummvm") / PACKAGE / "queen.1c"
@@ -31,7 +32,8 @@ TEST = frozenset({"FAYE", "HENRY", "NAOMI", "PRIN", "TAM", "ORACLE"})
 VALID = frozenset({"LOU", "KLUNK"})
 HERO, UNKNOWN = "JOE", "?"
 WORDS_A_SECOND = (0.5, 6.0)
-_CORPUS = "amazon-queen/1"
+_NO_LANGUAGE = re.compile(r"(?i)\b([cskw]?h?|war)ung(a|h|ha)\b|\b(wh)?o+p\b|\btusani\b|\bt[au]wanga\b")
+_CORPUS = "amazon-queen/2"
 _DOG_HEADER, _DOG_LEVEL = 32, 96  # bytes before JOE's lines: those of a file, those of each level of its tree
 
 
@@ -89,6 +91,15 @@ def plausible(text: str, seconds: float) -> bool:
     return bool(seconds) and slowest <= len(text.split()) / seconds <= fastest
 
 
+def clean(text: str) -> str:
+    """The words of a sentence, without marks for the game and sounds that no word is made of.
+
+    >>> clean("@@ She's in love^_. @@"), clean("(sigh)"), clean("Well <gulp> no")
+    ("She's in love.", '', 'Well no')
+    """
+    return " ".join(re.sub(r"\([^()]*\)|<[^<>]*>|@@|\^_", "", text).split())
+
+
 # ---------------------------------------------------------------- the game's file
 
 
@@ -142,8 +153,9 @@ def read_lines(entries: Mapping[str, bytes]) -> dict[str, Line]:
             for prefix, line in spoken:
                 for number, text in _sentences(line.text):
                     clip = f"{prefix.replace(' ', '0')}{number:x}".upper() + ".SB"
-                    if clip in entries and re.search("[A-Za-z]", text):
-                        lines[clip] = Line(line.speaker, " ".join(text.split()))
+                    text = clean(text)
+                    if clip in entries and worded(text) and not _NO_LANGUAGE.search(text):
+                        lines[clip] = Line(line.speaker, text)
         except (struct.error, IndexError) as error:
             raise ConfigError(f"queen.1c: its entry {name} is cut off ({error})") from error
     return lines

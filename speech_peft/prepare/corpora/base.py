@@ -52,6 +52,21 @@ def split_of(text: str, corpus: str) -> Split:
     return "train" if share < 0.7 else "valid" if share < 0.8 else "test"
 
 
+def worded(text: str) -> bool:
+    """Whether most of a text's words are words: with a vowel and no letter thrice, a lone letter or a number.
+
+    >>> worded("Hmmm, well."), worded("Mmmmft! Frbl"), worded("..."), worded("Tři ovce."), worded("C, 24 hrs")
+    (False, False, False, True, True)
+    """
+    words = unicodedata.normalize("NFD", normalised(text)).split()
+    letters = [re.sub(r"[\u0300-\u036f]", "", word) for word in words]
+    real = [
+        len(word) == 1 or bool(re.search(r"[aeiouy\d]", word) and not re.search(r"(\w)\1\1", word))
+        for word in letters
+    ]
+    return sum(real) * 2 > len(real)
+
+
 def number(cell: str) -> int | str:
     """The integer that a cell spells, so that a fold is 1 and not "1"; any other cell as it is.
 
