@@ -17,7 +17,7 @@ dialogStr("Nic \"nového\".")
 
 -- a remark
 dialogId("bot-m", "font_small", "I will.")
-dialogStr("...B-b-budu -- Halóóó.")
+dialogStr("...B-b-budu tu -- Halóóó.")
 
 dialogId("parrot", "font_parrot", "Cruel captain")
 dialogStr("Krrrutý kapitán")
@@ -82,7 +82,7 @@ def test_each_clip_has_its_words_in_both_languages_and_characters_are_apart(game
     prepared = fillets.prepare(tmp_path, lang="cs", sources=[game])
     assert rows(prepared) == {
         "train": [
-            ("aztec/bot-m", "small", "budu - Haló.", "I will."),
+            ("aztec/bot-m", "small", "budu tu - Haló.", "I will."),
             ("aztec/bot-v", "big", 'Nic "nového".', "Nothing new."),
             ("share/blackjokes/joke", "small", "Škoda.", "Shame."),
         ],

@@ -7,8 +7,9 @@ line of text and the clip that speaks it share a name that the game derives from
 
 Speakers are kept apart: six are for the test, two for validation. Clips of cut scenes may be anybody's, so
 they are left out unless asked for, and then they are for training. Left out as well are clips without words
-(`(sigh)`, `Hmmm...`, an ape among apes, the language of a village, SPARKY gagged) and those whose text cannot be theirs, at
-more than six words a second or fewer than one in two. Marks for the game (`^_`, `@@`) go from the texts.
+(`(sigh)`, `Hmmm...`, an ape among apes, the language of a village, SPARKY gagged) and those whose text cannot
+be theirs, at more than six words a second or fewer than one in two. Marks for the game (`^_`, `@@`) go from
+the texts.
 """
 
 import re
