@@ -115,6 +115,8 @@ class Degraded:
 
     samples: Samples
     applied: tuple[Mapping[str, Any], ...]
+    clean: Samples
+    """The clip before anything was done to it but a change of speed, sample by sample beside `samples`."""
 
 
 @dataclass(frozen=True)
@@ -135,26 +137,35 @@ class Degrader:
     ) -> Degraded:
         variant = self.variant(epoch)
         if self._generator(id, variant, "clean").random() < self.clean:
-            return Degraded(samples, ())
+            return Degraded(samples, (), samples)
         x, applied = np.asarray(samples, np.float32), []
+        clean = x
         for place, step in enumerate(self.steps):
             # A generator for each step: what one step draws never shifts what the next one does.
             scene = Scene(sample_rate, self._generator(id, variant, f"{place} {step.kind}"), pool)
             if scene.generator.random() < step.p:
                 x, drawn = step.apply(x, scene)
                 applied.append({"kind": step.kind, **drawn})
+                if step.stretch != (1.0, 1.0):
+                    clean = x
         shortest, longest = self.stretch
         if not shortest * len(samples) - 1 <= len(x) <= longest * len(samples) + 1:
             raise AssertionError(
                 f"{[step.kind for step in self.steps]}: {len(samples)} samples became {len(x)}"
             )
-        return Degraded(x, tuple(applied))
+        return Degraded(x, tuple(applied), clean)
 
     @property
     def stretch(self) -> tuple[float, float]:
         """How many times as long a clip comes out of all steps, at least and at most."""
         each = [(min(1.0, s.stretch[0]), max(1.0, s.stretch[1])) for s in self.steps]
         return math.prod(low for low, _ in each), math.prod(high for _, high in each)
+
+    @property
+    def stretches_late(self) -> bool:
+        """Whether a step changes the speed of what others have made worse: no clean clip lies beside it."""
+        stretches = [step.stretch != (1.0, 1.0) for step in self.steps]
+        return stretches != sorted(stretches, reverse=True)
 
     @property
     def needs_others(self) -> bool:

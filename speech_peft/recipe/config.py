@@ -16,7 +16,7 @@ from ..errors import ConfigError, did_you_mean
 from ..files import yaml_text
 from ..files.dotted import leaves, validate
 from . import stages
-from .parts import RestoreConfig
+from .parts import AsrConfig, RestoreConfig
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ def degrader_of(recipe: Recipe) -> Degrader | None:
     except ConfigError as error:
         raise ConfigError(f"data.{error}") from None
     degrader = Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
+    if isinstance(recipe.task, AsrConfig) and recipe.task.distil and degrader.stretches_late:
+        raise ConfigError(
+            "data.degrade: with task.distil a change of speed comes before all that makes a clip worse: "
+            "put the step `speed` first"
+        )
     if degrader.stretch != (1.0, 1.0):
         if recipe.task.name == "restore":
             raise ConfigError(

@@ -61,6 +61,9 @@ class AsrConfig(Part):
     """Whisper: the language token of a multilingual model."""
     vocabulary: str | None = None
     """CTC: the characters; by default those of the training text."""
+    distil: NotNegative = 0.0
+    """Weight of a second loss: the states of what is heard are to be near those that the frozen encoder makes
+    of the clip before it was degraded, heard at native length. Keeps what the base knew."""
 
 
 class ClassifyConfig(Part):
@@ -188,6 +191,25 @@ class CacheConfig(Part):
     folder share what they keep, and nothing is written there."""
 
 
+class JoinConfig(Part):
+    """asr: clips that follow each other in the manifest, joined to windows as long recordings are cut."""
+
+    share: Share = 0.5
+    """Of the audio, how much is heard in windows; the rest clip by clip."""
+    seconds: tuple[Positive, Positive] = (5.0, 29.0)
+    """How long a window may be, at least and at most: drawn for each."""
+    pause_seconds: tuple[NotNegative, NotNegative] = (0.1, 0.8)
+    """Of silence between two clips: drawn for each pause."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> JoinConfig:
+        for name in ("seconds", "pause_seconds"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the low end comes first, got [{low:g}, {high:g}]")
+        return self
+
+
 Where = dict[str, tuple[str | int | float, ...]]
 """Column of a manifest to the values that are wanted."""
 
@@ -217,6 +239,8 @@ class DataConfig(Part):
     """Share of the training clips left as recorded."""
     variants: PositiveInt | None = None
     """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
+    join: JoinConfig | None = None
+    """asr: hear some of the training clips joined to longer windows; by default each alone."""
     seconds_per_batch: Positive = 120.0
     """Audio in a batch, padding included, in each process."""
     native_share: Share = 0.0

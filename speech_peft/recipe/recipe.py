@@ -101,7 +101,11 @@ class Recipe(Part):
                 "on-the-fly degradation gives every epoch new audio, which no cache can hold. "
                 "Set data.variants=N to degrade each clip in N fixed ways"
             )
-        fresh = {"data.spec_augment": data.spec_augment, "data.shift_seconds": data.shift_seconds}
+        fresh = {
+            "data.spec_augment": data.spec_augment,
+            "data.shift_seconds": data.shift_seconds,
+            "data.join": data.join,
+        }
         if isinstance(task, ClassifyConfig):
             fresh["task.mixup"] = task.mixup
         if used := [key for key, value in fresh.items() if value]:
@@ -120,7 +124,7 @@ class Recipe(Part):
     def _of_one_task_only(self) -> None:
         data = self.data
         mine: dict[str, dict[str, Any]] = {
-            "asr": {"native_share": data.native_share},
+            "asr": {"native_share": data.native_share, "join": data.join},
             "classify": {
                 "per_class": data.per_class,
                 "spec_augment": data.spec_augment,

@@ -21,6 +21,7 @@ from ...audio.degrade import Degrader
 from ...audio.rows.listing import pick
 from ...errors import AudioError, ConfigError
 from .decoded import DECODED, decode
+from .joined import Window, Windows
 from .targets import Targets
 
 GRID_SAMPLES = 8000
@@ -30,7 +31,7 @@ _ALONE = (
     "Add utterances, or leave the step out"
 )
 Place = tuple[int, int]
-"""Epoch and row: what a clip of the stream is known by."""
+"""Epoch, and row or window of the epoch: what a clip of the stream is known by."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ class Clips(Dataset[Heard | Bad]):
         """Whether the prefix cache knows a source of this many samples: such a clip is not loaded again."""
         self.targets: Targets | None = None
         """What makes the clean side of each clip, for a task that restores."""
+        self.windows: Windows | None = None
+        """Where neighbours are joined: places then are windows of an epoch."""
+        self.beside = False
+        """Whether each clip comes with what it was before it was degraded, as its target."""
         self._kept: dict[int, np.ndarray] = {}
         self._lengths: dict[int, int] = {}
 
@@ -146,9 +151,14 @@ class Clips(Dataset[Heard | Bad]):
 
     def __getitem__(self, place: Place) -> Heard | Bad:
         epoch, index = place
+        if self.windows is not None:
+            window = self.windows.of(epoch)[index]
+            if window.last > window.first:
+                return self._joined(epoch, window)
+            index = window.first
         row = self.rows[index]
         try:
-            source = self._source(place)
+            source = self._source((epoch, index))
         except OSError as error:  # it was there when the run began
             return Bad(row.id, str(row.audio), error.strerror or str(error))
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
@@ -159,15 +169,38 @@ class Clips(Dataset[Heard | Bad]):
             if self.targets is not None:
                 variant = self.degrader.variant(epoch) if self.degrader else 0
                 samples, clean, reference = self.targets.of(row, samples, variant)
-            if self.degrader is not None:
-                samples = self.degrader(
-                    samples, self.sample_rate, id=row.id, epoch=epoch, pool=partial(self._other, index)
-                ).samples
+            samples, before = self._degraded(samples, row.id, epoch, index)
         except AudioError as error:
             return Bad(row.id, error.path, error.reason)
         if self.cached:
             self._lengths[index] = len(samples)
+        clean = before if self.beside else clean
         return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
+
+    def _joined(self, epoch: int, window: Window) -> Heard | Bad:
+        """Neighbours one after the other, with silence between; one that cannot be read takes all along."""
+        rows, parts = [self.rows[index] for index in window.clips], []
+        id = f"{rows[0].id}..{rows[-1].id}"
+        try:
+            for index, pause in zip(window.clips, (*window.pauses, 0.0), strict=True):
+                parts += [self.samples(index), np.zeros(round(pause * self.sample_rate), np.float32)]
+            samples, before = self._degraded(np.concatenate(parts), id, epoch, window.first)
+        except AudioError as error:
+            return Bad(id, error.path, error.reason)
+        text = " ".join(row.text or "" for row in rows)
+        return Heard(
+            f"{id} of epoch {epoch}", Example(id, samples, text, target=before if self.beside else None)
+        )
+
+    def _degraded(
+        self, samples: np.ndarray, id: str, epoch: int, index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is heard, and what it was before it was made worse."""
+        if self.degrader is None:
+            return samples, samples
+        pool = partial(self._other, index)
+        made = self.degrader(samples, self.sample_rate, id=id, epoch=epoch, pool=pool)
+        return made.samples, made.clean
 
     def _source(self, place: Place) -> str:
         epoch, index = place

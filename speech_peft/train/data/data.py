@@ -29,8 +29,11 @@ from ..tasks.base import Task
 from . import labels
 from .bad import BadList
 from .clips import Bad, Clips, Place, on_grid
+from .joined import JoinedBatches, Windows
 from .targets import Targets
 from .workers import loader
+
+Batches = DurationBatchSampler | JoinedBatches
 
 
 class Stream:
@@ -40,7 +43,7 @@ class Stream:
     stream that is the same every time.
     """
 
-    def __init__(self, sampler: DurationBatchSampler | GridBatches, start: int):
+    def __init__(self, sampler: Batches | GridBatches, start: int):
         self.sampler, self.start = sampler, start
 
     def __iter__(self) -> Iterator[list[Place]]:
@@ -58,7 +61,7 @@ class Stream:
 class Epochs:
     """Batches of places, one epoch each time they are asked for: what Lightning's own loop counts."""
 
-    def __init__(self, sampler: DurationBatchSampler | GridBatches, start: int):
+    def __init__(self, sampler: Batches | GridBatches, start: int):
         self.sampler, self.epoch, self.batches = sampler, start, 0
         """The epoch that comes next, and how many batches the last one had."""
 
@@ -125,6 +128,8 @@ class SpeechData(L.LightningDataModule):
         self.train_clips, self.train_seconds = self._screen(
             "train", self._rows("train", data.train), degrader
         )
+        if data.join:
+            self.train_clips.windows = Windows(self.train_seconds, data.join, recipe.seed)
         self.valid_clips: Clips | None = None
         if data.valid is not None:
             heard = replace(degrader, clean=0.0) if degrader and data.degrade_valid else None
@@ -137,6 +142,10 @@ class SpeechData(L.LightningDataModule):
         for clips in (self.train_clips, self.valid_clips):
             if clips is not None:
                 clips.targets = targets
+
+    def beside(self) -> None:
+        """Let every training clip come with what it was before it was degraded."""
+        self.train_clips.beside = True
 
     @property
     def texts(self) -> Iterator[str]:
@@ -238,8 +247,11 @@ class SpeechData(L.LightningDataModule):
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         task = trainer.lightning_module if trainer else None
         start = task.batches_seen if isinstance(task, Task) else 0
+        windows = self.train_clips.windows
         if data.cache:
             sampler = self._grid(self.train_seconds, rank, world, shuffle=True)
+        elif windows is not None:
+            sampler = JoinedBatches(windows, data.seconds_per_batch, self.recipe.seed, rank, world)
         else:
             sampler = DurationBatchSampler(
                 self.train_seconds,

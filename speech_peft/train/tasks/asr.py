@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..data.data import SpeechData
 
 IGNORED = -100
+FILLED = 0.5
+"""Batches of this share of the native length, or more, are distilled: padding others would cost too much."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ class Asr(Task):
         else:
             self.decoder = TeacherForcing(backbone, self.config)
 
+        if self.config.distil:
+            data.beside()
+
     def head_config(self) -> dict[str, Any]:
         return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
 
@@ -140,12 +146,35 @@ class Asr(Task):
     def loss(self, batch: Batch) -> Loss:
         """A share of the training batches is heard at native length: as many clips as then fit."""
         share = self.recipe.data.native_share
-        native = self.backbone.max_seconds
-        if share and native and self.training and chance(self.recipe.seed, self.batches_seen) < share:
-            batch = batch.first(max(1, int(self.recipe.data.seconds_per_batch // native)))
-            features = self.prepare(batch, pad_to=round(native * self.backbone.sample_rate))
-            return self.decoder.loss(self.backbone.encode(features), batch.texts)
-        return self.decoder.loss(self.encode(batch), batch.texts)
+        if share and self.training and chance(self.recipe.seed, self.batches_seen) < share:
+            room = int(self.recipe.data.seconds_per_batch // (self.backbone.max_seconds or math.inf))
+            batch = batch.first(max(1, room))
+            encoded = self.backbone.encode(self.prepare(batch, pad_to=self._native()))
+        else:
+            encoded = self.encode(batch)
+        loss = self.decoder.loss(encoded, batch.texts)
+        if self.training and self.config.distil and batch.audio.shape[1] >= FILLED * self._native():
+            strayed = self._strayed(encoded, batch)
+            return replace(loss, total=loss.total + self.config.distil * strayed * loss.targets)
+        return loss
+
+    def _native(self) -> int:
+        """Samples of the native length; 0 of an encoder that has none."""
+        return round((self.backbone.max_seconds or 0.0) * self.backbone.sample_rate)
+
+    def _strayed(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """How far the states are from those that the frozen encoder makes of the clips as they were recorded.
+
+        |heard - frozen|^2 / |frozen|^2 over the frames that hold sound.
+        """
+        assert batch.targets is not None
+        with torch.no_grad(), self.model.using():
+            before = self.prepare(replace(batch, audio=batch.targets), pad_to=self._native())
+            frozen = self.backbone.encode(before).states[:, : encoded.states.shape[1]].float()
+        heard = encoded.states[:, -frozen.shape[1] :].float()  # adapters that add frames put them first
+        sound = encoded.mask[:, -frozen.shape[1] :, None]
+        wrong, wanted = ((x * sound).square().sum() for x in (heard - frozen, frozen))
+        return wrong / wanted.clamp(min=1e-6)
 
     def examine(self, batch: Batch) -> Examined:
         encoded = self.encode(batch)
