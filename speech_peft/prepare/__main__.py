@@ -68,6 +68,47 @@ def fillets(
     _show(lambda step: _corpus("fillets")(out, lang=lang, sources=source or (), progress=step))
 
 
+@app.command("speak")
+def speak(
+    text: Annotated[Path | None, typer.Argument(help="What is spoken: a text file.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Recordings and manifest go here.")] = Path(
+        "corpora/spoken"
+    ),
+    voices: Annotated[int, typer.Option(min=1, help="How many voices take turns.")] = 8,
+    engine: Annotated[Literal["hibari", "kokoro", "command"], typer.Option(help="Who speaks.")] = "hibari",
+    voice: Annotated[
+        list[str] | None,
+        typer.Option(help="One of the engine's voices, by name; repeat. Default: all it has."),
+    ] = None,
+    voices_folder: Annotated[
+        Path | None, typer.Option(help="kokoro: a folder of NAME.bin, as `npm pack kokoro-js` brings it.")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(help="command: such as 'espeak-ng -v {voice} -w {wav} {text}'.")
+    ] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Words and names, one a line, spoken in carrier sentences.")
+    ] = None,
+    carriers: Annotated[
+        Path | None, typer.Option(help="Carrier sentences of your own, one a line, {} for the phrase.")
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Carrier sentences for a phrase of the lexicon.")] = 20,
+    times: Annotated[int, typer.Option(min=1, help="How often a sentence of the text is spoken.")] = 1,
+    lang: Annotated[str, typer.Option("--lang", "--language", help="Of the text, for the manifest.")] = "en",
+    seed: Annotated[int, typer.Option(min=0, help="Of voices, their turns and carriers.")] = 0,
+) -> None:
+    """A text file as a corpus in synthetic voices (the extra `speak`), with the phrases of a lexicon."""
+    from .corpora.speak import Script
+    from .engines.base import Settings
+    from .lexicon import CARRIERS, read_carriers
+
+    script = Script(text, lexicon, times, each, read_carriers(carriers) if carriers else CARRIERS)
+    settings = Settings(voices, seed, tuple(voice or ()), voices_folder, command)
+    _show(
+        lambda step: _corpus("speak")(out, script, engine=engine, settings=settings, lang=lang, progress=step)
+    )
+
+
 @app.command("librispeech")
 def librispeech(root: Root, out: Out = None) -> None:
     """LibriSpeech, or any folder in its layout; a manifest for each subset found."""
