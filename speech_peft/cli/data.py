@@ -1,7 +1,8 @@
-"""What a recipe trains on: `speech-peft data preview RECIPE -n 20` writes a page of pairs to hear."""
+"""What a recipe trains on: a page of pairs to hear, and one manifest made of several."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +19,38 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 """At which every backbone here listens, and so at which clips are degraded."""
 
-app = new_app("Look at what a recipe trains on.")
+app = new_app("Look at what a recipe trains on, and put it together.")
 
 
 @app.callback()
 def group() -> None:
-    """Look at what a recipe trains on."""
+    """Look at what a recipe trains on, and put it together."""
+
+
+@app.command()
+def join(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests or folders, of any kind.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The manifest that is written (.jsonl).")],
+) -> None:
+    """Write one manifest of the recordings of several; the recordings stay where they are."""
+    from ..audio import manifest
+
+    rows = one_list([manifest.read(path) for path in manifests])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write(out, rows)
+    line(f"{out}: {len(rows):,} rows")
+
+
+def one_list(lists: "Sequence[Sequence[Row]]") -> "list[Row]":
+    """All rows in order; an id that comes again gets a number: `a`, `a-2`."""
+    seen: Counter[str] = Counter()
+    rows: list[Row] = []
+    for row in (row for rows in lists for row in rows):
+        seen[row.id] += 1
+        id = row.id if seen[row.id] == 1 else f"{row.id}-{seen[row.id]}"
+        seen[id] += id != row.id
+        rows.append(replace(row, id=id))
+    return rows
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`speech-peft data preview`: pairs with players, what was done to them, and the clip that cannot be read."""
+"""`speech-peft data`: pages of pairs with players, and one manifest of several."""
 
 import json
 
@@ -75,3 +75,18 @@ def test_a_page_is_what_training_hears(recipe):
     given = io.load(rows[1].audio, RATE).samples
     mine = degrader(given, RATE, id=rows[1].id, epoch=2, pool=Others(rows, 1)).samples
     assert np.array_equal(heard, mine)
+
+
+def test_manifests_of_two_folders_become_one_that_finds_all_recordings_by_ids_of_their_own(tmp_path):
+    from speech_peft.audio import manifest
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        io.save(tmp_path / folder / "x.wav", np.zeros(RATE, np.float32), RATE)
+        row = {"id": "x", "audio": "x.wav", "text": folder, "speaker": folder}
+        (tmp_path / folder / "m.jsonl").write_text(json.dumps(row) + "\n")
+    out = tmp_path / "deep" / "both.jsonl"
+    assert cli.main(["data", "join", *(str(tmp_path / f / "m.jsonl") for f in "ab"), "-o", str(out)]) == 0
+    rows = manifest.read(out)
+    assert [(row.id, row.text, row.speaker) for row in rows] == [("x", "a", "a"), ("x-2", "b", "b")]
+    assert all(row.audio.exists() for row in rows)
