@@ -70,6 +70,9 @@ def asr(
     rows: Rows = 500,
     embed_mb: EmbedMb = 14.0,
     seen: Seen = "refuse",
+    harm: Annotated[
+        Path | None, typer.Option(help="Clean speech of other people: what adapters lose there.")
+    ] = None,
 ) -> None:
     """Transcribe a manifest with the base, adapters, or both, and score what they heard."""
     from .evaluate import evaluate
@@ -94,6 +97,7 @@ def asr(
         min_n=min_n,
         seed=seed,
         seen=seen,
+        harm=harm,
         out=out,
         limits=limits_of(rows, embed_mb),
     )

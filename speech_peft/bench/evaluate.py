@@ -19,6 +19,7 @@ from ..errors import ConfigError, did_you_mean
 from ..metrics import slices
 from ..metrics.normalise import normaliser
 from ..terminal.door import complain
+from . import harm as harms
 from . import own_files, publish
 from .options import degradation, held, options_of
 from .report.page import Limits
@@ -117,6 +118,7 @@ def evaluate(
     min_n: int = 20,
     seed: int = 0,
     seen: str = "refuse",
+    harm: str | Path | None = None,
     out: str | Path | None = None,
     limits: Limits | None = None,
 ) -> Evaluation:
@@ -124,7 +126,9 @@ def evaluate(
 
     `data` is a manifest, rows, or a Hugging Face data set with a column of sound and one of text. Without an
     adapter it is the base that is measured. With `out` the predictions, scores.json and report.html are left
-    there, and `limits` says how large the page may be; all else is what `bench asr --help` says of it.
+    there, and `limits` says how large the page may be; all else is what `bench asr --help` says of it. `harm`
+    names a manifest of clean speech of other people: what adapters and base make of that is under
+    `scores["harm"]`, and in `out/harm`.
 
     Raises ConfigError for a row without text, an adapter that has trained on rows of the test set (unless
     `seen="report"`), and a name of a column, normaliser or degradation that there is none of.
@@ -141,6 +145,18 @@ def evaluate(
     source = Path(data) if isinstance(data, str | Path) else Path(f"<{type(data).__name__}>")
     occasion = benchmark.occasion(source, utterances, degrade, seed, track)
     told = {system.name: held(system.name, system.adapter, utterances, seen) for system in chosen}
+    apart: dict[str, Any] = {}
+    if harm is not None:
+        if not adapters:
+            raise ConfigError("harm: the base alone was given, and it is what adapters are held against")
+        complain(f"clean speech of other speakers: {harm}")
+        alike = {"weights": weights, "context": context, "device": device, "beam_size": beam_size}
+        alike |= {"batch_seconds": batch_seconds, "normalizer": normalizer, "language": language}
+        alike |= {"limit": limit, "group_by": group_by, "seed": seed, "seen": seen, "limits": limits}
+        where = None if out is None else Path(out) / "harm"
+        apart["harm"] = harms.summary(
+            str(harm), evaluate(harm, adapters, base=True, out=where, **alike).scores
+        )
     with _folder(out) as folder:
         heard = _as_asked(utterances, folder, degrade, seed, track)
         settings = Settings(device, beam_size, batch_seconds)
@@ -152,9 +168,9 @@ def evaluate(
         runs = publish.asr_runs([folder / system.name for system in chosen], normalizer, language)
         options = options_of(list(slice_by), group_by, min_n, seed)
         if out is None:
-            found = scoring.scores(runs, normaliser(normalizer), options)
+            found = scoring.scores(runs, normaliser(normalizer), options) | apart
         else:
-            found = publish.publish_asr(runs, folder, normalizer, options, limits)
+            found = publish.publish_asr(runs, folder, normalizer, options, limits, apart)
     return Evaluation(found, {run.name: _system(run, found["runs"][run.name]) for run in runs})
 
 

@@ -1,6 +1,6 @@
 """The files of a benchmark: predictions read back as runs; scores and the page written, the table printed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,18 @@ def publish_asr(
     normalizer: str = "auto",
     options: Options | None = None,
     limits: Limits | None = None,
+    apart: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `scores.json` and `report.html`, print the table, and return the scores."""
+    """Write `scores.json` and `report.html`, print the table, and return the scores.
+
+    `apart` is what was measured on other recordings, for scores and page: see `harm.py`.
+    """
 
     def load(prediction: Prediction) -> tuple[Any, int]:
         clip = io.load(prediction.audio_filepath, 16_000)
         return clip.samples, clip.sample_rate
 
-    found = asr.scores(runs, normaliser(normalizer), options)
+    found = asr.scores(runs, normaliser(normalizer), options) | dict(apart or {})
     _write(found, report.render(found, runs, out, load, limits=limits), out)
     return found
 

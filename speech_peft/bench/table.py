@@ -15,7 +15,14 @@ def table(scores: Mapping[str, Any]) -> str:
     lead, other = ("cer", "wer") if scores["metric"] == "cer" else ("wer", "cer")
     head = _WORDS.format(lead=f"{_NAMES[lead]} %", other=f"{_NAMES[other]} %")
     lines = [_run(name, run, lead, other) for name, run in scores["runs"].items()]
-    return _lines([head, *lines, *pairs, normalised(scores["normaliser"])])
+    return _lines([head, *lines, *pairs, *_harm(scores.get("harm")), normalised(scores["normaliser"])])
+
+
+def _harm(found: Mapping[str, Any] | None) -> list[str]:
+    """`on clean speech, other.jsonl: base → phone, ...`, a line for each adapter."""
+    if found is None:
+        return []
+    return [f"on clean speech, {found['manifest']}: {difference(one)}" for one in found["comparisons"]]
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -49,6 +49,13 @@ def test_no_window_is_longer_than_was_asked_and_its_seconds_count_the_pauses():
         assert length == pytest.approx(SECONDS[window.first : window.last + 1].sum() + sum(window.pauses))
 
 
+def test_a_window_leaves_room_for_what_slower_speech_adds(tmp_path):
+    settings = ["data.join={share: 1, seconds: [29, 29]}", "data.degrade=[{kind: speed, rate: [0.5, 1]}]"]
+    read = config.read(str(tiny.recipe(tmp_path)), settings)
+    assert fit.build(read, config.methods_of(read))[1].train_clips.windows.longest == pytest.approx(15.0)
+    assert Windows(SECONDS, JoinConfig(share=1.0), 0, 15.0).seconds(0).max() <= 15.0
+
+
 def test_windows_are_a_function_of_seed_and_epoch():
     assert windows().of(1) == windows().of(1)
     assert windows().of(1) != windows().of(2)

@@ -129,7 +129,8 @@ class SpeechData(L.LightningDataModule):
             "train", self._rows("train", data.train), degrader
         )
         if data.join:
-            self.train_clips.windows = Windows(self.train_seconds, data.join, recipe.seed)
+            longest = self._longest(degrader)
+            self.train_clips.windows = Windows(self.train_seconds, data.join, recipe.seed, longest)
         self.valid_clips: Clips | None = None
         if data.valid is not None:
             heard = replace(degrader, clean=0.0) if degrader and data.degrade_valid else None
@@ -180,7 +181,7 @@ class SpeechData(L.LightningDataModule):
         self, part: str, rows: Sequence[manifest.Row], degrader: Degrader | None
     ) -> tuple[Clips, np.ndarray]:
         data = self.recipe.data
-        seconds = self._lengths(part, rows, degrader.stretch[1] if degrader else 1.0)
+        seconds = self._lengths(part, rows, self._longest(degrader))
         usable = np.flatnonzero(~np.isnan(seconds))
         if part == "train" and data.per_class:
             usable = usable[labels.few_places(pick(rows, usable), data.per_class, self.recipe.seed)]
@@ -207,14 +208,18 @@ class SpeechData(L.LightningDataModule):
         clips.check(part)
         return clips, seconds
 
-    def _lengths(self, part: str, rows: Sequence[manifest.Row], stretch: float) -> np.ndarray:
+    def _longest(self, degrader: Degrader | None) -> float:
+        """Seconds that a clip may last before it is degraded, which may stretch it."""
+        stretch = degrader.stretch[1] if degrader else 1.0
+        return min(self.recipe.data.max_seconds, (self.backbone.max_seconds or math.inf) / stretch)
+
+    def _lengths(self, part: str, rows: Sequence[manifest.Row], longest: float) -> np.ndarray:
         """The seconds of each row; NaN, with the reason listed, of one that cannot be used.
 
-        `stretch` is how many times as long its degradation may make it. Only rows of which the manifest does
-        not say enough, or something that is wrong, are looked at one by one.
+        Only rows of which the manifest does not say enough, or something that is wrong, are looked at one by
+        one.
         """
         data = self.recipe.data
-        longest = min(data.max_seconds, (self.backbone.max_seconds or math.inf) / stretch)
         seconds = seconds_of(rows).copy()
         good = (seconds >= data.min_seconds) & (seconds <= longest)
         if self.recipe.task.name == "asr":

@@ -4,6 +4,7 @@ A model that has only heard single sentences loses words where a window holds se
 and how long they pause between, is drawn anew in every epoch; each clip is heard once in each.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,10 +30,17 @@ class Window:
 
 
 class Windows:
-    """The windows of each epoch, a function of (seed, epoch)."""
+    """The windows of each epoch, a function of (seed, epoch); `longest` is in seconds, of joined clips."""
 
-    def __init__(self, seconds: Sequence[float] | np.ndarray, config: JoinConfig, seed: int):
+    def __init__(
+        self,
+        seconds: Sequence[float] | np.ndarray,
+        config: JoinConfig,
+        seed: int,
+        longest: float = math.inf,
+    ):
         self.clips, self.config, self.seed = np.asarray(seconds, np.float64), config, seed
+        self.longest = longest
         self._latest: tuple[int, tuple[Window, ...]] | None = None
 
     def of(self, epoch: int) -> tuple[Window, ...]:
@@ -50,7 +58,7 @@ class Windows:
         """Windows and single clips in turn, so that the windows hold their share of the audio."""
         at, joined, heard = 0, 0.0, float(generator.uniform(0, self.config.seconds[1]))
         while at < len(self.clips):
-            wanted = float(generator.uniform(*self.config.seconds))
+            wanted = min(float(generator.uniform(*self.config.seconds)), self.longest)
             window = Window(at, at)
             if joined <= self.config.share * heard:
                 window = self._grown(at, wanted, generator)
