@@ -58,7 +58,7 @@ def compare(method: Method, name: str, options: dict[str, str], device: str) -> 
     audio = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
     features = backbone.prepare(audio, torch.tensor([8000, 6400]))
     try:
-        model = AdaptedModel(backbone.module, backbone.sites(), {"a": method})
+        model = AdaptedModel(backbone.module, backbone.sites(), {**method.company(), "a": method})
     except ConfigError:
         return None
     generator = torch.Generator().manual_seed(0)

@@ -96,7 +96,7 @@ def _cost(name: str) -> str:
         backbone = tiny(family)
         base = count(backbone.module.parameters())
         try:
-            model = AdaptedModel(backbone.module, backbone.sites(), {"a": chosen})
+            model = AdaptedModel(backbone.module, backbone.sites(), {**chosen.company(), "a": chosen})
         except ConfigError:
             continue
         trained = count(model.parameters_of("a"))

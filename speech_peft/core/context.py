@@ -13,6 +13,9 @@ class Context:
     """Side information of one forward pass; a method declares the fields it `reads`."""
 
     task: Int[Tensor, " b"] | None = None
+    """The number of each clip's task, among those that the methods name; -1 where it is not known."""
+    language: Int[Tensor, " b"] | None = None
+    """The same of its language."""
     memory: Float[Tensor, "b m d"] | None = None
     """A condition to attend to."""
     mask: Bool[Tensor, "b t"] | None = None

@@ -53,6 +53,10 @@ class Lifecycle:
         """Terms added to the task's loss: `first` is what the batch came to, `again` runs it once more."""
         return {}
 
+    def numbers(self) -> dict[str, float]:
+        """What metrics.jsonl says of the last training forward, as `<adapter>_<name>`."""
+        return {}
+
     def after_backward(self) -> None:
         """When gradients are there and before they are clipped: mask or exchange them."""
 

@@ -1,6 +1,8 @@
 """A method: the configuration of one adapter, and the recipe to build it at a site."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -78,6 +80,11 @@ class Method(BaseModel):
         """True for methods in which a frame's change depends on the frames around it (convolutions)."""
         return False
 
+    @property
+    def ids(self) -> Mapping[str, tuple[str, ...]]:
+        """Context fields with the id of each clip, and the names that these ids count from 0."""
+        return {}
+
     def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
         """Where it sits, of all the `sites` that `base` has."""
         chosen = select(sites, self.sites)
@@ -95,10 +102,18 @@ class Method(BaseModel):
         """The method's part in the training loop of the AdaptedModel `model`, when it has one."""
         return None
 
+    def renamed(self, names: Mapping[str, str]) -> "Method":
+        """The same where adapters go by other names, given by the old ones."""
+        return self
+
     @classmethod
     def examples(cls) -> list["Method"]:
         """The configurations that the contract suite runs."""
         return [cls()]
+
+    def company(self) -> dict[str, "Method"]:
+        """Small adapters that can run where this one cannot do without others: for tests and tables."""
+        return {}
 
     def check(self, adapter: str, site: Site) -> None:
         """Raise ConfigError, naming the site, where this method must not sit."""
@@ -118,3 +133,56 @@ class Method(BaseModel):
                 f"adapter {adapter!r}: {self.name} lets a frame see later ones, and at {site.name}, "
                 'in a decoder, they are not written yet. Choose sites of the encoder, such as "layers.*.ffn".'
             )
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of the adapters at a site that a mixer is built over."""
+
+    method: Method
+    part: Adapter | Mixer
+
+
+class Mixing(Method, ABC):
+    """A method whose parts are mixers, over adapters that stand in `over` by name and in this order."""
+
+    over: tuple[str, ...]
+    """The adapters that are mixed, by their names in the model or recipe. Their order is part of it."""
+    sites: tuple[str, ...] = ()
+    """Globs over site names; by default every site where all those sit that it is over."""
+
+    @field_validator("over")
+    @classmethod
+    def _each_once(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} named twice; each is mixed once")
+        if not given:
+            raise ValueError("expected the names of the adapters that are mixed; got none")
+        return given
+
+    def choose_over(
+        self, adapter: str, sites: Sequence[Site], base: nn.Module, placed: Mapping[str, Sequence[Site]]
+    ) -> list[Site]:
+        """Where it sits; `placed` has the sites of those that it is over."""
+        if self.sites:
+            return self.choose(sites, base)
+        common = [site for site in sites if all(site in placed[name] for name in self.over)]
+        if not common:
+            first = "; ".join(f"{name} at {placed[name][0].name} …" for name in self.over if placed[name])
+            raise ConfigError(
+                f"adapter {adapter!r}: there is no site where all of {', '.join(self.over)} sit ({first})"
+            )
+        return common if self.top is None else topmost(common, sites, self.top)
+
+    def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter | Mixer:
+        raise ConfigError(f"{site.name}: {self.name} is built over other adapters, and alone it is nothing")
+
+    @abstractmethod
+    def build_over(
+        self, site: Site, target: nn.Module, shared: nn.Module | None, peers: Mapping[str, Peer]
+    ) -> Mixer:
+        """The part for one site, over `peers`, which are all there. Raises ConfigError naming one that does
+        not fit."""
+
+    def renamed(self, names: Mapping[str, str]) -> Method:
+        return self.model_copy(update={"over": tuple(names.get(name, name) for name in self.over)})

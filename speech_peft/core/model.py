@@ -13,9 +13,9 @@ from .adapter import Adapter, Mixer
 from .context import Context
 from .current import Current
 from .describe import describe
-from .method import Method
+from .method import Method, Mixing
 from .passage.hooks import attach, check_free, detach
-from .passage.mixing import check_mixers
+from .passage.mixing import check_mixers, in_order, peers_of
 from .passage.port import Port
 from .passage.recompute import Recompute
 from .saved.room import Room
@@ -49,7 +49,10 @@ class AdaptedModel(nn.Module):
         check_free(base)
         self.base = base.requires_grad_(False).eval()
         self.methods = dict(methods)
-        self.sites = {name: method.choose(sites, base) for name, method in methods.items()}
+        order = in_order(methods)
+        self.sites: dict[str, list[Site]] = {name: [] for name in methods}  # in the order of `methods`
+        for name in order:
+            self.sites[name] = self._chosen(name, sites)
         self.blocks = [site.entry for site in sites if site.kind == "block"]
         self.adapters = nn.ModuleDict()
         self.shared = nn.ModuleDict()
@@ -57,15 +60,21 @@ class AdaptedModel(nn.Module):
         self.learning = tuple(methods)
         """The adapters that train; all others are frozen, and always in eval mode."""
         self.attached = True
-        for name, method in self.methods.items():
+        for name in order:
             with rooms[name].kept(base) if rooms and name in rooms else nullcontext():
-                self._build(name, method)
+                self._build(name, self.methods[name])
         occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
-        in_order = [site for site in sites if site.name in occupied]
-        for site in in_order:
+        occupied_sites = [site for site in sites if site.name in occupied]
+        for site in occupied_sites:
             check_mixers(site, self._peers(site), self.methods)
-        ports = [Port(site, self._peers(site), self.methods, self.current) for site in in_order]
+        ports = [Port(site, self._peers(site), self.methods, self.current) for site in occupied_sites]
         attach(base, ports, self.current, sites)
+
+    def _chosen(self, name: str, sites: Sequence[Site]) -> list[Site]:
+        method = self.methods[name]
+        if isinstance(method, Mixing):
+            return method.choose_over(name, sites, self.base, self.sites)
+        return method.choose(sites, self.base)
 
     def _build(self, name: str, method: Method) -> None:
         """Parts are made on the CPU, from the same numbers on every machine, and moved to where they sit."""
@@ -77,7 +86,12 @@ class AdaptedModel(nn.Module):
             self.shared[name] = _moved(shared, places[0])
         parts = nn.ModuleDict()
         for site, target in zip(self.sites[name], places, strict=True):
-            parts[key_of(site)] = _moved(method.build(site, target, shared), target)
+            if isinstance(method, Mixing):
+                peers = peers_of(name, method, site, self._peers(site), self.methods)
+                part = method.build_over(site, target, shared, peers)
+            else:
+                part = method.build(site, target, shared)
+            parts[key_of(site)] = _moved(part, target)
         self.adapters[name] = parts
 
     def _peers(self, site: Site) -> dict[str, Adapter | Mixer]:

@@ -21,7 +21,7 @@ from ..backbones.in_memory import is_in_memory, look_at, open_weights
 from ..compose.merge import merge
 from ..core.context import Context
 from ..core.describe import count
-from ..core.method import Method
+from ..core.method import Method, Mixing
 from ..core.model import AdaptedModel
 from ..core.saved import hub, save
 from ..core.saved.room import Room
@@ -29,7 +29,7 @@ from ..core.saved.save import BackboneCard, Saved
 from ..core.site import Site
 from ..errors import ConfigError
 from ..terminal.door import say
-from .companions import with_companions
+from .companions import as_called, with_companions
 from .loading import DEFAULT_WEIGHTS, backbone_of, filled, heads_of
 
 
@@ -112,19 +112,28 @@ class Adapted(AdaptedModel):
         """Write one adapter as a folder, which appears when it is complete; a saved one there is replaced.
 
         `name` may be left out where there is one adapter. Several that are active together were trained
-        together: they are saved one by one here, and each runs alone when it is loaded. Raises ConfigError
-        where something that is no adapter is in the way, or a number of it is not finite.
+        together: they are saved one by one here, and each runs alone when it is loaded. What a mixer is
+        over goes with it, into folders inside its own. Raises ConfigError where something that is no adapter
+        is in the way, or a number of it is not finite.
         """
         name = self._one(name)
-        return save.write(
+        over = self._over(name)
+        with TemporaryDirectory() as aside:  # a mixer names its adapters by what their files hold
+            digests = {one: save.read(self.save(Path(aside) / one, one)).digest for one in over}
+        written = save.write(
             folder,
             self,
             name,
             self.card,
             heads=dict(self.heads.items()),
             head_config=self.saved.head_config if self.saved else None,
+            together={**{one: f"./{one}" for one in over}, name: "."} if over else None,
+            experts=digests,
             readme=self._readme(name),
         )
+        for one in over:
+            self.save(written / one, one)
+        return written
 
     def push_to_hub(
         self,
@@ -170,6 +179,10 @@ class Adapted(AdaptedModel):
         name = name if name is not None else next(iter(self.methods))
         self._known((name,))
         return name
+
+    def _over(self, name: str) -> tuple[str, ...]:
+        method = self.methods[name]
+        return method.over if isinstance(method, Mixing) else ()
 
     def _readme(self, name: str) -> str:
         size = count(self.parameters_of(name))
@@ -262,7 +275,8 @@ def load(
     names = {_named(address) if one is saved else _plain(name): one for name, one in group.items()}
     if len(names) < len(group):
         names = {f"adapter_{i}": one for i, one in enumerate(group.values())}
-    methods = {name: one.pinned for name, one in names.items()}
+    inside = {one.folder.resolve(): name for name, one in names.items()}
+    methods = {name: as_called(one, inside, offline) for name, one in names.items()}
     rooms = {name: one.room() for name, one in names.items()}
     if base is None:
         backbone = backbone_of(saved, weights, offline, **options)

@@ -1,7 +1,10 @@
 """Adapters that were trained together are opened together: the folder of each names the others."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
+from ..core.method import Method, Mixing
 from ..core.saved.hub import locate
 from ..core.saved.save import Saved, read
 from ..errors import ConfigError
@@ -16,10 +19,30 @@ def with_companions(saved: Saved, offline: bool = False) -> dict[str, Saved]:
     together = saved.manifest.together
     if not together:
         return {saved.folder.name: saved}
-    return {
+    found = {
         name: saved if address == "." else _companion(saved, name, address, offline)
         for name, address in together.items()
     }
+    for name, digest in saved.manifest.experts.items():
+        if name not in found or found[name].digest != digest:
+            raise ConfigError(
+                f"{saved.folder} was trained over {name!r} of sha256 {digest[:12]}…, and "
+                + (
+                    f"{found[name].folder} is another one. "
+                    if name in found
+                    else "it names no such adapter. "
+                )
+                + "Put back the one that it was trained over, or train it anew over this one"
+            )
+    return found
+
+
+def as_called(saved: Saved, inside: Mapping[Path, str], offline: bool = False) -> Method:
+    """Its method at its sites, where adapters have the names that `inside` gives to their folders."""
+    if not isinstance(saved.method, Mixing):
+        return saved.pinned
+    others = {name: one.folder.resolve() for name, one in with_companions(saved, offline).items()}
+    return saved.pinned.renamed({name: inside[folder] for name, folder in others.items() if folder in inside})
 
 
 def _companion(saved: Saved, name: str, address: str, offline: bool) -> Saved:

@@ -17,7 +17,7 @@ from ..core.saved.hub import locate
 from ..core.saved.save import Saved, parts_of, read
 from ..core.wrapping import plainly
 from ..errors import ConfigError
-from .companions import with_companions
+from .companions import as_called, with_companions
 
 if TYPE_CHECKING:
     from ..decoders.classifier import ClassifierHead
@@ -99,7 +99,7 @@ def load(
     backbone = backbone_of(saved, weights, offline, **options)
     group = list(with_companions(saved, offline).values())
     inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
-    model = _joined(backbone, inside)
+    model = _joined(backbone, inside, offline)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
     return _on(device, Opened(backbone, model, saved, heads_of(saved, backbone), tuple(inside)))
@@ -157,7 +157,7 @@ def load_together(
     inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
     for one in every.values():
         one.check_backbone(backbone.card())
-    model = _joined(backbone, {inside[folder]: one for folder, one in every.items()})
+    model = _joined(backbone, {inside[folder]: one for folder, one in every.items()}, offline)
     parts = {}
     for name, one in saved.items():
         runs = tuple(inside[other.folder.resolve()] for other in groups[name])
@@ -166,8 +166,9 @@ def load_together(
     return Together(backbone, model, parts)
 
 
-def _joined(backbone: Backbone, saved: Mapping[str, Saved]) -> AdaptedModel:
-    methods = {name: one.pinned for name, one in saved.items()}
+def _joined(backbone: Backbone, saved: Mapping[str, Saved], offline: bool) -> AdaptedModel:
+    inside = {one.folder.resolve(): name for name, one in saved.items()}
+    methods = {name: as_called(one, inside, offline) for name, one in saved.items()}
     rooms = {name: one.room() for name, one in saved.items()}
     return filled(AdaptedModel(backbone.module, backbone.sites(), methods, rooms), saved)
 

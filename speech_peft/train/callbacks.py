@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
 
-from ..core.saved import save
+from ..core.method import Mixing
+from ..core.passage.mixing import in_order, with_over
+from ..core.saved import hub, save
 from ..core.saved.swap import check_replaceable
 from ..errors import Interrupted, SpeechPeftError
 from ..recipe.config import dump
@@ -146,7 +149,10 @@ class SaveAdapter(Callback):
         task.settle()  # every process, though only the first writes
         if not trainer.is_global_zero:
             return
-        for name, folder in zip(saved_names(task), self.folders, strict=True):
+        folders = dict(zip(saved_names(task), self.folders, strict=True))
+        # A mixer names what it is over by the files of these, which are then there.
+        for name in (name for name in in_order(task.model.methods) if name in folders):
+            folder = folders[name]
             save.write(
                 folder,
                 task.model,
@@ -156,17 +162,29 @@ class SaveAdapter(Callback):
                 head_config=task.head_config(),
                 base=task.base_parameters,
                 together=_together(task, name),
+                experts=_experts(task, name, folders),
                 recipe=dump(task.recipe),
                 readme=_card(task, name, self.best),
             )
 
 
+def _experts(task: Task, name: str, written: Mapping[str, Path]) -> dict[str, str]:
+    """The digest of each adapter that a mixer is over."""
+    method = task.model.methods[name]
+    over = method.over if isinstance(method, Mixing) else ()
+    where = {
+        one: written[one] if one in written else hub.locate(task.recipe.adapters[one]["from"]) for one in over
+    }
+    return {one: save.read(folder).digest for one, folder in where.items()}
+
+
 def _together(task: Task, name: str) -> dict[str, str]:
     """Where each adapter is that runs beside this one, for `Manifest.together`; nothing where it is alone."""
-    if len(task.recipe.active) < 2:
+    running = with_over(task.recipe.active, task.model.methods)
+    if len(running) < 2:
         return {}
     found = {}
-    for other in task.recipe.active:
+    for other in running:
         if other in saved_names(task):
             found[other] = "." if other == name else f"../{other}"
         elif Path(source := task.recipe.adapters[other]["from"]).is_dir():

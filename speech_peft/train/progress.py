@@ -62,6 +62,7 @@ class Metrics(Callback):
                     "fraction": round(task.fraction, 5),
                     "audio_hours_per_second": round(self._audio * trainer.world_size / 3600 / passed, 6),
                     "padding": round(1 - self._audio / max(self._padded, 1e-9), 4),
+                    **{key: round(value, 4) for key, value in task.numbers().items()},
                     **({"left_out": task.not_finite.in_all} if task.not_finite.in_all else {}),
                 }
             )

@@ -1,7 +1,7 @@
 """Laws of company and of place: beside others, under a mixer, under a constraint, and on another device."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import ClassVar
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from speech_peft.core.adapter import Mixer
 from speech_peft.core.context import Context
-from speech_peft.core.method import Method
+from speech_peft.core.method import Method, Mixing, Peer
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import NESTING, Kind, Site
 from speech_peft.core.wrapping import Wrapping
@@ -62,9 +62,7 @@ def _heard(case: Case, model: AdaptedModel) -> tuple[tuple[Tensor, ...], float]:
 
 def stays(case: Case) -> str | None:
     """Frozen beside one that trains, an adapter keeps its numbers, gets no gradient and is in eval mode."""
-    torch.manual_seed(0)
-    methods = {NAME: case.method, "beside": Affine(sites=("*norm*",))}
-    model = AdaptedModel(copy.deepcopy(case.base), case.sites, methods)
+    model = case.with_methods({NAME: case.method, "beside": Affine(sites=("*norm*",))})
     scramble(model)
     parameters = model.trainable("beside")
     model.train()
@@ -94,9 +92,7 @@ def _tensors(part: nn.Module) -> dict[str, Tensor]:
 
 def _twice(case: Case, **more: Method) -> AdaptedModel:
     """Two adapters of the method at the same sites, trained to the same numbers, and others."""
-    torch.manual_seed(0)
-    methods = {NAME: case.method, "twin": case.method, **more}
-    model = AdaptedModel(copy.deepcopy(case.base), case.sites, methods).eval()
+    model = case.with_methods({NAME: case.method, "twin": case.method, **more})
     scramble(model)
     for group in (model.adapters, model.shared):
         if NAME in group:
@@ -138,27 +134,26 @@ class _Mean(Mixer):
         return torch.stack(outputs).mean(0)
 
 
-class _Mixed(Method):
-    """A mean where the method that it mixes sits."""
+class _Mixed(Mixing):
+    """A mean where both sit that it mixes."""
 
     name: ClassVar[str] = "mean"
     kinds: ClassVar[frozenset[Kind]] = frozenset(NESTING)
-    of: Method
+    over: tuple[str, ...] = (NAME, "twin")
 
-    def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
-        return self.of.choose(sites, base)
-
-    def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Mixer:
+    def build_over(
+        self, site: Site, target: nn.Module, shared: nn.Module | None, peers: Mapping[str, Peer]
+    ) -> Mixer:
         return _Mean()
 
 
 @torch.no_grad()
 def mixed(case: Case) -> str | None:
     """The mean of two of the same numbers is the one; what cannot be mixed is refused by name."""
-    if refusal := refusal_of(lambda: _twice(case, mean=_Mixed(of=case.method))):
+    if refusal := refusal_of(lambda: _twice(case, mean=_Mixed())):
         assert any(site.name in refusal for site in case.sites), f"it names no site: {refusal}"
         return refusal
-    model = _twice(case, mean=_Mixed(of=case.method))
+    model = _twice(case, mean=_Mixed())
     with model.using(NAME):
         one = case.run(model)
     with model.using("mean"):

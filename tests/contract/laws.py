@@ -56,9 +56,22 @@ class Case:
     causal: int | None = None
     """Which of the outputs is made of one token after the other."""
 
+    @property
+    def others(self) -> dict[str, Method]:
+        """What the method is over, where it mixes others."""
+        return self.method.company()
+
     def model(self, seed: int = 0) -> AdaptedModel:
+        return self.with_methods({NAME: self.method}, seed)
+
+    def with_methods(self, methods: Mapping[str, Method], seed: int = 0) -> AdaptedModel:
+        """These adapters, fresh, and what the method is over, with the same numbers each time."""
         torch.manual_seed(seed)
-        return AdaptedModel(copy.deepcopy(self.base), self.sites, {NAME: self.method}).eval()
+        others = self.others
+        model = AdaptedModel(copy.deepcopy(self.base), self.sites, {**others, **methods}).eval()
+        for i, name in enumerate(others):
+            fill(model, name, 1000 + i)
+        return model
 
     def trained(self, seed: int = 0) -> AdaptedModel:
         """A model whose adapters hold random numbers, as if they had been trained."""
@@ -83,6 +96,14 @@ class Case:
         moved = {field: value.to(device) for field, value in asked.items() if isinstance(value, Tensor)}
         with model.context(replace(ctx, **moved)):
             return self.call(model, change)
+
+
+@torch.no_grad()
+def fill(model: AdaptedModel, name: str, seed: int) -> None:
+    """Let an adapter hold these random numbers and no others."""
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters_of(name):
+        parameter.copy_(0.2 * torch.randn(parameter.shape, generator=random))
 
 
 @torch.no_grad()

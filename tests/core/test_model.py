@@ -215,7 +215,7 @@ def test_a_fresh_adapter_is_where_its_site_is(name):
     for method in METHODS[name].examples():  # none of "none", which has no adapter
         backbone = tiny("whisper", context="fit")
         backbone.module.to("meta")
-        model = AdaptedModel(backbone.module, backbone.sites(), {"a": method})
+        model = AdaptedModel(backbone.module, backbone.sites(), {**method.company(), "a": method})
         tensors = [*model.adapters.named_parameters(), *model.adapters.named_buffers()]
         tensors += [*model.shared.named_parameters(), *model.shared.named_buffers()]
         assert tensors

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConfigError, did_you_mean
 from ..adapter import Adapter, Mixer
+from ..method import Mixing, Peer
 from ..site import Site
 
 if TYPE_CHECKING:
@@ -46,6 +47,52 @@ def traits(name: str, peers: Peers) -> Traits:
     )
 
 
+def in_order(methods: Mapping[str, "Method"]) -> list[str]:
+    """All adapters as they can be built: those that a mixer is over come before it.
+
+    Raises ConfigError where one is not there, or where a mixer is over itself.
+    """
+    found: dict[str, None] = {}
+
+    def add(name: str, path: tuple[str, ...]) -> None:
+        method = methods[name]
+        for one in method.over if isinstance(method, Mixing) else ():
+            if one not in methods:
+                raise ConfigError(
+                    f"mixer {name!r} is over {one!r}, and no adapter is called so. "
+                    f"{did_you_mean(one, methods)}"
+                )
+            if one in path:
+                raise ConfigError(f"mixer {one!r} is over itself: {' over '.join((*path, one))}")
+            add(one, (*path, one))
+        found[name] = None
+
+    for name in methods:
+        add(name, (name,))
+    return list(found)
+
+
+def with_over(names: Sequence[str], methods: Mapping[str, "Method"]) -> list[str]:
+    """These adapters and, before each mixer, those that it is over and that are not among them."""
+    needed: set[str] = set()
+    for name in reversed(in_order(methods)):
+        if name in names or name in needed:
+            method = methods[name]
+            needed |= {name, *(method.over if isinstance(method, Mixing) else ())}
+    missing = [name for name in in_order(methods) if name in needed and name not in names]
+    return [*missing, *names]
+
+
+def peers_of(
+    name: str, mixing: Mixing, site: Site, there: Peers, methods: Mapping[str, "Method"]
+) -> dict[str, Peer]:
+    """What a mixer is built over at a site; raises ConfigError for one that does not sit there."""
+    for one in mixing.over:
+        if one not in there:
+            raise _absent(name, one, site)
+    return {one: Peer(methods[one], there[one]) for one in mixing.over}
+
+
 def check_mixers(site: Site, peers: Peers, methods: Mapping[str, "Method"]) -> None:
     """Raise ConfigError, naming site and adapters, where what a mixer is over is not there or cannot mix."""
     for name, peer in peers.items():
@@ -64,11 +111,15 @@ def _check_peers(name: str, mixer: Mixer, site: Site, peers: Peers, methods: Map
         if one not in methods:
             raise ConfigError(f"{here} {one!r}, and no adapter is called so. {did_you_mean(one, methods)}")
         if one not in peers:
-            raise ConfigError(
-                f"{here} {one!r}, which does not sit there. Choose sites for {name!r} where every adapter "
-                f"sits that it is over, or let {one!r} sit there too"
-            )
+            raise _absent(name, one, site)
     _check_no_circle((name,), peers)
+
+
+def _absent(name: str, one: str, site: Site) -> ConfigError:
+    return ConfigError(
+        f"{site.name}: mixer {name!r} is over {one!r}, which does not sit there. Choose sites for {name!r} "
+        f"where every adapter sits that it is over, or let {one!r} sit there too"
+    )
 
 
 def _check_no_circle(path: Sequence[str], peers: Peers) -> None:

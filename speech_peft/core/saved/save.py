@@ -30,8 +30,8 @@ from .swap import complete
 
 Head = TypeVar("Head", bound=nn.Module)
 
-FORMAT = 2
-"""The newest that is read. Adapters that were trained alone are written as 1, which older versions read."""
+FORMAT = 3
+"""The newest that is read. Written is the oldest that will do: 1 alone, 2 with others, 3 over others."""
 MOST_SITES = 10_000
 """The largest encoders have 1,500."""
 MOST_TOGETHER = 64
@@ -76,6 +76,8 @@ class Manifest(BaseModel):
     """All adapters that ran when it was trained, itself too, in their order.
 
     "." is itself, "../NAME" is of the same run; a frozen one is a hub id or, as "./../..", a folder."""
+    experts: Annotated[dict[str, str], Field(max_length=MOST_TOGETHER)] = {}
+    """Of a mixer, what it was trained over: names in `together`, and the digest of each."""
     library: str = __version__
 
     @field_validator("together")
@@ -202,6 +204,7 @@ def write(
     head_config: Mapping[str, Any] | None = None,
     base: Mapping[str, Tensor] | None = None,
     together: Mapping[str, str] | None = None,
+    experts: Mapping[str, str] | None = None,
     recipe: str | None = None,
     readme: str | None = None,
 ) -> Path:
@@ -211,12 +214,12 @@ def write(
     else than an older adapter has that name.
 
     `base` is what full fine-tuning changed of the backbone, by name; `together` names what ran beside the
-    adapter, as `Manifest.together` does.
+    adapter, and `experts` what it is over, as those fields of `Manifest` do.
     """
     folder = Path(folder)
     method = model.methods[name]
     manifest = Manifest(
-        format=FORMAT if together else 1,
+        format=FORMAT if experts else 2 if together else 1,
         method=method.name,
         config=method.model_dump(mode="json"),
         backbone=card,
@@ -225,6 +228,7 @@ def write(
         head_config=dict(head_config or {}),
         base_trained=bool(base),
         together=dict(together or {}),
+        experts=dict(experts or {}),
     )
     with complete(folder) as half:
         (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
@@ -241,7 +245,9 @@ def write(
 
 def _json(manifest: Manifest) -> str:
     """Without what older versions do not know, where it says nothing."""
-    return manifest.model_dump_json(indent=2, exclude=None if manifest.together else {"together"})
+    return manifest.model_dump_json(
+        indent=2, exclude={key for key in ("together", "experts") if not getattr(manifest, key)}
+    )
 
 
 def read(folder: str | Path) -> Saved:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -52,6 +52,8 @@ class Heard:
     example: Example
     reference: np.ndarray | None = None
     """The clean clip at the rate of a decoder's output."""
+    task: str = ""
+    """As the manifest's column `task` has it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Batch:
     """The clean clips, sample by sample beside `audio`; None where nothing is restored."""
     references: Float[Tensor, "b n"] | None = None
     """The clean clips at the rate of a decoder's output."""
+    said: Mapping[str, list[str]] = field(default_factory=dict)
+    """What the manifest says of each clip, for adapters that ask: by Context field, "" where it is silent."""
 
     def to(self, device: torch.device, **options: Any) -> Batch:
         """The same batch on a device."""
@@ -81,7 +85,8 @@ class Batch:
         part = slice(clips)
         lists = (self.texts[part], self.sources[part], self.labels[part])
         clean = (None if x is None else x[part] for x in (self.targets, self.references))
-        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean)
+        said = {name: names[part] for name, names in self.said.items()}
+        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean, said)
 
     @property
     def grid_samples(self) -> int:
@@ -108,7 +113,15 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
         tuple(clip for clip in clips if isinstance(clip, Bad)),
         whole.targets,
         pad_sequence(references, batch_first=True) if references else None,
+        {
+            "task": [clip.task for clip in heard],
+            "language": [clip.example.lang or "" for clip in heard],
+        },
     )
+
+
+def _task(row: manifest.Row) -> str:
+    return str(row.extra.get("task") or "")
 
 
 class Clips(Dataset[Heard | Bad]):
@@ -163,7 +176,8 @@ class Clips(Dataset[Heard | Bad]):
             return Bad(row.id, str(row.audio), error.strerror or str(error))
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
             silence = np.zeros(self._lengths[index], np.float32)
-            return Heard(source, Example(row.id, silence, row.text, row.label))
+            example = Example(row.id, silence, row.text, row.label, lang=row.lang)
+            return Heard(source, example, task=_task(row))
         try:
             samples, clean, reference = self.samples(index), None, None
             if self.targets is not None:
@@ -175,7 +189,8 @@ class Clips(Dataset[Heard | Bad]):
         if self.cached:
             self._lengths[index] = len(samples)
         clean = before if self.beside else clean
-        return Heard(source, Example(row.id, samples, row.text, row.label, target=clean), reference)
+        example = Example(row.id, samples, row.text, row.label, lang=row.lang, target=clean)
+        return Heard(source, example, reference, _task(row))
 
     def _joined(self, epoch: int, window: Window) -> Heard | Bad:
         """Neighbours one after the other, with silence between; one that cannot be read takes all along."""
@@ -189,7 +204,9 @@ class Clips(Dataset[Heard | Bad]):
             return Bad(id, error.path, error.reason)
         text = " ".join(row.text or "" for row in rows)
         return Heard(
-            f"{id} of epoch {epoch}", Example(id, samples, text, target=before if self.beside else None)
+            f"{id} of epoch {epoch}",
+            Example(id, samples, text, lang=rows[0].lang, target=before if self.beside else None),
+            task=_task(rows[0]) if len({_task(row) for row in rows}) == 1 else "",
         )
 
     def _degraded(

@@ -149,9 +149,12 @@ class Asr(Task):
         if share and self.training and chance(self.recipe.seed, self.batches_seen) < share:
             room = int(self.recipe.data.seconds_per_batch // (self.backbone.max_seconds or math.inf))
             batch = batch.first(max(1, room))
-            encoded = self.backbone.encode(self.prepare(batch, pad_to=self._native()))
-        else:
-            encoded = self.encode(batch)
+            with self.model.context(self.context(batch)):  # of fewer clips
+                features = self.prepare(batch, pad_to=self._native())
+                return self._learned(self.backbone.encode(features), batch)
+        return self._learned(self.encode(batch), batch)
+
+    def _learned(self, encoded: Encoded, batch: Batch) -> Loss:
         loss = self.decoder.loss(encoded, batch.texts)
         if self.training and self.config.distil and batch.audio.shape[1] >= FILLED * self._native():
             strayed = self._strayed(encoded, batch)

@@ -14,7 +14,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from ...core.context import Context
 from ...core.lifecycle import Outcome, Predicted
+from ...core.passage.ids import context_of
 from ...errors import ConfigError, SpeechPeftError
 from ...recipe.recipe import Recipe
 from .accumulation import Accumulated
@@ -218,8 +220,19 @@ class Task(L.LightningModule, ABC):
             extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
             total = sum(extra.values(), start=total)
         self.batches_seen += 1
+        self.log_dict(self.numbers(), batch_size=max(1, len(batch.lengths)))
         self.log("train_loss", loss.detach(), batch_size=max(1, len(batch.lengths)))
         return {"loss": total * self._accumulated.add(targets), "task_loss": loss.detach()}
+
+    def numbers(self) -> dict[str, float]:
+        """What the procedures of adapters say of the last step, by `<adapter>_<name>`."""
+        return {
+            f"{a}_{n}": value for a, life in self.lifecycles.items() for n, value in life.numbers().items()
+        }
+
+    def context(self, batch: Batch) -> Context:
+        """What the manifest says of the clips, where an adapter asks for it."""
+        return context_of(self.model.methods.values(), batch.said, batch.lengths.device)
 
     def generator(self) -> torch.Generator:
         """The randomness of the batch at hand, a function of its place in the run."""
@@ -234,7 +247,8 @@ class Task(L.LightningModule, ABC):
         Each target weighs the same however they are spread.
         """
         if len(batch.lengths):
-            loss = self.loss(batch)
+            with self.model.context(self.context(batch)):
+                loss = self.loss(batch)
         else:  # every clip of the batch was unreadable; the other processes have theirs
             nothing = torch.stack([p.sum() for p in self.trained()]).sum() * 0.0
             loss = Loss(nothing, 0, Predicted(nothing.new_zeros(0, 1), "values"))
@@ -285,7 +299,8 @@ class Task(L.LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.lengths):
-            self._validated.append(self.examine(batch))
+            with self.model.context(self.context(batch)):
+                self._validated.append(self.examine(batch))
 
     @abstractmethod
     def examine(self, batch: Batch) -> Any:
