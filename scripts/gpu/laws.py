@@ -52,7 +52,7 @@ def main() -> None:
     (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def compare(method: Method, name: str, options: dict[str, str], device: str) -> float | None:
+def compare(method: Method, name: str, options: dict[str, Any], device: str) -> float | None:
     """How far states are from the CPU's, by the largest of them; None where the method does not fit."""
     backbone = tiny(name, **options)
     audio = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 0.1

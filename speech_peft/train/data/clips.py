@@ -86,7 +86,7 @@ class Batch:
         lists = (self.texts[part], self.sources[part], self.labels[part])
         clean = (None if x is None else x[part] for x in (self.targets, self.references))
         said = {name: names[part] for name, names in self.said.items()}
-        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean, said)
+        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean, said=said)
 
     @property
     def grid_samples(self) -> int:
