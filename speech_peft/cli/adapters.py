@@ -12,8 +12,6 @@ from ..terminal.door import line, printable, say
 from ..terminal.program import new_app, run
 
 if TYPE_CHECKING:
-    from ..backbones.base import Backbone
-    from ..core.model import AdaptedModel
     from ..core.saved.save import Saved
 
 app = new_app("Look into adapter folders, compare them, and turn them into something else.")
@@ -22,6 +20,10 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; mus
 Weights = Annotated[
     str | None,
     typer.Option("--weights", "--model", help=f"The frozen model: {ADDRESS}; the one in adapter.json."),
+]
+Rank = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of the nearest LoRA, for an adapter that merges and is none itself."),
 ]
 
 
@@ -66,55 +68,18 @@ def diff(a: Adapter, b: Adapter) -> None:
 
 @app.command()
 def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
-    """Write a stock Hugging Face folder whose weights do what base and adapter do together.
+    """Write a stock Hugging Face folder: speech-peft export --to hf, under its old name."""
+    from ..export.__main__ import export
 
-    With all that the adapter runs with: those that were trained together with it, and a base of its own.
-    """
-    from ..export.hf import write_stock
-    from ..opening.loading import load
-
-    _absent(out)
-    opened = load(adapter, weights)
-    backbone, saved = opened.backbone, opened.saved
-    stock, left_out = write_stock(opened, out)
-    line(f"{out}: a stock {type(stock).__name__}")
-    for note in left_out:
-        line(f"note: {note}")
-    if saved and (others := [name for name, at in saved.manifest.together.items() if at != "."]):
-        line(f"note: merged with {', '.join(others)} too, which ran beside it in training")
-    if backbone.options.get("context") == "fit":
-        line("note: trained with context=fit; open it with context=fit too, as stock code pads to 30 s")
+    export(adapter, out, "hf", weights=weights)
 
 
 @app.command("export-peft")
-def to_peft(
-    adapter: Adapter,
-    out: Out,
-    weights: Weights = None,
-    rank: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of the nearest LoRA, for an adapter that merges and is none itself."),
-    ] = None,
-) -> None:
-    """Write a LoRA, or an adapter that amounts to one, as PEFT's own two files."""
-    from ..compose.peft_lora import export_peft, nearest_loras
+def to_peft(adapter: Adapter, out: Out, weights: Weights = None, rank: Rank = None) -> None:
+    """Write a LoRA as PEFT's own two files: speech-peft export --to peft, under its old name."""
+    from ..export.__main__ import export
 
-    _absent(out)
-    saved = _read(adapter)
-    if saved.base_trained:
-        raise ConfigError(
-            f"{saved.folder}: the backbone was trained too (base.safetensors), and PEFT's files hold "
-            "adapters alone; write the whole model: speech-peft adapter merge"
-        )
-    _, model = _load(saved, weights)
-    near = nearest_loras(model, "adapter", rank) if rank else []
-    export_peft(model, "adapter", out, weights or saved.backbone.id, [change for change, _ in near] or None)
-    if near:
-        worst, site = max((error, s.name) for (_, error), s in zip(near, model.sites["adapter"], strict=True))
-        line(f"rank {rank}: the change of the weights is off by at most {100 * worst:.2g} %, at {site}")
-    line(f"{out}: load it with peft.PeftModel.from_pretrained(base, {str(out)!r})")
-    if others := [name for name, at in saved.manifest.together.items() if at != "."]:
-        line(f"note: it was trained together with {', '.join(others)}, which these files do not hold")
+    export(adapter, out, "peft", weights=weights, rank=rank)
 
 
 @app.command("import-peft")
@@ -170,21 +135,6 @@ def _read(adapter: str) -> "Saved":
     from ..core.saved.save import read
 
     return read(locate(adapter))
-
-
-def _load(saved: "Saved", weights: str | None) -> "tuple[Backbone, AdaptedModel]":
-    """The frozen model that an adapter was made for, with the adapter in it."""
-    from ..backbones.base import open_backbone
-    from ..core.model import AdaptedModel
-
-    card = saved.backbone
-    revision = card.revision if weights is None else None
-    backbone = open_backbone(card.name, weights or card.id, revision=revision, **card.options)
-    model = AdaptedModel(
-        backbone.module, backbone.sites(), {"adapter": saved.method}, {"adapter": saved.room()}
-    )
-    saved.load_into(model, "adapter", backbone.card())
-    return backbone, model
 
 
 def _absent(out: Path) -> None:

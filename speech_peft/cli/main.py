@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("cli.data", "look at what a recipe trains on"),
     "sweep": ("sweep.__main__", "methods x seeds x folds of one recipe, in one table"),
     "bench": ("bench.__main__", "measure a system and write a report"),
+    "export": (
+        "export.__main__",
+        "what was trained, for transformers, CTranslate2, whisper.cpp, onnxruntime, PEFT",
+    ),
     "adapter": ("cli.adapters", "show, compare, merge and convert adapter folders"),
     "methods": ("cli.methods", "list the methods, and show one: equation, paper, settings, cost"),
     "sites": ("cli.sites", "where in a model adapters can sit"),

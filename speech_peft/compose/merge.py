@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,22 @@ def merge(model: AdaptedModel, *names: str) -> nn.Module:
     The sums are done in fp64 and rounded once to the weight's own precision. Raises NotMergeable naming the
     site where an adapter is no change of one weight.
     """
-    names = names or model.active
-    merged = deepcopy(model.base)
+    return _merged(model, names or model.active, {})
+
+
+@torch.no_grad()
+def merge_sharing(model: AdaptedModel, *names: str) -> nn.Module:
+    """The same, whose weights are the base's own tensors wherever no adapter sits: to be read, not changed.
+
+    It takes the memory of the weights that adapters change.
+    """
+    own = (*model.base.parameters(), *model.base.buffers())
+    return _merged(model, names or model.active, {id(tensor): tensor for tensor in own})
+
+
+def _merged(model: AdaptedModel, names: Sequence[str], kept: dict[int, Any]) -> nn.Module:
+    """`kept` are tensors that are not copied, by their ids."""
+    merged = deepcopy(model.base, kept)
     detach(merged)
     for site in {site: None for name in names for site in model.sites[name]}:
         _merge_at(site, _in_order(model, names, site), resolve(merged, site.exit))

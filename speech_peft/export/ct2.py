@@ -5,17 +5,24 @@ and how it quantises: int8 has one scale a row, 127 / max |w|. The table of posi
 encoder takes any number of frames, so what learned to hear at the length of the audio does so there too.
 """
 
+import logging
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
 
 from ..backbones.whisper import Whisper
 from ..errors import ConfigError
-from ..files import json_text
 from ..files.atomic import atomic_folder
+from .reading import Reading
+from .whisper_files import vocabulary, write_side_files
 
-Dtype = Literal["int8", "float16", "float32"]
+DTYPES = ("int8", "float16", "float32")
 INSTALL = "pip install 'speech_peft[ct2]'"
 
 
@@ -26,8 +33,8 @@ def write_ct2(model: Any, backbone: Whisper, folder: str | os.PathLike[str], dty
     it is. Raises ConfigError for another dtype, without the package ctranslate2, and where the folder is not
     empty.
     """
-    if dtype not in get_args(Dtype):
-        raise ConfigError(f"dtype: {dtype!r} is none of CTranslate2's here: {', '.join(get_args(Dtype))}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype: {dtype!r} is none of CTranslate2's here: {', '.join(DTYPES)}")
     spec = _filled(model, dtype)
     spec.register_vocabulary(vocabulary(backbone, model.config.vocab_size))
     _configure(spec.config, backbone)
@@ -43,22 +50,26 @@ def write_ct2(model: Any, backbone: Whisper, folder: str | os.PathLike[str], dty
     return Path(folder)
 
 
-def vocabulary(backbone: Whisper, size: int) -> list[str]:
-    """Every token's text, by its number; times, which tokenizers leave out, as <|0.00|> and on."""
-    by_number = {number: text for text, number in backbone.tokenizer.get_vocab().items()}
-    begin = backbone.generation.timestamp_begin
-    return [by_number.get(i, f"<|{(i - begin) * 0.02:.2f}|>") for i in range(size)]
+def hear(folder: Path, reading: Reading) -> Float32[ndarray, "n v"]:
+    """The logits of such a folder by CTranslate2 on the CPU, along its own greedy text.
 
-
-def write_side_files(backbone: Whisper, folder: Path) -> None:
-    """The tokenizer and the settings of features, under the names that faster-whisper looks for."""
-    from transformers import WhisperFeatureExtractor
-
-    backbone.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    bins = backbone.module.config.num_mel_bins
-    features = WhisperFeatureExtractor(feature_size=bins).to_dict()
-    text = json_text.write(features, indent=2)
-    (folder / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+    What follows the prompt is not forced: CTranslate2 reads no more than the prompt of what it is given.
+    """
+    engine = import_module("ctranslate2")
+    level = engine.get_log_level()
+    engine.set_log_level(logging.ERROR)  # that a CPU computes float16 as float32 is warned of
+    model = engine.models.Whisper(str(folder), device="cpu", intra_threads=torch.get_num_threads())
+    engine.set_log_level(level)
+    (heard,) = model.generate(
+        engine.StorageView.from_array(reading.features),
+        [list(reading.prompt)],
+        beam_size=1,
+        max_length=2 * max(len(reading.prompt), len(reading.tokens)),  # of which it writes half
+        suppress_blank=False,
+        suppress_tokens=[],
+        return_logits_vocab=True,
+    )
+    return np.stack([np.array(row) for row in heard.logits[0]])
 
 
 def _filled(model: Any, dtype: str) -> Any:

@@ -5,22 +5,27 @@ checkpoints often lack them, as converted ones do. A CTC layer of the adapter go
 has it, with its characters as a tokenizer.
 """
 
-import os
 import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float32
+from numpy import ndarray
 from torch import nn
 
 from ..backbones.base import Backbone
-from ..compose.merge import merge
+from ..backbones.checkpoints.checkpoint import without_bars
 from ..decoders.ctc import CtcHead
 from ..errors import ConfigError
 from ..files import json_text
+from ..files.atomic import atomic_folder
 from ..files.tensors import as_any_new_file
 from ..opening.loading import Opened
+from .merged import merged
+from .reading import Reading
+from .whisper_files import complete
 
 # The stock model with a CTC layer, and what it calls the encoder inside.
 _WITH_CTC = {
@@ -30,47 +35,46 @@ _WITH_CTC = {
 _PAD, _SPACE = "<pad>", "|"
 
 
-def write_stock(opened: Opened, out: Path) -> tuple[nn.Module, list[str]]:
+def write_stock(opened: Opened, out: Path, dtype: str = "base") -> tuple[nn.Module, list[str]]:
     """Write the folder, which appears when it is complete; the model in it, and what it does not hold.
 
     Raises NotMergeable, naming the site, for an adapter that is no change of weights; ConfigError for a
     folder that cannot be written.
     """
-    stock: Any = merge(opened.model)
-    half = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    stock: Any = merged(opened)
+    if dtype != "base":
+        stock = deepcopy(stock).to(getattr(torch, dtype))  # a copy, as most of its weights are the base's
     try:
-        half.mkdir(parents=True)
-        stock, notes = _with_heads(stock, opened, half)
-        if (generation := getattr(opened.backbone, "generation", None)) is not None:
-            _complete(stock.generation_config, generation)
-        stock.save_pretrained(half)
-        _add_side_files(opened.backbone, half)
-        as_any_new_file(*(file for file in half.iterdir() if file.is_file()))
-        half.rename(out)
+        with atomic_folder(out) as half:
+            stock, notes = _with_heads(stock, opened, half)
+            if (generation := getattr(opened.backbone, "generation", None)) is not None:
+                complete(stock.generation_config, generation)
+            with without_bars():
+                stock.save_pretrained(half)
+            _add_side_files(opened.backbone, half)
+            as_any_new_file(*(file for file in half.iterdir() if file.is_file()))
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
     return stock, notes
 
 
-def _complete(settings: Any, generation: Any) -> None:
-    """Say to stock code where a transcript begins and ends, in so far as the checkpoint did not."""
-    known = {
-        "decoder_start_token_id": generation.sot,
-        "bos_token_id": generation.eot,
-        "eos_token_id": generation.eot,
-        "pad_token_id": generation.eot,
-        "no_timestamps_token_id": generation.no_timestamps,
-        "prev_sot_token_id": generation.start_of_previous,
-        "is_multilingual": generation.is_multilingual,
-    }
-    if generation.is_multilingual:
-        known["lang_to_id"] = {f"<|{code}|>": token for code, token in generation.languages.items()}
-        known["task_to_id"] = dict(generation.tasks)
-    for key, value in known.items():
-        if getattr(settings, key, None) is None:
-            setattr(settings, key, value)
+def hear(folder: Path, reading: Reading) -> Float32[ndarray, "n v"]:
+    """The logits of a Whisper in such a folder, by stock transformers."""
+    from transformers import WhisperForConditionalGeneration
+
+    with without_bars():
+        model: Any = WhisperForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+    return stock_logits(model.eval(), reading)
+
+
+@torch.no_grad()
+def stock_logits(model: Any, reading: Reading) -> Float32[ndarray, "n v"]:
+    """What a stock WhisperForConditionalGeneration makes of the clip and the tokens, without a cache."""
+    tokens = torch.tensor([[*reading.prompt, *reading.tokens[:-1]]])
+    output = model(input_features=torch.from_numpy(reading.features), decoder_input_ids=tokens)
+    return output.logits[0, len(reading.prompt) - 1 :].float().numpy()
 
 
 def _with_heads(stock: Any, opened: Opened, folder: Path) -> tuple[Any, list[str]]:

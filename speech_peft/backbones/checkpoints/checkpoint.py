@@ -5,6 +5,8 @@ Only classes that we name are asked to read it, so that nothing in a folder choo
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,6 @@ def load(model: Any, folder: Path, **options: Any) -> Any:
 
     Raises ConfigError when a weight is missing, of another shape, or not finite.
     """
-    from transformers.utils import logging
-
     config = read_config(folder)
     kind, expected = model_type(config) or "an unnamed kind of model", model.config_class.model_type
     if "config" not in options and kind != expected:
@@ -43,23 +43,19 @@ def load(model: Any, folder: Path, **options: Any) -> Any:
     if "config" not in options:
         options["config"] = made(model.config_class, config, folder / "config.json")
     _check_files(folder)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar per load would break up our own progress lines
     try:
-        module, report = model.from_pretrained(
-            folder,
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            **options,
-        )
+        with without_bars():
+            module, report = model.from_pretrained(
+                folder,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **options,
+            )
     except Exception as error:  # a wrong config.json fails wherever a layer first uses its number
         why = _first_line(error)
         raise ConfigError(f"weights: {folder} does not hold a {model.__name__}: {why}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
         raise ConfigError(
@@ -70,6 +66,20 @@ def load(model: Any, folder: Path, **options: Any) -> Any:
         if problem := tensors.not_finite(value, math.inf):  # stock weights are as large as they are
             raise ConfigError(f"weights: {folder}: {key} {problem}")
     return module
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Transformers reads and writes without a bar of its own, which would break up our own lines."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_files(folder: Path) -> None:
