@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..folders.options import BeamSize, Context, Device, Threads, Track, found_device, use_threads
+from ..folders.options import BeamSize, Context, Device, Engine, Threads, Track, found_device, use_threads
 from ..terminal.door import complain, printable, say
 from ..terminal.program import new_app, run
 from .check import check
@@ -57,6 +57,7 @@ def asr(
     track: Track = None,
     device: Device = "auto",
     threads: Threads = None,
+    engine: Engine = "torch",
     beam_size: BeamSize = 1,
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
     degrade: Degrade = None,
@@ -85,6 +86,7 @@ def asr(
         weights=weights,
         context=context,
         device=found_device(device),
+        engine=engine,
         beam_size=beam_size,
         batch_seconds=batch_seconds,
         degrade=degrade,

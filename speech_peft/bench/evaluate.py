@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from ..audio import manifest
 from ..audio.data_set import rows_in
@@ -106,6 +106,7 @@ def evaluate(
     weights: str | None = None,
     context: str | None = None,
     device: str = "cpu",
+    engine: Literal["auto", "torch", "ct2"] = "torch",
     beam_size: int = 1,
     batch_seconds: float | None = None,
     degrade: str | None = None,
@@ -159,7 +160,7 @@ def evaluate(
         )
     with _folder(out) as folder:
         heard = _as_asked(utterances, folder, degrade, seed, track)
-        settings = Settings(device, beam_size, batch_seconds)
+        settings = Settings(device, beam_size, batch_seconds, engine)
         for system in chosen:
             complain(f"{system.name}: {len(utterances)} utterances")
             run = benchmark.measure(system, heard, settings)

@@ -98,6 +98,10 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option(help="auto: float32. bfloat16 where the machine is faster with it."),
 ]
+Engine = Annotated[
+    Literal["auto", "torch", "ct2"],
+    typer.Option(help="auto: ct2 (CTranslate2) where it is installed and can run the model, else torch."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch chooses if not given.")]
 BatchSeconds = Annotated[float, typer.Option(min=1.0, help="Audio in one batch.")]
 NameTemplate = Annotated[str, typer.Option(help="Names of outputs, of {relpath} {stem} {suffix} {ext}.")]

@@ -118,7 +118,9 @@ class Whisper:
 
         self.name = weights or recogniser()
         # Unadapted, it knows nothing but windows of 30 s.
-        self._transcriber = Transcriber(self.name, context="full", device=device, offline=offline, vad="none")
+        self._transcriber = Transcriber(
+            self.name, context="full", device=device, offline=offline, vad="none", engine="torch"
+        )
         generation = getattr(self._transcriber.backbone, "generation", None)
         self.multilingual = bool(getattr(generation, "is_multilingual", False))
 

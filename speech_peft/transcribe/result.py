@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+EngineName = Literal["auto", "torch", "ct2"]
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+
 
 @dataclass(frozen=True)
 class Word:
@@ -71,15 +74,21 @@ class TranscribeOptions:
     split_seconds: float = 8.0
     """Windows longer than this become several segments, cut at the ends of sentences too. A pause of more
     than 0.8 s always ends a segment, of Whisper's own decoder: a CTC layer has no times of words."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "auto"
+    """auto: float32 in torch, int8 in CTranslate2."""
     task: Literal["transcribe", "translate"] = "transcribe"
     """"translate" writes English, whatever is said; Whisper's own decoder only, of several languages."""
     prompt: str | None = None
     """Text that Whisper is told came before each window: it goes on in its spelling and manner."""
     hotwords: str | None = None
     """Words to expect, such as names; told before the prompt."""
+    engine: EngineName = "auto"
+    """auto: CTranslate2 where it is installed and can run the model on the device, else torch."""
 
     def asked(self) -> dict[str, Any]:
         """What decides the text. A field that came later counts where it is given: texts made before stay."""
-        later = {"task": "transcribe", "prompt": None, "hotwords": None}
-        return {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
+        later = {"task": "transcribe", "prompt": None, "hotwords": None, "engine": "auto"}
+        fields = {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
+        # By "float32" texts of before mean what is now auto; who asks for it may not get what auto has made.
+        dtype = {"auto": {"dtype": "float32"}, "float32": {"dtype": "float32", "dtype_asked": True}}
+        return fields | dtype.get(self.dtype, {"dtype": self.dtype})

@@ -1,65 +1,37 @@
 """Recordings in, text out: windows of many files share batches, and each file is given when it is complete.
 
-A thread decodes and finds speech ahead of the model. Windows are pooled up to `batch_seconds`, encoded in
-groups of one length (Whisper's attention has no mask, so a clip's text would otherwise depend on its
-neighbours) and decoded together.
+A thread decodes and finds speech ahead of the model; windows are pooled up to `batch_seconds` and heard
+(`hearing.py`) by an engine (`engines.py`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from ..audio import given
 from ..audio.windows import chunks
 from ..audio.windows.chunks import Cutting, Window
 from ..backbones.whisper import Whisper
-from ..decoders.words import whisper_text, word_ends
-from ..decoders.words.decoded import Decoded
 from ..decoders.words.previous import previous
-from ..decoders.words.word_times import TimedWord, align
 from ..errors import ConfigError
 from ..folders.inputs import Job
-from ..folders.listener import Listener
-from ..folders.reader import Piece, Samples, Source
+from ..folders.reader import Samples, Source
 from ..folders.runner import Outcome, failed
 from ..metrics.writing import joined
 from ..opening.asked import asked
-from ..opening.loading import DEFAULT_WEIGHTS, Opened, load
-from . import parts
-from .languages import Spoken, telling_first
-from .parts import Reading
-from .result import Result, TranscribeOptions, Word
+from ..opening.loading import DEFAULT_WEIGHTS, load
+from .engines import Ready, ready
+from .hearing import File, Hearing
+from .result import Result, TranscribeOptions
 from .segments import segments_of
 from .subtitles import PLAIN, Shape
-from .unheard import may_lack, speech
 from .writers import render
 
 
-@dataclass(eq=False)
-class _File(Spoken):
-    """An input on its way."""
-
-    heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
-    """By where the window starts: its text, its length and its words."""
-
-    def hear(self, window: Window, text: Decoded, words: Sequence[TimedWord]) -> None:
-        start = window.start
-        placed = tuple(Word(w.word, start + w.start, start + w.end, w.probability) for w in words)
-        self.heard[start] = (text, window.seconds, placed)
-
-
-_Piece = Piece[_File]
-_Encoded = tuple[list[_Piece], Tensor]
-"""Pieces of one length, and their states."""
-_STRETCH = 2.0  # the longest piece of a decoder's batch over its shortest
-
-
-class Transcriber(Listener[_File]):
+class Transcriber(Hearing):
     """Whisper or an encoder with a CTC layer, with or without an adapter.
 
     >>> for result in Transcriber(adapter="runs/telephone").transcribe(["a.wav", "b.mp3"]):  # doctest: +SKIP
@@ -96,10 +68,11 @@ class Transcriber(Listener[_File]):
                 "that was trained with task.decoder=ctc"
             )
         self.before = self._checked()
-        if self.options.dtype != "float32":
-            self.opened.model.to(getattr(torch, self.options.dtype))
+        found = ready(self.opened, self.options.engine, self.options.dtype, device, offline)
+        self.opened, self.engine = found.opened, found.engine
+        self.backbone = self.opened.backbone
         self.context = getattr(self.backbone, "context", None)
-        self.about = _about(self.opened, adapter, self.options)
+        self.about = _about(found, adapter, self.options)
         self.notes = []
 
     def _checked(self) -> tuple[int, ...]:
@@ -144,14 +117,14 @@ class Transcriber(Listener[_File]):
         for file in self._listen(sources, self.options.channels, self.options.track):
             yield file.source, self._finished(file, self._result)
 
-    def _recording(self, index: int, source: Source) -> _File:
-        return _File(index, source, language=self.options.language)
+    def _recording(self, index: int, source: Source) -> File:
+        return File(index, source, language=self.options.language)
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         cutting = Cutting(max_seconds=min(30.0, self.backbone.max_seconds or 30.0))
         return chunks.windows(blocks, chunks.detector(self.options.vad), cutting)
 
-    def _result(self, file: _File) -> Result:
+    def _result(self, file: File) -> Result:
         if file.error is not None:
             return Result(
                 file.name, duration=file.duration, seconds=file.seconds, error=file.error, stage=file.stage
@@ -173,132 +146,11 @@ class Transcriber(Listener[_File]):
             about=self.about,
         )
 
-    def _hear(self, pool: list[_Piece]) -> None:
-        if self.opened.ctc is not None:
-            encoded = [self._encode(batch) for batch in self._batches(pool)]
-            texts = [
-                text for states, mask in encoded for text in self.opened.ctc.decode(states.float(), mask)
-            ]
-            for piece, text in zip(pool, texts, strict=True):
-                piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
-            return
-        windows, first = [piece.window for piece in pool], self._read(pool)
-        if self.options.task == "translate":  # its words have no times of their own in the sound
-            found = [[pair] for pair in zip(windows, first, strict=True)]
-        else:
-            found = parts.heard(windows, first, partial(self._read_parts, pool))
-        for piece, heard in zip(pool, found, strict=True):
-            for window, (text, words) in heard:
-                piece.file.hear(window, text, words)
 
-    def _read_parts(self, pool: list[_Piece], windows: Sequence[tuple[int, Window]]) -> list[Reading]:
-        """The same for parts of the windows of a pool, in the order in which they come."""
-        pieces = [Piece(pool[place].file, window) for place, window in windows]
-        order = sorted(range(len(pieces)), key=lambda i: self._padded(pieces[i]))
-        read = self._read([pieces[i] for i in order])
-        return [reading for _, reading in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
-
-    def _read(self, pool: list[_Piece]) -> list[Reading]:
-        """What the decoder writes of each piece, and its words; the pool is sorted by padded length."""
-        encoded = [(batch, self._encode(batch)[0]) for batch in self._batches(pool)]
-        for batch, states in encoded:
-            self._detect(batch, states)
-        found: list[Reading] = []
-        for alike in self._alike(encoded):
-            longest = alike[-1][1].shape[1]
-            states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, s in alike])
-            lengths = torch.cat([torch.full((len(s),), s.shape[1]) for _, s in alike]).to(states.device)
-            mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
-            found += self._decode([piece for batch, _ in alike for piece in batch], states, mask)
-        return found
-
-    def _alike(self, encoded: list[_Encoded]) -> Iterator[list[_Encoded]]:
-        """What to decode together: the decoder reads the padding of every piece at each token.
-
-        The batches are let go as they are taken.
-        """
-        group: list[_Encoded] = []
-        while encoded:
-            batch = encoded.pop(0)
-            if group and batch[1].shape[1] > _STRETCH * group[0][1].shape[1]:
-                yield group
-                group = []
-            group.append(batch)
-        yield group
-
-    def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> list[Reading]:
-        backbone = cast(Whisper, self.backbone)
-        languages = [piece.file.language for piece in pool]
-        heard = whisper_text.decode(
-            backbone,
-            states,
-            mask,
-            beam_size=self.options.beam_size,
-            language=languages,
-            seconds=[piece.window.seconds for piece in pool],
-            task=self.options.task,
-            before=self.before,
-        )
-        wanted = [
-            i
-            for i, (piece, text) in enumerate(zip(pool, heard, strict=True))
-            if text.tokens and self._needs_times(piece.window, text.text)
-        ]
-        words: dict[int, tuple[TimedWord, ...]] = {}
-        if wanted:
-            chosen = torch.tensor(wanted, device=states.device)
-            found = align(
-                backbone,
-                states[chosen],
-                mask[chosen],
-                [heard[i].tokens for i in wanted],
-                seconds=[pool[i].window.seconds for i in wanted],
-                language=[languages[i] for i in wanted],
-                task=self.options.task,
-            )
-            words = {
-                i: word_ends.trimmed(own, pool[i].window.samples)
-                for i, own in zip(wanted, found, strict=True)
-            }
-        return [(text, words.get(i, ())) for i, text in enumerate(heard)]
-
-    def _needs_times(self, window: Window, text: str) -> bool:
-        """Whether the times of words are wanted, make segments, or tell whether all was heard."""
-        return self.options.word_times or self._splits(window) or may_lack(text, speech(window))
-
-    def _splits(self, window: Window) -> bool:
-        """Whether it may become several segments, which needs the words' times."""
-        long = window.seconds > self.options.split_seconds
-        return long or word_ends.longest_pause(window.samples) > word_ends.PAUSE_SECONDS
-
-    @property
-    def _asks(self) -> bool:
-        """Whether the language of a recording is asked of its sound."""
-        backbone = self.backbone
-        known = isinstance(backbone, Whisper) and backbone.generation.is_multilingual
-        return known and self.opened.ctc is None and self.options.language is None
-
-    def _ordered(self, events: Iterable[_Piece | _File]) -> Iterator[_Piece | _File]:
-        return telling_first(events) if self._asks else super()._ordered(events)
-
-    def _detect(self, batch: list[_Piece], states: Tensor) -> None:
-        """The language of each file whose telling window is in the batch."""
-        telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
-        if not telling:
-            return
-        chosen = torch.tensor(telling, device=states.device)
-        found = whisper_text.detect_language(cast(Whisper, self.backbone), states[chosen])
-        for i, shares in zip(telling, found, strict=True):
-            batch[i].file.language = max(shares, key=shares.__getitem__)
-
-    def _encode(self, batch: list[_Piece]) -> tuple[Tensor, Tensor]:
-        encoded = self.backbone.encode(self._features(batch))
-        return encoded.states, encoded.mask
-
-
-def _about(opened: Opened, adapter: str | Path | None, options: TranscribeOptions) -> dict[str, Any]:
+def _about(found: Ready, adapter: str | Path | None, options: TranscribeOptions) -> dict[str, Any]:
     from ..folders.ledger import settings_hash
 
+    opened = found.opened
     card = opened.backbone.card()
     about = {
         "model": card.id,
@@ -307,4 +159,7 @@ def _about(opened: Opened, adapter: str | Path | None, options: TranscribeOption
         "adapter_sha256": None if opened.saved is None else opened.saved.digest,
         "options": options.asked(),
     }
-    return about | {"settings_hash": settings_hash(about)}
+    return about | {
+        "engine": f"{found.engine.name if found.engine else 'torch'} {found.dtype}",
+        "settings_hash": settings_hash(about),
+    }

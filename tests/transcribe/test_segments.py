@@ -7,8 +7,9 @@ import pytest
 
 from speech_peft.audio.windows.chunks import Window
 from speech_peft.decoders.words.decoded import Decoded
+from speech_peft.transcribe.hearing import File
 from speech_peft.transcribe.result import TranscribeOptions
-from speech_peft.transcribe.transcriber import Transcriber, _File
+from speech_peft.transcribe.transcriber import Transcriber
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from speech_peft.transcribe.transcriber import Transcriber, _File
     ],
 )
 def test_segments_join_with_a_space_only_where_their_script_writes_one(texts, whole):
-    file = _File(0, np.zeros(0, np.float32))
+    file = File(0, np.zeros(0, np.float32))
     file.heard = {30.0 * at: (Decoded(text, (), 0.0, 0.0), 5.0, ()) for at, text in enumerate(texts)}
     result = Transcriber._result(SimpleNamespace(options=TranscribeOptions(), about={}), file)
     assert [segment.text for segment in result.segments] == list(texts)

@@ -13,13 +13,14 @@ from speech_peft.audio.windows.chunks import Window
 from speech_peft.backbones.base import tiny
 from speech_peft.bench.runs import asr as benchmark
 from speech_peft.core.model import AdaptedModel
+from speech_peft.decoders.words import engine
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.word_times import TimedWord
 from speech_peft.errors import SpeechPeftError
 from speech_peft.folders import memory
 from speech_peft.folders.reader import Piece
 from speech_peft.opening.loading import Opened
-from speech_peft.transcribe import languages, transcriber
+from speech_peft.transcribe import hearing, languages, transcriber
 from speech_peft.transcribe.languages import Spoken, telling_first
 from speech_peft.transcribe.transcriber import Transcriber
 
@@ -37,7 +38,7 @@ def opened(monkeypatch) -> Opened:
     def decode(backbone, states, mask, *, seconds, language, **_):
         return [Decoded(f"{code} {int(s)}", (), 0.0, 0.0) for s, code in zip(seconds, language, strict=True)]
 
-    monkeypatch.setattr(transcriber.whisper_text, "decode", decode)
+    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
     return opened
 
 
@@ -146,8 +147,8 @@ def test_speech_that_a_reading_leaves_out_is_read_in_parts_of_its_own_recording_
     def align(*_, seconds, **__):
         return [(TimedWord(f" {s:.0f}", 0.0, 1.0, 1.0),) for s in seconds]
 
-    monkeypatch.setattr(transcriber.whisper_text, "decode", decode)
-    monkeypatch.setattr(transcriber, "align", align)
+    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
+    monkeypatch.setattr(engine.word_times, "align", align)
     one = sentences(1)[: 2 * RATE]
     two, alone = Transcriber(vad="energy").transcribe([np.concatenate([one, sentences(1)]), sentences(1)])
     assert [(segment.text, segment.flags) for segment in two.segments] == [("2", ()), ("2", ("unheard",))]
@@ -171,7 +172,7 @@ def multilingual(opened, monkeypatch) -> Opened:
         code = "en" if states.shape[1] < 100 else "de" if states.shape[1] <= 200 else "fr"
         return [{one: float(one == code) for one in CODES}] * len(states)
 
-    monkeypatch.setattr(transcriber.whisper_text, "detect_language", detect)
+    monkeypatch.setattr(hearing.whisper_text, "detect_language", detect)
     return opened
 
 

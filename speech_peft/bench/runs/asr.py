@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ... import __version__
 from ...audio.manifest import Row
@@ -47,6 +47,7 @@ class Settings:
     device: str = "cpu"
     beam_size: int = 1
     batch_seconds: float | None = None
+    engine: Literal["auto", "torch", "ct2"] = "torch"
 
 
 @runtime_checkable
@@ -67,6 +68,7 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
         context=system.context,
         device=settings.device,
         beam_size=settings.beam_size,
+        engine=settings.engine,
         **options,
     )
 

@@ -170,7 +170,7 @@ def judge(weights: str | None, settings: Settings) -> Judge:
         from ...transcribe.transcriber import Transcriber
 
         if not opened:
-            opened.append(Transcriber(weights, context="full", device=settings.device))
+            opened.append(Transcriber(weights, context="full", device=settings.device, engine="torch"))
         (transcriber,) = opened
         knows_more = getattr(transcriber.backbone.generation, "is_multilingual", False)
 

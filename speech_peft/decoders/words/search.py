@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .whisper_reader import Reader
+
 if TYPE_CHECKING:
-    from .whisper_reader import Reader
+    from ...backbones.whisper import Whisper
 
 _DROP_SHARE = 0.25  # of the rows must have ended before it pays to copy the others together
 
@@ -25,9 +27,23 @@ class Found:
     stopped: bool = False
 
 
-def greedy(
-    reader: "Reader", prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], _: int = 1
+def by_reader(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"] | None,
+    prompt: Int[Tensor, "b p"],
+    limits: Int[Tensor, " b"],
+    width: int = 1,
+    ngram: int = 0,
 ) -> list[Found]:
+    """What the stock decoder writes of each clip: the likeliest tokens, or by a beam."""
+    reader = Reader(backbone, states, mask)
+    if width == 1 and not ngram:
+        return greedy(reader, prompt, limits)
+    return beam(reader, prompt, limits, width, ngram)
+
+
+def greedy(reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"]) -> list[Found]:
     """The likeliest token each time, until every row has ended or is at its limit."""
     total, steps = len(prompt), int(limits.max()) + 1
     eot = reader.generation.eot
@@ -73,7 +89,7 @@ def greedy(
 
 
 def beam(
-    reader: "Reader", prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], width: int, ngram: int = 0
+    reader: Reader, prompt: Int[Tensor, "b p"], limits: Int[Tensor, " b"], width: int, ngram: int = 0
 ) -> list[Found]:
     """Beam search over all clips at once; a clip is done when `width` of its transcripts have ended.
 
@@ -122,7 +138,7 @@ def beam(
     return rows
 
 
-def _start(reader: "Reader", prompt: Int[Tensor, "b p"]) -> int:
+def _start(reader: Reader, prompt: Int[Tensor, "b p"]) -> int:
     """Where the start of the transcript stands in all rows; what precedes it was said before."""
     return prompt[0].tolist().index(reader.generation.sot)
 

@@ -60,20 +60,11 @@ class Reader:
 
     def forbidden(self, first: bool) -> Float[Tensor, " v"]:
         """What is added to the scores: minus infinity for tokens that are never written (here)."""
-        g = self.generation
         bias = torch.zeros(len(self.projection), device=self.states.device, dtype=self.projection.dtype)
-        never = {
-            *g.suppress,
-            g.sot,
-            g.no_timestamps,
-            g.start_of_previous,
-            *g.languages.values(),
-            *g.tasks.values(),
-        }
-        never |= {g.no_speech} if g.no_speech is not None else set()
-        never |= set(g.begin_suppress) if first else set()
-        bias[torch.tensor(sorted(never), device=bias.device)] = float("-inf")
-        bias[g.timestamp_begin :] = float("-inf")
+        never = never_written(self.generation, len(bias))
+        bias[torch.tensor(never, device=bias.device)] = float("-inf")
+        if first:
+            bias[list(self.generation.begin_suppress)] = float("-inf")
         return bias
 
     def scores(
@@ -87,3 +78,11 @@ class Reader:
             return [0.0] * len(hidden)
         scores = self.scores(hidden, None).float()
         return (scores[:, self.generation.no_speech] - scores.logsumexp(-1)).exp().tolist()
+
+
+def never_written(g: "Generation", size: int) -> list[int]:
+    """Tokens of a vocabulary of `size` that are no text: special ones, times, and what is to be left out."""
+    never = {*g.suppress, g.sot, g.no_timestamps, g.start_of_previous}
+    never |= {*g.languages.values(), *g.tasks.values()}
+    never |= {g.no_speech} if g.no_speech is not None else set()
+    return sorted(never | set(range(g.timestamp_begin, size)))

@@ -4,8 +4,9 @@ Text that runs in circles is read again in other ways, and the reading that expl
 stays (`rereading`). Rows that have ended leave the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,8 @@ from .whisper_reader import Reader
 if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
 
+Find = Callable[..., list[search.Found]]
+"""States, mask, prompt, limits, and the width and ngram of a beam: the tokens of each clip."""
 TOKENS_PER_SECOND = 12
 """More than the fastest speaker's: a decoder that loops on short audio is stopped here."""
 SPARE_TOKENS = 10
@@ -50,6 +53,7 @@ def decode(
     task: str = "transcribe",
     before: Sequence[int] = (),
     retry: bool = True,
+    find: "Find | None" = None,
 ) -> list[Decoded]:
     """Transcripts of a batch; a language is given for all, for each, or not at all (English).
 
@@ -58,7 +62,9 @@ def decode(
     With `retry`, a transcript that runs in circles, or into its limit, is read again by a beam, and by one
     that may not write three tokens twice. People repeat themselves too: another reading is taken only where
     it explains more of the audio and is itself heard there. `looped` says that the first was doubtful.
+    `find` is an engine's; by default the stock decoder's.
     """
+    find = find or partial(search.by_reader, backbone)
     languages = [language] * len(states) if language is None or isinstance(language, str) else list(language)
     rows_of = [[*before, *backbone.generation.prompt(code, task)] for code in languages]
     prompt = torch.tensor(rows_of, device=states.device)
@@ -67,10 +73,8 @@ def decode(
         seconds = [count / backbone.frame_rate for count in frames]
     room = min(MAX_TOKENS, backbone.module.config.max_target_positions - prompt.shape[1] - 1)
     limits = [min(room, int(TOKENS_PER_SECOND * s) + SPARE_TOKENS) for s in seconds]
-    reader = Reader(backbone, states, mask)
-    find = search.greedy if beam_size == 1 else search.beam
     caps = torch.tensor(limits, device=states.device)
-    heard = _texts(backbone, find(reader, prompt, caps, beam_size))
+    heard = _texts(backbone, find(states, mask, prompt, caps, beam_size))
     if not retry or not (looping := [i for i, one in enumerate(heard) if one.loops]):
         return heard
     rows = torch.tensor(looping, device=states.device)
@@ -85,9 +89,8 @@ def decode(
 
     def again(chosen: Sequence[int], ngram: int) -> list[Decoded]:
         part = clips.part(chosen)
-        reader = Reader(backbone, part.states, part.mask)
-        found = search.beam(reader, part.prompt, caps[rows[list(chosen)]], max(beam_size, _RETRY_BEAM), ngram)
-        return _texts(backbone, found)
+        limits, width = caps[rows[list(chosen)]], max(beam_size, _RETRY_BEAM)
+        return _texts(backbone, find(part.states, part.mask, part.prompt, limits, width, ngram))
 
     first = [heard[i] for i in looping]
     best = rereading.best(clips, first, again, _RETRY_NGRAM, plain=beam_size == 1)

@@ -5,6 +5,7 @@ to (openai-whisper's method; Giorgino 2009 for the path). Queries and keys are c
 as long as the pass, so the attention itself may use any kernel.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
 
 _MEDIAN_FRAMES = 7
+_CATCHING = threading.Lock()  # hooks hang on the model, which threads share
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def align(
     for row, length, trace in zip(tokens, seconds, traced, strict=True):
         starts = trace.starts / backbone.frame_rate
         end = min(length, trace.shares.shape[1] / backbone.frame_rate)
-        found.append(_words(backbone, row, starts, end, trace.probabilities))
+        found.append(words_at(backbone, row, starts, end, trace.probabilities))
     return found
 
 
@@ -84,7 +86,7 @@ def traces(
     longest = max(map(len, rows))
     forced = torch.tensor([row + [g.eot] * (longest - len(row)) for row in rows], device=states.device)
     reader = Reader(backbone, states, mask)
-    with _queries_and_keys(backbone) as caught:
+    with _CATCHING, _queries_and_keys(backbone) as caught:
         hidden = reader.read(forced)
     skip = len(prompts[0])
     chosen = _probabilities(reader, hidden[:, skip - 1 : -1], forced[:, skip:]).cpu().numpy()
@@ -188,13 +190,14 @@ def _first_frames(cost: Float32[ndarray, "n t"]) -> Float64[ndarray, " n"]:
     return firsts
 
 
-def _words(
+def words_at(
     backbone: "Whisper",
     tokens: Sequence[int],
     starts: Float64[ndarray, " n"],
     end: float,
-    probabilities: Float32[ndarray, " n"],
+    probabilities: Float32[ndarray, " m"],
 ) -> tuple[TimedWord, ...]:
+    """The words of tokens that start at these seconds, with the end of text last; none lasts beyond `end`."""
     groups = words_of(backbone.tokenizer, tokens)
     found: list[TimedWord] = []
     at = 0

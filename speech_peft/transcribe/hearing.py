@@ -1,0 +1,226 @@
+"""Windows to readings: batches of one length through an engine, and again where something was unheard.
+
+Whisper's attention has no mask, so windows that are encoded together share one padded length: a clip's text
+would otherwise depend on its neighbours. An engine that hears several batches at a time gets a thread for
+each.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..audio.windows.chunks import SAMPLE_RATE, Window
+from ..decoders.words import whisper_text, word_ends
+from ..decoders.words.decoded import Decoded
+from ..decoders.words.engine import Engine
+from ..decoders.words.word_times import TimedWord
+from ..folders.listener import Listener
+from ..folders.reader import Piece
+from ..opening.loading import Opened
+from . import parts
+from .languages import Spoken, telling_first
+from .parts import Reading
+from .result import TranscribeOptions, Word
+from .unheard import may_lack, speech
+
+_FULL = 30 * SAMPLE_RATE
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(eq=False)
+class File(Spoken):
+    """An input on its way."""
+
+    heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
+    """By where the window starts: its text, its length and its words."""
+
+    def hear(self, window: Window, text: Decoded, words: Sequence[TimedWord]) -> None:
+        start = window.start
+        placed = tuple(Word(w.word, start + w.start, start + w.end, w.probability) for w in words)
+        self.heard[start] = (text, window.seconds, placed)
+
+
+_Piece = Piece[File]
+_Group = list[list[_Piece]]
+"""Batches of the encoder, each of one padded length, that are decoded together."""
+
+
+class Hearing(Listener[File]):
+    """Puts what an engine, or a CTC layer, reads in each window into its file."""
+
+    opened: Opened
+    options: TranscribeOptions
+    engine: Engine | None
+    """None where a CTC layer reads the encoder."""
+    before: tuple[int, ...]
+    """Tokens of a text that came before."""
+
+    def _hear(self, pool: list[_Piece]) -> None:
+        if self.opened.ctc is not None:
+            return self._hear_by_layer(pool)
+        windows, first = [piece.window for piece in pool], self._read(pool)
+        if self.options.task == "translate":  # its words have no times of their own in the sound
+            found = [[pair] for pair in zip(windows, first, strict=True)]
+        else:
+            found = parts.heard(windows, first, partial(self._read_parts, pool))
+        for piece, heard in zip(pool, found, strict=True):
+            for window, (text, words) in heard:
+                piece.file.hear(window, text, words)
+
+    def _hear_by_layer(self, pool: list[_Piece]) -> None:
+        assert self.opened.ctc is not None
+        for batch in self._batches(pool):
+            encoded = self.backbone.encode(self._features(batch))
+            texts = self.opened.ctc.decode(encoded.states.float(), encoded.mask)
+            for piece, text in zip(batch, texts, strict=True):
+                piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
+
+    def _read_parts(self, pool: list[_Piece], windows: Sequence[tuple[int, Window]]) -> list[Reading]:
+        """The same for parts of the windows of a pool, in the order in which they come."""
+        pieces = [Piece(pool[place].file, window) for place, window in windows]
+        order = sorted(range(len(pieces)), key=lambda i: self._padded(pieces[i]))
+        read = self._read([pieces[i] for i in order])
+        return [reading for _, reading in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
+
+    def _read(self, pool: list[_Piece]) -> list[Reading]:
+        """What the decoder writes of each piece, and its words; the pool is sorted by padded length."""
+        groups = list(self._groups(pool))
+        if not self._asks:
+            found = self._each(lambda group: self._decoded(group, self._encoded(group)), groups)
+        else:
+            states = list(self._each(self._encoded, groups))
+            for group, encoded in zip(groups, states, strict=True):
+                self._detect(group, encoded)
+            found = self._each(lambda pair: self._decoded(*pair), list(zip(groups, states, strict=True)))
+        return [reading for readings in found for reading in readings]
+
+    def _groups(self, pool: list[_Piece]) -> Iterator[_Group]:
+        """What to decode together: the decoder reads the padding of every piece at each token."""
+        assert self.engine is not None
+        group: _Group = []
+        shortest, rows = 0, 0
+        for batch in self._batches(pool):
+            padded = self._padded(batch[0])
+            most = self.engine.most_rows and self.engine.most_rows * _FULL / padded
+            longer = padded > self.engine.stretch * shortest
+            if group and (longer or (most and rows + len(batch) > most)):
+                yield group
+                group = []
+            if not group:
+                shortest, rows = padded, 0
+            group.append(batch)
+            rows += len(batch)
+        if group:
+            yield group
+
+    def _encoded(self, group: _Group) -> list[Tensor]:
+        return [self._encode(batch) for batch in group]
+
+    def _encode(self, batch: list[_Piece]) -> Tensor:
+        assert self.engine is not None
+        return self.engine.encode(self._features(batch))
+
+    def _decoded(self, group: _Group, encoded: list[Tensor]) -> list[Reading]:
+        longest = max(states.shape[1] for states in encoded)
+        states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s in encoded])
+        lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s in encoded]).to(states.device)
+        encoded.clear()
+        mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
+        return self._decode([piece for batch in group for piece in batch], states, mask)
+
+    def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> list[Reading]:
+        assert self.engine is not None
+        languages = [piece.file.language for piece in pool]
+        seconds = [piece.window.seconds for piece in pool]
+        heard = whisper_text.decode(
+            self.engine.backbone,
+            states,
+            mask,
+            beam_size=self.options.beam_size,
+            language=languages,
+            seconds=seconds,
+            task=self.options.task,
+            before=self.before,
+            find=self.engine.find,
+        )
+        wanted = [
+            i
+            for i, (piece, text) in enumerate(zip(pool, heard, strict=True))
+            if text.tokens and self._needs_times(piece.window, text.text)
+        ]
+        words: dict[int, tuple[TimedWord, ...]] = {}
+        if wanted:
+            chosen = torch.tensor(wanted, device=states.device)
+            found = self.engine.words(
+                states[chosen],
+                mask[chosen],
+                [heard[i].tokens for i in wanted],
+                seconds=[seconds[i] for i in wanted],
+                language=[languages[i] for i in wanted],
+                task=self.options.task,
+            )
+            words = {
+                i: word_ends.trimmed(own, pool[i].window.samples)
+                for i, own in zip(wanted, found, strict=True)
+            }
+        return [(text, words.get(i, ())) for i, text in enumerate(heard)]
+
+    def _needs_times(self, window: Window, text: str) -> bool:
+        """Whether the times of words are wanted, make segments, or tell whether all was heard."""
+        return self.options.word_times or self._splits(window) or may_lack(text, speech(window))
+
+    def _splits(self, window: Window) -> bool:
+        """Whether it may become several segments, which needs the words' times."""
+        long = window.seconds > self.options.split_seconds
+        return long or word_ends.longest_pause(window.samples) > word_ends.PAUSE_SECONDS
+
+    @property
+    def _asks(self) -> bool:
+        """Whether the language of a recording is asked of its sound."""
+        known = self.engine is not None and self.engine.backbone.generation.is_multilingual
+        return known and self.options.language is None
+
+    def _ordered(self, events: Iterable[_Piece | File]) -> Iterator[_Piece | File]:
+        return telling_first(events) if self._asks else super()._ordered(events)
+
+    def _detect(self, group: _Group, encoded: list[Tensor]) -> None:
+        """The language of each file whose telling window is in the group."""
+        assert self.engine is not None
+        for batch, states in zip(group, encoded, strict=True):
+            telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
+            if not telling:
+                continue
+            chosen = torch.tensor(telling, device=states.device)
+            found = whisper_text.detect_language(self.engine.backbone, states[chosen])
+            for i, shares in zip(telling, found, strict=True):
+                batch[i].file.language = max(shares, key=shares.__getitem__)
+
+    def _each(self, work: Callable[[A], B], of: Sequence[A]) -> Iterator[B]:
+        """What `work` makes of each, in order; several at a time where the engine can."""
+        if self.engine is None or self.engine.workers == 1 or len(of) == 1:
+            return map(work, of)
+        return self._threads.map(torch.inference_mode()(work), of)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        assert self.engine is not None
+        count, own = self.engine.workers, torch.get_num_threads()
+        started = threading.Barrier(count + 1)
+
+        def alone() -> None:
+            torch.set_num_threads(max(1, own // count))
+            started.wait()
+
+        threads = ThreadPoolExecutor(count, "hearing", alone)
+        for _ in range(count):
+            threads.submit(int)
+        started.wait()
+        torch.set_num_threads(own)  # of threads that are still to come
+        return threads
