@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("classify.__main__", "audio files and folders to labels, with times in long recordings"),
     "restore": ("restore.__main__", "audio files and folders to audio without noise, gaps and echoes"),
     "prepare": ("prepare.__main__", "a corpus on disk to manifests"),
+    "adapt-words": ("cli.adapt_words", "an adapter that knows a list of words, from their spelling alone"),
     "data": ("cli.data", "look at what a recipe trains on"),
     "sweep": ("sweep.__main__", "methods x seeds x folds of one recipe, in one table"),
     "bench": ("bench.__main__", "measure a system and write a report"),
