@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from speech_peft.audio.io import load
+from speech_peft.audio.io import load, save
 from speech_peft.backbones.base import open_backbone
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write
 from speech_peft.export.__main__ import main
 from speech_peft.methods.lora import Lora
 from speech_peft.opening.loading import DEFAULT_WEIGHTS
+from speech_peft.opening.loading import load as open_adapter
 from speech_peft.transcribe.transcriber import Transcriber
+from tests.docs.read import blocks
 
 pytestmark = pytest.mark.slow
 CLIP = Path(__file__).parents[1] / "data" / "all-circuits-busy-now.opus"
@@ -54,6 +56,7 @@ def test_transformers_hears_the_same(lora, tmp_path):
     assert heard["text"].strip() == ours(lora)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_peft_hears_the_same(lora, tmp_path):
     pytest.importorskip("peft")
     exported(lora, tmp_path / "out", "peft")
@@ -89,14 +92,20 @@ def test_whisper_cpp_hears_the_same_at_the_length_of_the_audio(lora, tmp_path):
     assert len(heard[1].split()) > 3  # untrained for it, so not the same words; but it hears
 
 
-def test_onnxruntime_hears_the_same_for_any_number_of_clips_frames_and_tokens(lora, tmp_path):
+def test_onnxruntime_hears_the_same_for_any_number_of_clips_frames_and_tokens(
+    lora, tmp_path, monkeypatch, capsys
+):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    exported(lora, tmp_path / "out", "onnx")
-    hears = runtime.InferenceSession(tmp_path / "out/encoder.onnx")
-    writes = runtime.InferenceSession(tmp_path / "out/decoder.onnx")
-    from speech_peft.opening.loading import load as open_adapter
-
+    folder = exported(lora, tmp_path / "out/telephone-onnx", "onnx")
+    save(tmp_path / "call.wav", load(CLIP).samples, 16_000)
+    monkeypatch.chdir(tmp_path)
+    (example,) = [block for block in blocks("docs/export.md", "python") if "import onnxruntime" in block]
+    capsys.readouterr()
+    exec(compile(example, "docs/export.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == ours(lora)
+    hears = runtime.InferenceSession(folder / "encoder.onnx")
+    writes = runtime.InferenceSession(folder / "decoder.onnx")
     opened = open_adapter(lora)
     random = np.random.default_rng(0)
     for clips, frames in ((1, 64), (3, 111)):
