@@ -2,11 +2,12 @@
 """Measures this toolkit beside the tools people use today, interleaved in one run on one machine.
 
     python scripts/compare_peers.py transcribe --adapter ADAPTER --data corpora/asterisk-en/test.jsonl
+    python scripts/compare_peers.py transcribe --data corpora/queen/test.jsonl --words 4 --moonshine
     python scripts/compare_peers.py train
 
-`transcribe` hears the prompts one by one and, joined with pauses, as one long recording. All sides get the
-same whole files; the peer runs in every way that it has (`peers/faster_whisper_worker.py`), and ours is held
-against the fastest of those whose WER is within a point of the peer's best.
+`transcribe` hears clips one by one and, joined with pauses, as one long recording. All sides get the same
+whole files; faster-whisper runs in every way that it has (`peers/faster_whisper_worker.py`). The best peer
+is the fastest of those whose WER is within a point of the least.
 
 Each side is a process of its own that answers requests in turn (A B A B ...), so the machine's drift hits
 both; ratios are medians over rounds. Seconds of the clock need an idle machine; those of the processor, which
@@ -39,8 +40,9 @@ OURS = "ours"
 WAYS = tuple(
     f"{compute} {mode}" for compute in ("float32", "int8") for mode in ("sequential", "batched", "given")
 )
+MOONSHINE = ["moonshine-voice==0.0.73", "soundfile==0.14.0", "soxr==1.1.0"]
 PAUSES = (0.3, 2.0)
-"""Seconds of silence between the prompts of the long recording, each drawn."""
+"""Seconds of silence between the clips of the long recording, each drawn."""
 RATE = 16_000
 EQUAL = 0.01
 """Of WER: what is no loss to a peer."""
@@ -74,11 +76,11 @@ def prompts(rows: Sequence[Row]) -> Recordings:
     )
 
 
-def joined(rows: Sequence[Row], minutes: float, path: Path) -> Recordings:
-    """One recording of so many minutes: prompts in an order of a seed, over and over, with pauses between."""
+def joined(rows: Sequence[Row], minutes: float, path: Path, shuffled: bool = True) -> Recordings:
+    """One recording of so many minutes, of clips in order or in one of a seed, over and over, with pauses."""
     generator, parts, texts, samples = np.random.default_rng(0), [], [], 0
     while samples < 60 * minutes * RATE:
-        for row in generator.permutation(np.array(rows, object)):
+        for row in generator.permutation(np.array(rows, object)) if shuffled else rows:
             pause = np.zeros(round(generator.uniform(*PAUSES) * RATE), np.float32)
             parts += [io.load(row.audio, RATE).samples, pause]
             texts.append(row.text or "")
@@ -91,43 +93,79 @@ def joined(rows: Sequence[Row], minutes: float, path: Path) -> Recordings:
 
 @app.command()
 def transcribe(
-    adapter: str = typer.Option(
-        ..., help="Adapter folder, trained for context fit; '' for none, at full context."
+    data: list[Path] = typer.Option(..., help="Manifest of clips with text; may be repeated."),
+    adapter: str = typer.Option("", help="Adapter folder; '' for the bare weights, at full context."),
+    engine: list[str] = typer.Option(["ct2", "torch"], help="Ours: torch or ct2; may be repeated."),
+    clips: bool = typer.Option(True, help="The clips by themselves."),
+    words: int = typer.Option(1, min=1, help="Clips of at least so many words, in both."),
+    seconds: tuple[float, float] = typer.Option(
+        (0.0, 1e9), help="The shortest and the longest clip, in both."
     ),
-    data: Path = typer.Option(..., help="Manifest of clean prompts with text."),
+    limit: int | None = typer.Option(None, min=1, help="Only so many clips by themselves, of all alike."),
+    long: float = typer.Option(10.0, help="Minutes of the long recording, of the clips in order; 0: none."),
+    shuffled: bool = typer.Option(
+        False, "--shuffled", help="Clips of the long recording in an order of a seed."
+    ),
+    ways: str = typer.Option(
+        ",".join(WAYS), help="Of faster-whisper: those to run, with commas; '' for none."
+    ),
+    moonshine: bool = typer.Option(False, "--moonshine", help="Moonshine tiny too, which knows English."),
     rounds: int = typer.Option(5, min=1, help="Rounds that are counted."),
-    long: float = typer.Option(10.0, help="Minutes of the long recording, made of the prompts; 0 for none."),
-    only_long: bool = typer.Option(
-        False, "--only-long", help="The long recording, not the prompts by themselves."
-    ),
-    ways: str = typer.Option(",".join(WAYS), help="Of the peer: those to run, with commas between."),
     warm_up: int = typer.Option(1, min=0, help="Rounds that are not counted, first."),
-    limit: int | None = typer.Option(None, min=1, help="Only the first prompts."),
     threads: int = 2,
     weights: str = WEIGHTS,
     out: Path = Path("runs/peers"),
 ) -> None:
-    """Audio seconds per second and WER of ours and of faster-whisper, on prompts and on a long recording."""
-    from speech_peft.backbones.checkpoints.weights import package_path
-
-    chosen = ways.split(",")
+    """Audio seconds per second and WER of ours and of its peers, on clips and on a long recording."""
+    chosen = [way for way in ways.split(",") if way]
     if wrong := sorted(set(chosen) - set(WAYS)):
         raise typer.BadParameter(f"--ways: there is no {wrong[0]!r}; expected some of {', '.join(WAYS)}")
-    rows = [row for row in manifest.read(data) if row.text][:limit]
-    sets = {} if only_long else {"prompts": prompts(rows)}
+    out.mkdir(parents=True, exist_ok=True)
+    rows = fitting([row for path in data for row in manifest.read(path)], words, *seconds)
+    sets = {"clips": prompts(rows[:: max(1, len(rows) // (limit or len(rows)))][:limit])} if clips else {}
     if long:
-        out.mkdir(parents=True, exist_ok=True)
-        sets["long"] = joined(rows, long, (out / "long.wav").resolve())
-    python = faster_whisper_python(out)
-    folder = package_path(weights)
-    sides = {OURS: Side(sys.executable, HERE / "peers/our_worker.py", adapter, weights, "", threads)}
-    worker = HERE / "peers/faster_whisper_worker.py"
-    for way in chosen:
-        sides[f"faster-whisper {way}"] = Side(python, worker, folder, *way.split(), threads)
+        sets["long"] = joined(rows, long, (out / "long.wav").resolve(), shuffled)
+    sides = {
+        f"{OURS} {name}": Side(
+            sys.executable, HERE / "peers/our_worker.py", adapter, weights, "", threads, name
+        )
+        for name in engine
+    }
+    if chosen:
+        python, folder = faster_whisper_python(out), stock_folder(weights, out)
+        for way in chosen:
+            worker = HERE / "peers/faster_whisper_worker.py"
+            sides[f"faster-whisper {way}"] = Side(python, worker, folder, *way.split(), threads)
+    if moonshine:
+        python = environment(out / "moonshine", MOONSHINE)
+        sides["moonshine tiny"] = Side(python, HERE / "peers/moonshine_worker.py", threads)
+    told = {"data": [str(path) for path in data], "adapter": adapter, "weights": weights, "threads": threads}
     for name, recordings in sets.items():
-        record({"comparison": f"transcribe, {name}", **compared(sides, recordings, rounds, warm_up)}, out)
+        found = compared(sides, recordings, rounds, warm_up)
+        record({"comparison": f"transcribe, {name}", **told, **found}, out)
     for side in sides.values():
         side.close()
+
+
+def fitting(rows: Sequence[Row], words: int, shortest: float, longest: float) -> list[Row]:
+    """Those with so many words and of such a length."""
+    enough = [row for row in rows if len((row.text or "").split()) >= words]
+    if (shortest, longest) == (0.0, 1e9):
+        return enough
+    return [row for row in enough if shortest <= io.info(row.audio).seconds <= longest]
+
+
+def stock_folder(weights: str, out: Path) -> Path:
+    """The same weights as faster-whisper opens them: as a package ships them, or written once."""
+    from speech_peft.backbones.base import open_backbone
+    from speech_peft.backbones.checkpoints.weights import package_path
+    from speech_peft.export.ct2 import write_ct2
+
+    if weights.startswith("pkg:") and "+" not in weights and (package_path(weights) / "model.bin").is_file():
+        return package_path(weights)
+    backbone: Any = open_backbone("whisper", weights)
+    folder = out / f"ct2-{backbone.card().sha256[:16]}"
+    return folder if folder.is_dir() else write_ct2(backbone.module, backbone, folder, "float32")
 
 
 def compared(
@@ -146,21 +184,27 @@ def compared(
                 processor[name].append(answer["cpu_seconds"])
             print(f"round {round_}/{rounds} {name}: {answer['seconds']:.2f} s", flush=True)
     errors = {name: wer(recordings.texts, answers[name]) or 0.0 for name in sides}
-    best = best_of({name: (median(seconds[name]), errors[name]) for name in sides if name != OURS})
-    ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds[OURS], strict=True)]
+    ours = [name for name in sides if name.startswith(OURS)]
     lengths = recordings.lengths()
     result: dict[str, Any] = {**lengths}
     for name in sides:
         result[f"{name}: audio s/s"] = lengths["total s"] / median(seconds[name])
         result[f"{name}: audio s/CPU s"] = lengths["total s"] / median(processor[name])
         result[f"{name}: wer"] = errors[name]
-    cpu = [theirs / ours for theirs, ours in zip(processor[best], processor[OURS], strict=True)]
-    return {
-        **result,
-        "best peer": best,
-        "speed-up, median": median(ratios),
-        "speed-up by CPU s, median": median(cpu),
-    }
+    peers = {name: (median(seconds[name]), errors[name]) for name in sides if name not in ours}
+    if not peers:
+        return result
+    result["best peer"] = best_of(peers)
+    for mine in ours:
+        for theirs in peers:
+            result[f"{mine} by {theirs}: speed-up"] = ratio(seconds[theirs], seconds[mine])
+            result[f"{mine} by {theirs}: speed-up by CPU s"] = ratio(processor[theirs], processor[mine])
+    return result
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """The median of the rounds' own."""
+    return median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def best_of(peers: Mapping[str, tuple[float, float]]) -> str:

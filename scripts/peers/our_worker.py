@@ -10,9 +10,11 @@ from speech_peft.transcribe.transcriber import Transcriber
 
 
 def main() -> None:
-    adapter, weights, context, threads = sys.argv[1:5]
+    adapter, weights, context, threads, engine = sys.argv[1:6]
     torch.set_num_threads(int(threads))
-    transcriber = Transcriber(weights=weights, adapter=adapter or None, context=context or None)
+    transcriber = Transcriber(
+        weights=weights, adapter=adapter or None, context=context or None, engine=engine
+    )
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         files = json.loads(line)["files"]

@@ -59,12 +59,19 @@ def test_the_long_recording_holds_prompts_whole_with_pauses_and_their_texts(peer
 
 
 def test_all_sides_hear_the_same_files_and_lengths_are_stated(peers, rows):
-    sides = {peers.OURS: Peer(1.0), "slow": Peer(9.0), "fast": Peer(3.0), "hasty": Peer(2.0, wrong=1)}
+    sides = {"ours ct2": Peer(1.0), "slow": Peer(9.0), "fast": Peer(3.0), "hasty": Peer(2.0, wrong=1)}
     found = peers.compared(sides, peers.prompts(rows), rounds=2)
     assert len({str(side.asked) for side in sides.values()}) == 1
     assert all(len(side.asked) == 3 for side in sides.values())
     assert (found["n"], found["median s"], found["longest s"], found["total s"]) == (3, 2, 4, 7)
-    assert (found["best peer"], found["speed-up, median"]) == ("fast", 3.0)
+    assert (found["best peer"], found["ours ct2 by fast: speed-up"]) == ("fast", 3.0)
     assert found["slow: audio s/s"] == pytest.approx(7 / 9)
     assert found["slow: audio s/CPU s"] == pytest.approx(7 / 18)
     assert (found["slow: wer"], found["hasty: wer"]) == (0, pytest.approx(1 / 3))
+
+
+def test_a_long_recording_in_order_repeats_the_clips_that_fit(peers, rows, tmp_path):
+    long = peers.joined(peers.fitting(rows, 1, 1.5, 10.0), 0.5, tmp_path / "long.wav", shuffled=False)
+    words = long.texts[0].split()
+    assert words == (["word1", "word2"] * len(words))[: len(words)]
+    assert peers.fitting(rows, 2, 0.0, 1e9) == []
