@@ -92,6 +92,7 @@ def export(
     for note in _write(opened, out, to, numbers, weights, rank):
         line(note)
     _say_how(opened, out, to)
+    del opened  # the engine gets its memory
     if reading is not None and not _agrees(form, out, reading, numbers):
         raise typer.Exit(1)
 

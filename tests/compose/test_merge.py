@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from speech_peft.compose.merge import merge
+from speech_peft.compose.merge import merge, merge_sharing
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import Site
@@ -58,6 +58,17 @@ def test_the_merged_copy_is_stock_and_the_model_untouched():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in merged.modules())
     assert not any(p.requires_grad for p in merged.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_merged_model_that_is_only_read_shares_what_no_adapter_changed_and_changes_nothing():
+    model = adapted()
+    before = {key: value.clone() for key, value in model.base.state_dict().items()}
+    shared, copied = merge_sharing(model, "low"), merge(model, "low")
+    own = dict(model.base.named_parameters())
+    for key, value in shared.named_parameters():
+        assert value.equal(dict(copied.named_parameters())[key]), key
+        assert (value is own[key]) == (".up." not in key), key
+    assert not [key for key, value in model.base.state_dict().items() if not value.equal(before[key])]
 
 
 def test_merging_into_bfloat16_rounds_once():
