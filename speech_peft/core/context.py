@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..errors import ConfigError
+from .rows import Rows
+
 
 @dataclass(frozen=True)
 class Context:
@@ -29,6 +32,8 @@ class Context:
     gathered: bool = False
     """Whether frames that pass one after the other need not be neighbours in time, as others are left out."""
     timestep: Float[Tensor, " b"] | None = None
+    rows: Rows | None = None
+    """Which adapters run for each row, where that differs."""
     again: bool = False
     """True while gradient checkpointing runs a block for the second time: what counts batches has counted."""
 
@@ -40,6 +45,39 @@ class Context:
             if getattr(self, field.name) is None and (value := getattr(known, field.name)) is not None
         }
         return replace(self, **missing) if missing else self
+
+    # ---- other rows ----------------------------------------------------------------------------------------
+
+    @property
+    def clips(self) -> int | None:
+        """Of how many rows this says something, row by row; None where it says nothing of the kind."""
+        if self.rows is not None:
+            return len(self.rows.names)
+        told = (self.task, self.language, self.timestep, self.memory)
+        return next((len(tensor) for tensor in told if tensor is not None), None)
+
+    def picked(self, rows: Int[Tensor, " k"]) -> "Context":
+        """Of these rows, in this order, where a batch goes on with them only."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        mine = {
+            name: v.index_select(0, rows.to(v.device)) for name, v in every.items() if isinstance(v, Tensor)
+        }
+        return replace(self, rows=None if self.rows is None else self.rows.picked(rows.tolist()), **mine)
+
+    def for_rows(self, rows: int) -> "Context":
+        """For a batch in which each clip takes as many rows, one beside the other, as beams do.
+
+        Raises ConfigError where so many rows cannot be those of these clips.
+        """
+        clips = self.clips
+        if clips is None or clips == rows:
+            return self
+        if not clips or rows % clips:
+            raise ConfigError(
+                f"a batch of {rows} rows passes, and the context speaks of {clips} clips. Give one that "
+                "speaks of these rows, Context.picked(rows)"
+            )
+        return self.picked(torch.arange(clips).repeat_interleave(rows // clips))
 
     # ---- as seen inside a site whose adapters add, repeat or leave out frames ------------------------------
 
@@ -57,7 +95,8 @@ class Context:
             return self
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         longer = {name: torch.cat([v] * times) for name, v in every.items() if isinstance(v, Tensor)}
-        return replace(self, streams=self.streams * times, **longer)
+        rows = None if self.rows is None else self.rows.repeated(times)
+        return replace(self, streams=self.streams * times, rows=rows, **longer)
 
     def narrowed(self, frames: Int[Tensor, "b k"], taken: Bool[Tensor, "b k"] | None) -> "Context":
         """For these frames alone; where one is not `taken` it only fills up the batch."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .context import Context
+from .rows import Run
 from .selection import Selection
 
 
@@ -21,7 +22,7 @@ class Passage:
     """What is known of the frames and rows that pass inside."""
     ctx: Context
     """What is known of all frames of x. Given by whoever opens it: no compiler traces one made by default."""
-    running: tuple[str, ...] = ()
+    running: tuple[Run, ...] = ()
     """The adapters that saw x enter, and will see y leave."""
     x: Tensor | None = None
     selection: Selection | None = None
@@ -109,6 +110,20 @@ def tell(base: nn.Module, current: Current) -> None:
 def forget(base: nn.Module) -> None:
     """Undo `tell`."""
     base.__dict__.pop(_CURRENT, None)
+
+
+@contextmanager
+def going_on_with(base: nn.Module, rows: Tensor | None) -> Iterator[None]:
+    """Let the adapters of `base`, if it has any, know which rows of their context a batch has left.
+
+    None: all, in their order.
+    """
+    current: Current | None = getattr(base, _CURRENT, None)
+    if current is None or rows is None or current.ctx.clips is None:
+        yield
+    else:
+        with current.set(current.active, current.here.picked(rows)):
+            yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import chain
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from .passage.hooks import attach, check_free, detach
 from .passage.mixing import check_mixers, in_order, peers_of
 from .passage.port import Port
 from .passage.recompute import Recompute
+from .rows import Rows
 from .saved.room import Room
 from .site import Site, resolve
 
@@ -124,8 +126,46 @@ class AdaptedModel(nn.Module):
     def using(self, *names: str) -> Iterator["AdaptedModel"]:
         """Run only these adapters inside the block; `using()` is the bare base."""
         self._known(names)
-        with self.current.set(names, self.current.ctx):
+        ctx = self.current.ctx
+        with self.current.set(names, ctx if ctx.rows is None else replace(ctx, rows=None)):
             yield self
+
+    @contextmanager
+    def using_rows(self, *rows: str | Sequence[str] | None) -> Iterator["AdaptedModel"]:
+        """Run for each row of the batch its own adapters, given by name, by several names, or None for none.
+
+        In a batch of beams each clip has its rows beside each other. Low-rank adapters of all rows run as one
+        product, others group by group. Raises ConfigError, naming it, for an adapter that cannot run for some
+        rows and not for others.
+
+        >>> with model.using_rows("czech", "dutch", None): model(mel)               # doctest: +SKIP
+        """
+        each = Rows(tuple((row,) if isinstance(row, str) else tuple(row or ()) for row in rows))
+        for names in set(each.names):
+            self._known(names)
+        if each.alike:
+            with self.using(*each.all):
+                yield self
+            return
+        for name in each.all:
+            self._check_by_row(name)
+        with self.current.set(each.all, replace(self.current.ctx, rows=each)):
+            yield self
+
+    def _check_by_row(self, name: str) -> None:
+        method, parts = self.methods[name], [self.at(name, site) for site in self.sites[name]]
+        adapters = [part for part in parts if isinstance(part, Adapter)]
+        reasons = {
+            "changes the number of frames": not method.keeps_length,
+            "runs the batch several times over": not method.keeps_batch,
+            "chooses the frames that the frozen modules work on": any(a.selects_frames for a in adapters),
+            "gives the attention keys and values": any(a.changes_attention for a in adapters),
+        }
+        for why in (why for why, holds in reasons.items() if holds):
+            raise ConfigError(
+                f"{self.sites[name][0].name}: adapter {name!r}, a {method.name}, {why}, so it runs for all "
+                "rows of a batch or for none. Give its clips a batch of their own"
+            )
 
     @contextmanager
     def context(self, ctx: Context) -> Iterator["AdaptedModel"]:

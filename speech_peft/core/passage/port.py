@@ -11,8 +11,10 @@ from ..adapter import Adapter, Mixer
 from ..attention import ATTENDED, KEYWORD, Pair, joined, route
 from ..context import Context
 from ..current import Current, Passage
+from ..rows import Rows, Run
 from ..selection import Selection
 from ..site import Site
+from .by_row import Products, low_rank, one_product, runs_of
 from .mixing import over, traits
 
 if TYPE_CHECKING:
@@ -41,24 +43,26 @@ class Port:
         self.shaping = set(shaping)
         self.filters = {n for n in peers if any(_filters(m, peers, methods) for m in (n, *self.over[n]))}
         """Those for which it matters what frame follows which."""
+        self._planned: tuple[Rows | None, tuple[Run, ...]] = None, ()
+        """The last plan for a batch whose rows differ: it is the same at every token."""
+        self._products = Products()
         self.keys: tuple[nn.Module, ...] = ()
         """The modules at `site.keys`, where an adapter here selects frames."""
         self.attentions: tuple[nn.Module, ...] = ()
         """The attentions that get keywords of this port."""
 
-    def _running(self) -> list[str]:
-        """The active adapters here, in order, and last those that take frames or rows away again.
+    def _running(self, active: tuple[str, ...]) -> list[str]:
+        """Of the active adapters those here, in order, and last those that take frames or rows away again.
 
         Where an active mixer sits over an adapter, that adapter runs inside it, and not also by itself.
         """
-        here = [name for name in self.current.active if name in self.peers]
+        here = [name for name in active if name in self.peers]
         running = [n for n in here if not any(n in self.over[mixer] for mixer in here)]
         return [n for n in running if n not in self.shaping] + [n for n in running if n in self.shaping]
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of the entry module: note x, and let the adapters change what the base sees."""
-        running = self._running()
-        if not running:
+        if not self._running(self.current.active):
             return None
         key = None if args else next((name for name in _INPUT_NAMES if name in kwargs), None)
         if not args and key is None:
@@ -68,13 +72,15 @@ class Port:
             )
         x: Tensor = args[0] if key is None else kwargs[key]
         rows, frames = x.shape[:2]
-        outside = self.current.begin(self)
-        for name in running:
-            self._check_context(name, outside)
-            x = self._before(name, x, outside)
+        outside = self.current.begin(self).for_rows(rows)
+        runs = self._runs(outside.rows, x.device)
+        running = [run.name for run in runs]
+        for run in runs:
+            self._check_context(run.name, outside)
+            x = self._entered(run, x, outside)
         ctx = outside.widened(x.shape[1] - frames).repeated(x.shape[0] // rows if rows else 1)
         selection = self._selected(running, x, ctx)
-        passage = Passage(self, ctx, ctx, tuple(running), x, selection)
+        passage = Passage(self, ctx, ctx, runs, x, selection)
         if selection is not None:
             kwargs = {**kwargs, **self._keys(selection, x)}
             x = selection.take(x)
@@ -96,7 +102,7 @@ class Port:
         if output is None:
             return None
         if passage is None:
-            if running := self._running():
+            if running := self._running(self.current.active):
                 raise ConfigError(
                     f"{self.site.name}: left without having been entered, and adapter {running[0]!r} sits "
                     f"there. Run all modules from {self.site.entry} to {self.site.exit}, in one forward"
@@ -106,8 +112,7 @@ class Port:
         assert passage.x is not None
         if passage.selection is not None:
             y = passage.selection.put_back(passage.x, y)
-        for name in passage.running:
-            y = self._rewrite(name, passage.x, y, passage.ctx)
+        y = self._left(passage.running, module, passage.x, y, passage.ctx)
         return (y, *output[1:]) if isinstance(output, tuple) else y
 
     # ---- one path to an adapter: alone, or inside a mixer --------------------------------------------------
@@ -145,6 +150,35 @@ class Port:
             return peer(x_own, y_own, ctx).to(y.dtype)
         outputs = [_cast(self._rewrite(one, x, y, ctx), peer.dtype) for one in peer.over]
         return peer(x_own, y_own, outputs, ctx).to(y.dtype)
+
+    # ---- for some rows of the batch ------------------------------------------------------------------------
+
+    def _runs(self, rows: Rows | None, device: torch.device) -> tuple[Run, ...]:
+        if rows is None:
+            return tuple(map(Run, self._running(self.current.active)))
+        if rows != self._planned[0]:
+            self._planned = rows, runs_of(rows, self._running, device)
+        return self._planned[1]
+
+    def _entered(self, run: Run, x: Tensor, ctx: Context) -> Tensor:
+        if run.rows is None or not self.traits[run.name].changes_input:
+            return self._before(run.name, x, ctx)
+        own = self._before(run.name, x[run.rows], ctx.picked(run.rows))
+        return x.index_copy(0, run.rows, own)
+
+    def _left(self, runs: tuple[Run, ...], module: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        differ = any(run.rows is not None for run in runs)
+        if differ and self.site.entry == self.site.exit and x.dim() == 3:
+            loras = low_rank(runs, self.peers, module)
+            if loras is not None:
+                return one_product(self._products.of(runs, loras, len(x)), x, y)
+        for run in runs:
+            if run.rows is None:
+                y = self._rewrite(run.name, x, y, ctx)
+            else:
+                own = self._rewrite(run.name, x[run.rows], y[run.rows], ctx.picked(run.rows))
+                y = y.index_copy(0, run.rows, own)
+        return y
 
     # ---- all that run here ---------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.current import going_on_with
+
 if TYPE_CHECKING:
     from ...backbones.whisper import Generation, Whisper
 
@@ -22,6 +24,7 @@ class Reader:
     def __init__(self, backbone: "Whisper", states: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None):
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+        self.base: Any = backbone.module
         self.decoder: Any = backbone.decoder
         self.projection = backbone.module.proj_out.weight
         self.generation: Generation = backbone.generation
@@ -31,6 +34,8 @@ class Reader:
         self.mask = None if mask is None else mask[:, None, None]
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.length = 0
+        self.rows: Tensor | None = None
+        """Which of the clips are left, where some are not or are there several times."""
 
     def read(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """Hidden states of these next tokens; several are only taken at the start."""
@@ -39,16 +44,24 @@ class Reader:
         mask = self.mask
         if mask is not None and tokens.shape[1] > 1:
             mask = mask.expand(-1, -1, tokens.shape[1], -1)
-        for layer in self.decoder.layers:  # self attention is causal by itself while its mask is None
-            x = layer(
-                x, None, self.states, encoder_attention_mask=mask, past_key_values=self.cache, use_cache=True
-            )
+        with going_on_with(self.base, self.rows):
+            for layer in self.decoder.layers:  # self attention is causal by itself while its mask is None
+                x = layer(
+                    x,
+                    None,
+                    self.states,
+                    encoder_attention_mask=mask,
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
+            x = self.decoder.layer_norm(x)
         self.length += tokens.shape[1]
-        return self.decoder.layer_norm(x)
+        return x
 
     def keep(self, rows: Int[Tensor, " k"]) -> None:
         """Go on with these rows only, in this order."""
         self.cache.batch_select_indices(rows)
+        self.rows = rows if self.rows is None else self.rows[rows]
         # The layers read keys and values from the cache and of the states only that they are there.
         self.states = self.states[:1]
         if self.mask is not None:
