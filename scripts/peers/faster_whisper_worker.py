@@ -17,7 +17,11 @@ import sys
 import time
 
 import soundfile
-from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
+from faster_whisper import (  # pyright: ignore[reportMissingImports]
+    BatchedInferencePipeline,
+    WhisperModel,
+    decode_audio,
+)
 
 WINDOW = 30.0
 """Seconds that Whisper hears at once."""
@@ -45,9 +49,10 @@ def transcribe(model: WhisperModel, batched: BatchedInferencePipeline, mode: str
         options["without_timestamps"] = seconds <= WINDOW
         segments, _ = model.transcribe(file, condition_on_previous_text=False, **options)
     elif mode == "given" and seconds <= WINDOW:
-        clip = [{"start": 0.0, "end": seconds}]
+        audio = decode_audio(file)  # an MP3 declares more than it holds, which the pipeline asserts against
+        clip = [{"start": 0.0, "end": len(audio) / 16_000}]
         segments, _ = batched.transcribe(
-            file, clip_timestamps=clip, vad_filter=False, batch_size=BATCH, **options
+            audio, clip_timestamps=clip, vad_filter=False, batch_size=BATCH, **options
         )
     else:
         segments, _ = batched.transcribe(file, batch_size=BATCH, **options)

@@ -111,6 +111,15 @@ def test_a_benchmark_keeps_the_rows_beside_one_that_fails(opened, monkeypatch, t
     assert [bool(row.error) for row in run.predictions] == [False, True, False]
 
 
+def test_windows_end_at_shorter_pauses_where_the_encoder_hears_no_more_than_they_hold(opened):
+    pause = np.zeros(round(1.2 * RATE), np.float32)
+    recording = np.concatenate([sentences(2)[: 2 * RATE], pause, sentences(2)])
+    reader = Transcriber(vad="energy")
+    assert len(list(reader._cut([recording]))) == 2
+    reader.context = "full"
+    assert len(list(reader._cut([recording]))) == 1
+
+
 def test_a_batch_without_memory_is_halved_and_grows_again(opened, monkeypatch):
     sizes: list[float] = []
 
@@ -150,6 +159,7 @@ def test_speech_that_a_reading_leaves_out_is_read_in_parts_of_its_own_recording_
     monkeypatch.setattr(hearing.whisper_text, "decode", decode)
     monkeypatch.setattr(engine.word_times, "align", align)
     one = sentences(1)[: 2 * RATE]
+    monkeypatch.setattr(transcriber, "_FIT_GAP", 2.0)  # both in one window
     two, alone = Transcriber(vad="energy").transcribe([np.concatenate([one, sentences(1)]), sentences(1)])
     assert [(segment.text, segment.flags) for segment in two.segments] == [("2", ()), ("2", ("unheard",))]
     np.testing.assert_allclose([(s.start, s.end) for s in two.segments], [(0.0, 1.0), (2.0, 3.0)], atol=0.05)
