@@ -191,8 +191,14 @@ class Backbone(ABC):
         audio = nn.functional.pad(audio.float(), (0, max(0, width - audio.shape[1])))[:, :width]
         return self._features(audio.masked_fill(~below(lengths, width), 0.0), lengths)
 
-    def encode(self, features: Features) -> Encoded:
-        """What the stock forward gives, bit by bit, with the adapters that are active."""
+    def encode(self, features: Features, ctx: Context | None = None) -> Encoded:
+        """What the stock forward gives, bit by bit, with the adapters that are active.
+
+        They are told what `ctx` says too, where nobody has said it yet.
+        """
+        if ctx is not None:
+            with hearing(self.module, ctx):
+                return self.encode(features)
         return self.encode_from(0, self.prefix(features, 0), features)
 
     def encode_layers(self, features: Features) -> list[Float[Tensor, "b t d"]]:

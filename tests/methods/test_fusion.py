@@ -229,3 +229,24 @@ def test_a_fusion_that_is_saved_takes_its_adapters_with_it(tmp_path):
     assert again.methods["mine"].over == TWO
     for old, new in zip(made.parameters_of("fuse"), again.parameters_of("mine"), strict=True):
         assert torch.equal(old, new)
+
+
+def test_an_adapter_of_the_same_kind_takes_the_place_of_another_and_no_other_does(tmp_path):
+    import speech_peft as sp
+    from speech_peft.backbones.base import tiny as tiny_backbone
+
+    expert = Bottleneck(width=4, sites=("layers.*.ffn",), zero_up=False)
+    others = {"tel": expert, "far": expert, "wide": Bottleneck(width=5, sites=("layers.*.ffn",))}
+    made = sp.adapt(tiny_backbone("whisper").module, others)
+    folders = {name: made.save(tmp_path / name, name) for name in others}
+    held = [p.clone() for p in made.parameters_of("tel")]
+    with pytest.raises(ConfigError, match="wide has other settings than 'tel'"):
+        made.swap("tel", folders["wide"])
+    assert all(map(torch.equal, held, made.parameters_of("tel")))
+    parts = made.parameters_of("tel")
+    made.swap("tel", folders["far"])
+    assert all(new is old for new, old in zip(made.parameters_of("tel"), parts, strict=True)), "in place"
+    assert all(map(torch.equal, made.parameters_of("far"), made.parameters_of("tel")))
+    mixed = sp.adapt(made.detach(), {"tel": expert, "far": expert, "fuse": Fusion(over=TWO)})
+    with pytest.raises(ConfigError, match="'fuse' was trained over it"):
+        mixed.swap("tel", folders["far"])
