@@ -1,7 +1,7 @@
 """Silero VAD (MIT, weights from the `silero-vad` wheel) as six matrix products over all frames at once.
 
 The package itself runs one 32 ms frame per call and sets torch to one thread when imported; here only its
-weight file is used. Frames are independent up to the LSTM, so only that is a loop: 3 hours take seconds.
+weight file is used. Frames are independent up to the LSTM, so only that is a loop, in torch.
 (The wheel's safetensors file holds an older training than the TorchScript file that everybody uses.)
 """
 
@@ -65,24 +65,25 @@ class Silero:
         padded = np.pad(frames, ((0, 0), (0, _REFLECTED)), mode="reflect")
         hops = sliding_window_view(padded, 256, axis=1)[:, ::128]
         spectrum = hops @ self._w["stft.forward_basis_buffer"][:, 0].T
-        x = np.hypot(spectrum[..., :129], spectrum[..., 129:])
+        x = np.sqrt(np.square(spectrum[..., :129]) + np.square(spectrum[..., 129:]))
         for layer, stride in enumerate((1, 2, 2, 1)):
             name = f"encoder.{layer}"
             x = _conv_relu(x, self._w[f"{name}.weight"], self._w[f"{name}.bias"], stride)
         return x[:, 0]
 
     def _recur(self, x: Float32[ndarray, "f 128"]) -> Float32[ndarray, " f"]:
+        import torch
+
         w = self._w
-        gates = x @ w["decoder.rnn.weight_ih"].T + (w["decoder.rnn.bias_ih"] + w["decoder.rnn.bias_hh"])
-        recurrent = np.ascontiguousarray(w["decoder.rnn.weight_hh"])
-        outputs = np.empty_like(x)
-        h, c = self._h, self._c
-        for step in range(len(x)):
-            gate = gates[step] + recurrent @ h
-            enter, forget, out = _sigmoid(gate[:128]), _sigmoid(gate[128:256]), _sigmoid(gate[384:])
-            c = forget * c + enter * np.tanh(gate[256:384])
-            h = outputs[step] = out * np.tanh(c)
-        self._h, self._c = h.copy(), c
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        matrices = [torch.from_numpy(w[f"decoder.rnn.{name}"]) for name in names]
+        state = tuple(torch.from_numpy(part)[None, None] for part in (self._h, self._c))
+        with torch.inference_mode():  # a loop in Python costs five times as much
+            found, h, c = torch.lstm(
+                torch.from_numpy(x)[None], state, matrices, True, 1, 0.0, False, False, True
+            )
+        self._h, self._c = h[0, 0].numpy().copy(), c[0, 0].numpy().copy()
+        outputs = found[0].numpy()
         return _sigmoid(
             np.maximum(outputs, 0) @ w["decoder.decoder.2.weight"][0, :, 0] + w["decoder.decoder.2.bias"]
         )
