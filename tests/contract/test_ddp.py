@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,28 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from speech_peft.backbones import base
 from tests import tiny
+
+TWO = ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"]
+"""One process has the double batch."""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    tiny.use_tiny_backbones()
+
+
+def by_one_and_by_two(path: Path, *over: str, launcher: Sequence[str] = ()) -> list[Path]:
+    """The folders of the same run in this process, and in two that `launcher` starts."""
+    folders = [path.parent / name for name in ("one", "two")]
+    tiny.run(path, f"out={folders[0]}", *over, "data.seconds_per_batch=2")
+    command = [sys.executable, *launcher, str(Path(tiny.__file__)), str(path), f"out={folders[1]}"]
+    done = subprocess.run([*command, *over, *TWO], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folders
 
 
 @pytest.mark.slow
@@ -19,16 +41,8 @@ from tests import tiny
 def test_two_gloo_processes_equal_one_with_the_double_batch(tmp_path, decoder):
     (tmp_path / "data").mkdir()
     tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
-    path = tiny.recipe(tmp_path, decoder)
-    runs = {
-        "one": ["data.seconds_per_batch=2"],
-        "two": ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"],
-    }
-    for out, over in runs.items():
-        command = [sys.executable, str(Path(tiny.__file__)), str(path), f"out={tmp_path}/{out}", *over]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / out / "a" / "adapter.safetensors") for out in runs)
+    folders = by_one_and_by_two(tiny.recipe(tmp_path, decoder))
+    one, two = (load_file(folder / "a" / "adapter.safetensors") for folder in folders)
     torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
 
 
@@ -46,7 +60,7 @@ FEWER_FRAMES_AND_MORE_STREAMS = {
 }
 
 
-LAUNCHERS = {"command": [], "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]}
+LAUNCHERS = {"command": [], "torchrun": TORCHRUN}
 
 
 @pytest.mark.slow
@@ -86,17 +100,9 @@ def test_two_processes_choose_the_frames_and_weigh_the_streams_of_one(tmp_path):
     (tmp_path / "data").mkdir()
     tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
     path = tiny.recipe(tmp_path, adapters=FEWER_FRAMES_AND_MORE_STREAMS, **CLASSIFY)
-    runs = {
-        "one": ["data.seconds_per_batch=2"],
-        "two": ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"],
-    }
-    for out, over in runs.items():
-        over = [f"out={tmp_path}/{out}", "trainer.max_steps=4", "optim.lr=1e-3", *over]
-        command = [sys.executable, str(Path(tiny.__file__)), str(path), *over]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    folders = by_one_and_by_two(path, "trainer.max_steps=4", "optim.lr=1e-3")
     for name in FEWER_FRAMES_AND_MORE_STREAMS:
-        one, two = (load_file(tmp_path / out / name / "adapter.safetensors") for out in runs)
+        one, two = (load_file(folder / name / "adapter.safetensors") for folder in folders)
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-3)
 
 
@@ -109,18 +115,9 @@ def test_workers_in_two_processes_equal_one_process_that_simulates_them(tmp_path
     (tmp_path / "data").mkdir()
     tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
     path = tiny.recipe(tmp_path, adapters=adapters, **changes)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    over = ["optim.clip_norm=0.01", "trainer.max_steps=5"]
-    runs = {
-        "one": ([], ["data.seconds_per_batch=2"]),
-        "two": (torchrun, ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"]),
-    }
-    for out, (launcher, own) in runs.items():
-        command = [sys.executable, *launcher, str(Path(tiny.__file__)), str(path), f"out={tmp_path}/{out}"]
-        done = subprocess.run([*command, *over, *own], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    folders = by_one_and_by_two(path, "optim.clip_norm=0.01", "trainer.max_steps=5", launcher=TORCHRUN)
     files = [f"{name}/{part}.safetensors" for name in adapters for part in ("adapter", "head")]
     for file in files if changes else files[:1]:
-        one, two = (load_file(tmp_path / out / file) for out in runs)
+        one, two = (load_file(folder / file) for folder in folders)
         assert any(tensor.any() for tensor in one.values())
         torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
