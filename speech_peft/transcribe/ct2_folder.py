@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ def model(backbone: Whisper, adapters: Sequence[str] | None, dtype: str, device:
     None: no adapter touches the decoder, and the encoder is not used. Raises ConfigError where the weights
     cannot be written, or read again.
     """
-    from ctranslate2.models import Whisper as Model
-
     folder = folder_of(backbone, adapters or (), dtype)
     kind, _, number = device.partition(":")
     where = {"device": kind, "device_index": int(number or 0), "compute_type": dtype, **threads}
     for damaged in (True, False):
         try:
-            return Model(str(_written(folder, backbone, dtype)), **where)
+            return import_module("ctranslate2.models").Whisper(
+                str(_written(folder, backbone, dtype)), **where
+            )
         except (RuntimeError, ValueError) as error:
             if not damaged:
                 raise ConfigError(f"{folder}: CTranslate2 cannot open it: {error}") from None

@@ -8,6 +8,7 @@ many frames as there are. CTranslate2 masks no padding, so a batch holds clips o
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,10 +164,9 @@ def _of_one_length(states: Tensor, mask: Tensor | None) -> dict[int, list[int]]:
 
 def _view(values: Tensor) -> Any:
     """The same memory as CTranslate2 takes it."""
-    from ctranslate2 import StorageView
-
     values = values.contiguous()
-    return StorageView.from_array(values if values.is_cuda else values.float().numpy())
+    storage = import_module("ctranslate2").StorageView
+    return storage.from_array(values if values.is_cuda else values.float().numpy())
 
 
 def _tensor(view: Any, device: torch.device) -> Tensor:

