@@ -26,6 +26,7 @@ _PUBLIC = {
     "evaluate": "bench.evaluate",
     "fit": "train.python",
     "load": "opening.adapted",
+    "merge_adapters": "opening.merging",
     "open_backbone": "backbones.base",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

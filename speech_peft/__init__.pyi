@@ -9,6 +9,7 @@ from .core.site import Site as Site
 from .opening.adapted import Adapted as Adapted
 from .opening.adapted import adapt as adapt
 from .opening.adapted import load as load
+from .opening.merging import merge_adapters as merge_adapters
 from .restore.restorer import Restorer as Restorer
 from .train.python import build as build
 from .train.python import fit as fit

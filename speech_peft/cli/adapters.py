@@ -1,4 +1,4 @@
-"""Adapter folders: `speech-peft adapter show | diff | merge | export-peft | import-peft`."""
+"""Adapter folders: `speech-peft adapter show | diff | merge | merge-adapters | export-peft | import-peft`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +54,8 @@ def show(adapter: Adapter) -> None:
     for name, address in saved.manifest.together.items():
         if address != ".":
             line(f"  runs with   {name}, at {address}")
+    if (made := saved.manifest.joined) is not None:
+        line(f"  made of     {', '.join(made.adapters)}, by {made.how}")
     for key, value in saved.manifest.config.items():
         line(f"  {key:<11} {value}")
 
@@ -72,6 +74,49 @@ def merge(adapter: Adapter, out: Out, weights: Weights = None) -> None:
     from ..export.__main__ import export
 
     export(adapter, out, "hf", weights=weights)
+
+
+@app.command("merge-adapters")
+def merge_adapters(
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="Folders or hub ids.")],
+    out: Out,
+    how: Annotated[
+        Literal["average", "sum", "mera", "cat", "svd", "ties", "dare"],
+        typer.Option(help="mera: inner units aligned, then averaged. The last four are for LoRAs."),
+    ] = "average",
+    probe: Annotated[
+        str | None, typer.Option(help="Recordings by which mera aligns; by weights if not given.")
+    ] = None,
+    factors: Annotated[
+        str | None, typer.Option(metavar="F,F,...", help="One for each adapter; all 1 if not given.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of what LoRAs become; by default theirs.")] = None,
+    density: Annotated[float, typer.Option(help="The share of entries that ties and dare keep.")] = 0.5,
+    anchor: Annotated[
+        int | None, typer.Option(min=1, help="The adapter whose order holds in mera; the cheapest.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what dare drops.")] = 0,
+    across: Annotated[
+        bool, typer.Option("--across", help="Also of other tasks and languages than the first.")
+    ] = False,
+    weights: Weights = None,
+) -> None:
+    """Make one adapter of several that were trained on one base."""
+    numbers = _numbers(factors)
+    _absent(out)
+    from ..opening.loading import names_of
+    from ..opening.merging import merge_adapters as merged
+
+    done = merged(
+        adapters, out, how, probe=probe, factors=numbers, rank=rank, density=density,
+        anchor=None if anchor is None else anchor - 1, seed=seed, across=across, weights=weights,
+    )  # fmt: skip
+    if done.alignment is not None:
+        first = names_of(adapters)[done.alignment.anchor]
+        line(f"  in the order of {first}; {done.alignment.moved:.0%} of the others' inner units were moved")
+    if done.lost:
+        line(f"  its rank leaves out {done.lost:.1%} of what they change, where it leaves out most")
+    line(f"{out}: {how} of {len(adapters)} adapters, a {done.method.name}")
 
 
 @app.command("export-peft")
@@ -135,6 +180,13 @@ def _read(adapter: str) -> "Saved":
     from ..core.saved.save import read
 
     return read(locate(adapter))
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigError(f"--factors: {text!r} are no numbers; expected some such as 1,0.5") from None
 
 
 def _absent(out: Path) -> None:

@@ -10,7 +10,6 @@ The file names differ from ours, so the two formats cannot be mistaken for each 
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.adapter import Adapter, NotMergeable
+from ..core.adapter import NotMergeable
 from ..core.low_rank import LowRank, nearest
 from ..core.model import AdaptedModel
-from ..core.site import Site, resolve
+from ..core.site import Site
 from ..errors import ConfigError
 from ..files import json_text, tensors
 from ..registry import METHODS
 from .peft_settings import FILE, PeftLora, read_settings
+from .stated import at_layer, stated
 
 PREFIX = "base_model.model."
 
@@ -87,8 +87,8 @@ def nearest_loras(model: AdaptedModel, name: str, rank: int) -> list[tuple[LowRa
 
 
 def _nearest(model: AdaptedModel, name: str, site: Site, rank: int) -> tuple[LowRank, float]:
-    part, weight, bias = _at(model, name, site)
     try:
+        part, weight, bias = at_layer(model, name, site)
         merged, shifted = part.merged(weight, bias)
     except NotMergeable as refused:
         raise _no_lora(model, name, site, refused) from None
@@ -99,23 +99,10 @@ def _nearest(model: AdaptedModel, name: str, site: Site, rank: int) -> tuple[Low
 
 
 def _stated(model: AdaptedModel, name: str, site: Site) -> LowRank:
-    """What adapter `name` amounts to at one site, computed in fp64 and rounded once."""
-    part, weight, bias = _at(model, name, site)
     try:
-        stated = part.to_lora(weight, bias)
+        return stated(model, name, site)
     except NotMergeable as refused:
         raise _no_lora(model, name, site, refused) from None
-    return stated.to(model.at(name, site).dtype or torch.float32)
-
-
-def _at(model: AdaptedModel, name: str, site: Site) -> tuple[Adapter, Tensor, Tensor | None]:
-    """The adapter at a site and the layer's weight and bias, all in fp64."""
-    part, layer = model.at(name, site), resolve(model.base, site.exit)
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if not isinstance(part, Adapter) or not isinstance(weight, Tensor) or site.entry != site.exit:
-        kind = f"{type(part).__name__.strip('_')} is no low-rank change of one weight"
-        raise _no_lora(model, name, site, NotMergeable(kind))
-    return deepcopy(part).double(), weight.double(), None if bias is None else bias.double()
 
 
 def _no_lora(model: AdaptedModel, name: str, site: Site, refused: NotMergeable) -> ConfigError:

@@ -1,5 +1,8 @@
 """The two things that can sit at a site: an adapter, and a mixer of adapters."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +15,20 @@ from .selection import Selection
 
 class NotMergeable(SpeechPeftError):
     """The adapter is not a change of one weight, so it cannot disappear into the base."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Inner units of an adapter that could stand in any order, and the tensors that hold their order."""
+
+    layer: nn.Module
+    """Gives a number for each unit, of what enters."""
+    activation: Callable[[Tensor], Tensor]
+    """What becomes of these numbers."""
+    rows: tuple[str, ...]
+    """Tensors with a row for each unit, by their names in the adapter: by what they hear it."""
+    columns: tuple[str, ...]
+    """Tensors with a column for each: what they do when they are heard."""
 
 
 class Adapter(nn.Module):
@@ -57,6 +74,16 @@ class Adapter(nn.Module):
         None: a file holds all of its state.
         """
         return None
+
+    def units(self) -> Units | None:
+        """Its inner units; None where there are none whose order is free."""
+        return None
+
+    def fold(self) -> None:
+        """Move into its matrices what multiplies them, so that the mean of adapters is one of their effects.
+
+        What it does stays the same. Raises NotMergeable where they cannot hold it.
+        """
 
     @property
     def changes_input(self) -> bool:

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from ..core.adapter import Adapter, NotMergeable
+from ..core.adapter import Adapter, NotMergeable, Units
 from ..core.context import Context
 from ..core.method import Method
 from ..core.site import Kind, Site
@@ -169,8 +169,41 @@ class _Branch(nn.Module):
             return matrix, None
         return matrix, self.scale * (self.up.weight @ self.down.bias + bias)
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Gain and shift of the norm into D and b_D, a learned s into U and b_U."""
+        if self.norm is not None:
+            shift = self.down.weight @ self.norm.bias
+            if self.down.bias is not None:
+                self.down.bias.add_(shift)
+            elif shift.any():
+                raise NotMergeable("its norm shifts what enters, and without a bias no matrix can hold that")
+            self.down.weight *= self.norm.weight
+            self.norm.weight.fill_(1.0)
+            self.norm.bias.zero_()
+        if isinstance(self.scale, nn.Parameter):
+            for tensor in (self.up.weight, self.up.bias):
+                if tensor is not None:
+                    tensor *= self.scale
+            self.scale.fill_(1.0)
 
-class _Parallel(Adapter):
+
+class _Branched(Adapter):
+    """What all three places have in common."""
+
+    branch: _Branch
+
+    def units(self) -> Units | None:
+        rows = ("branch.down.weight", "branch.down.bias")
+        given = rows if self.branch.down.bias is not None else rows[:1]
+        activation = ACTIVATIONS[self.branch.activation]
+        return Units(self.branch.down, activation, given, ("branch.up.weight",))
+
+    def fold(self) -> None:
+        self.branch.fold()
+
+
+class _Parallel(_Branched):
     def __init__(self, site: Site, settings: Bottleneck):
         super().__init__()
         self.branch = _Branch(site.dim_in, site.dim_out, settings)
@@ -185,7 +218,7 @@ class _Parallel(Adapter):
         return weight + matrix, _sum(bias, shift)
 
 
-class _Series(Adapter):
+class _Series(_Branched):
     def __init__(self, site: Site, settings: Bottleneck):
         super().__init__()
         self.branch = _Branch(site.dim_out, site.dim_out, settings)
@@ -202,7 +235,7 @@ class _Series(Adapter):
         return weight + matrix @ weight, _sum(through, shift)
 
 
-class _SeriesInput(Adapter):
+class _SeriesInput(_Branched):
     def __init__(self, site: Site, settings: Bottleneck):
         super().__init__()
         self.branch = _Branch(site.dim_in, site.dim_in, settings)

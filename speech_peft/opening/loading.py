@@ -1,7 +1,7 @@
 """A saved adapter and its backbone, opened and joined."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -154,7 +154,7 @@ def load_together(
     backbone = backbone_of(first, weights, offline, **options)
     groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
     every = {one.folder.resolve(): one for group in groups.values() for one in group}
-    inside = {folder: f"{NAME}_{i}" for i, folder in enumerate(every)}  # no dots are allowed there
+    inside = _inside(every, {one.folder.resolve(): name for name, one in saved.items()})
     for one in every.values():
         one.check_backbone(backbone.card())
     model = _joined(backbone, {inside[folder]: one for folder, one in every.items()}, offline)
@@ -164,6 +164,16 @@ def load_together(
         opened = Opened(backbone, model, one, heads_of(one, backbone), runs)
         parts[name] = inside[one.folder.resolve()], _on(device, opened)
     return Together(backbone, model, parts)
+
+
+def _inside(folders: Iterable[Path], called: Mapping[Path, str]) -> dict[Path, str]:
+    """A name inside the model for each folder: what the user calls it, without dots."""
+    plain = {folder: called.get(folder, NAME).replace(".", "_") for folder in folders}
+    names = list(plain.values())
+    return {
+        folder: name if names.count(name) == 1 else f"{NAME}_{i}"
+        for i, (folder, name) in enumerate(plain.items())
+    }
 
 
 def _joined(backbone: Backbone, saved: Mapping[str, Saved], offline: bool) -> AdaptedModel:

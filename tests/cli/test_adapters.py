@@ -148,6 +148,48 @@ def test_what_cannot_merge_says_why_and_writes_nothing(
     assert not (tmp_path / "merged").exists()
 
 
+def test_adapters_become_one_that_says_what_it_was_made_of(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import numpy as np
+    import soundfile
+
+    from speech_peft.core.saved.save import read
+
+    folders = [make(weights, tmp_path / name, "bottleneck", width=4) for name in ("a", "b.1")]
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "clip.wav", wave, 16000)
+    given = ["merge-adapters", *map(str, folders), "-o"]
+    for how in ([], ["--probe", str(tmp_path / "clip.wav"), "--factors", "3,1"]):
+        out = tmp_path / f"mera{len(how)}"
+        assert adapters_cli.main([*given, str(out), "--how", "mera", *how]) == 0
+        assert "in the order of" in capsys.readouterr().out
+        saved = read(out)
+        assert saved.manifest.format == 4
+        assert saved.manifest.joined.adapters == {f.name: read(f).digest for f in folders}
+        assert saved.manifest.joined.settings["by"].startswith("activations" if how else "weights")
+    assert saved.manifest.joined.factors == (0.75, 0.25)
+    assert adapters_cli.main(["show", str(out)]) == 0
+    assert "made of     a, b.1, by mera" in capsys.readouterr().out
+    assert adapters_cli.main([*given, str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert adapters_cli.main([*given, str(tmp_path / "c"), "--how", "ties"]) == 2
+    assert "and a is a bottleneck" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_adapters_of_two_tracks_are_made_one_only_where_that_is_asked(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folders = [make(weights, tmp_path / name, "lora", rank=2) for name in ("cs", "nl")]
+    for folder in folders:
+        (folder / "recipe.yaml").write_text(f"task: {{name: asr, language: {folder.name}}}")
+    command = ["merge-adapters", *map(str, folders), "-o", str(tmp_path / "both"), "--how", "cat"]
+    assert adapters_cli.main(command) == 2
+    assert "language: cs is for cs, nl for nl" in capsys.readouterr().err
+    assert adapters_cli.main([*command, "--across"]) == 0
+
+
 def test_an_existing_output_folder_is_refused(lora: Path, capsys: pytest.CaptureFixture[str]):
     assert adapters_cli.main(["export-peft", str(lora), "-o", str(lora)]) == 2
     assert "exists already" in capsys.readouterr().err

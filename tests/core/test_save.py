@@ -95,7 +95,7 @@ def test_a_truncated_file_is_an_error_with_its_path(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 4}, r"format 4; this version .* reads up to 3"),
+        ({"format": 5}, r"format 5; this version .* reads up to 4"),
         ({"method": "lorra"}, r"'lorra'.*'lora'"),
         ({"config": {"widht": 4}}, r"adapter\.json: .*widht"),
         ({"surprise": 1}, r"adapter\.json: .*surprise"),

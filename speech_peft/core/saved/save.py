@@ -30,8 +30,9 @@ from .swap import complete
 
 Head = TypeVar("Head", bound=nn.Module)
 
-FORMAT = 3
-"""The newest that is read. Written is the oldest that will do: 1 alone, 2 with others, 3 over others."""
+FORMAT = 4
+"""The newest that is read. Written is the oldest that will do: 1 alone, 2 with others, 3 over others, 4 made
+of others."""
 MOST_SITES = 10_000
 """The largest encoders have 1,500."""
 MOST_TOGETHER = 64
@@ -58,6 +59,19 @@ class BackboneCard(BaseModel):
         return f"{self.name} {self.id} (d={self.dim}, {self.layers} layers)"
 
 
+class Origin(BaseModel):
+    """What an adapter was made of, where it was not trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: str
+    adapters: Annotated[dict[str, str], Field(max_length=MOST_TOGETHER)]
+    """By name, the digest of each."""
+    factors: tuple[float, ...]
+    settings: dict[str, Any] = {}
+    """The rank, share, order or chance by which they were joined."""
+
+
 class Manifest(BaseModel):
     """adapter.json."""
 
@@ -78,6 +92,8 @@ class Manifest(BaseModel):
     "." is itself, "../NAME" is of the same run; a frozen one is a hub id or, as "./../..", a folder."""
     experts: Annotated[dict[str, str], Field(max_length=MOST_TOGETHER)] = {}
     """Of a mixer, what it was trained over: names in `together`, and the digest of each."""
+    joined: Origin | None = None
+    """Of one that was made of others, which and how."""
     library: str = __version__
 
     @field_validator("together")
@@ -205,6 +221,7 @@ def write(
     base: Mapping[str, Tensor] | None = None,
     together: Mapping[str, str] | None = None,
     experts: Mapping[str, str] | None = None,
+    joined: Origin | None = None,
     recipe: str | None = None,
     readme: str | None = None,
 ) -> Path:
@@ -214,12 +231,12 @@ def write(
     else than an older adapter has that name.
 
     `base` is what full fine-tuning changed of the backbone, by name; `together` names what ran beside the
-    adapter, and `experts` what it is over, as those fields of `Manifest` do.
+    adapter, `experts` what it is over and `joined` what it was made of, as those fields of `Manifest` do.
     """
     folder = Path(folder)
     method = model.methods[name]
     manifest = Manifest(
-        format=FORMAT if experts else 2 if together else 1,
+        format=4 if joined else 3 if experts else 2 if together else 1,
         method=method.name,
         config=method.model_dump(mode="json"),
         backbone=card,
@@ -229,6 +246,7 @@ def write(
         base_trained=bool(base),
         together=dict(together or {}),
         experts=dict(experts or {}),
+        joined=joined,
     )
     with complete(folder) as half:
         (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
@@ -246,7 +264,7 @@ def write(
 def _json(manifest: Manifest) -> str:
     """Without what older versions do not know, where it says nothing."""
     return manifest.model_dump_json(
-        indent=2, exclude={key for key in ("together", "experts") if not getattr(manifest, key)}
+        indent=2, exclude={key for key in ("together", "experts", "joined") if not getattr(manifest, key)}
     )
 
 

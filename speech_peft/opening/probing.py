@@ -1,0 +1,110 @@
+"""What a few clips say about a model: their features, and what the inner units of adapters make of them."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..audio import io, manifest
+from ..backbones.base import Backbone, Features
+from ..compose.alignment import units_of
+from ..compose.joining import Activations
+from ..core.adapter import NotMergeable
+from ..core.model import AdaptedModel
+from ..core.passage.routing import counted
+from ..errors import ConfigError, SpeechPeftError
+
+SECONDS = 30.0
+"""Of a clip, at most."""
+_TOGETHER = 4  # clips in a batch
+FRAMES = 10_000
+"""Of speech by which units are told apart; more tell no more."""
+
+
+def features_of(
+    backbone: Backbone, clips: str | Path, most: int = 200, device: torch.device | None = None
+) -> Iterator[Features]:
+    """Batches of the recordings of a manifest or folder, the first `most` of them in an even spread.
+
+    Raises ConfigError where none of them can be read.
+    """
+    rows = manifest.listed(clips)
+    chosen = [rows[int(i)] for i in torch.linspace(0, len(rows) - 1, min(most, len(rows))).round()]
+    heard, problem = 0, ""
+    longest = min(SECONDS, backbone.max_seconds or SECONDS)
+    batch: list[Tensor] = []
+    for i, row in enumerate(chosen):
+        try:
+            length = min(longest, row.duration or longest)
+            samples = io.load(row.audio, backbone.sample_rate, row.start, length).samples
+            batch.append(torch.from_numpy(samples))
+            heard += 1
+        except SpeechPeftError as error:
+            problem = str(error)
+        if batch and (len(batch) == _TOGETHER or i == len(chosen) - 1):
+            yield _prepared(backbone, batch, device)
+            batch = []
+    if not heard:
+        raise ConfigError(f"{clips}: none of its recordings can be heard: {problem}")
+
+
+def _prepared(backbone: Backbone, clips: Sequence[Tensor], device: torch.device | None) -> Features:
+    lengths = torch.tensor([len(clip) for clip in clips])
+    audio = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+    return backbone.prepare(audio.to(device), lengths.to(device))
+
+
+@torch.no_grad()
+def activations(
+    backbone: Backbone, model: AdaptedModel, names: Sequence[str], clips: str | Path, frames: int = FRAMES
+) -> Activations:
+    """By site, what the inner units of each adapter, running alone, give on the same frames that hold sound.
+
+    Sites in a decoder are left out: no text is read. Raises ConfigError for an adapter without such units.
+    """
+    batches = list(features_of(backbone, clips))
+    found: dict[str, list[Tensor]] = {}
+    for name in names:
+        taken = {site.name: _Taken(model) for site in model.sites[name]}
+        hooks = [_listened(model, name, site, taken[site.name]) for site in model.sites[name]]
+        try:
+            with model.using(name):
+                for features in batches:
+                    backbone.encode(features)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for site, own in taken.items():
+            if own.frames:
+                found.setdefault(site, []).append(own.units(frames))
+    return {site: each for site, each in found.items() if len(each) == len(names)}
+
+
+class _Taken:
+    """What the units of one adapter at one site gave, frame by frame."""
+
+    def __init__(self, model: AdaptedModel):
+        self.model = model
+        self.frames: list[Tensor] = []
+
+    def note(self, activation: Any, layer: nn.Module, given: Any, output: Float[Tensor, "b t r"]) -> None:
+        own, units = counted(output, self.model.current.here), activation(output)
+        self.frames.append(units.flatten(0, 1) if own is None else units[own])
+
+    def units(self, most: int) -> Float[Tensor, "r m"]:
+        every = torch.cat(self.frames)
+        return every[:: -(-len(every) // most)].mT
+
+
+def _listened(model: AdaptedModel, name: str, site: Any, taken: _Taken) -> Any:
+    try:
+        units = units_of(model.at(name, site))
+    except NotMergeable as refused:
+        raise ConfigError(
+            f"{name} is a {model.methods[name].name}, and {refused}. Take --how average"
+        ) from None
+    return units.layer.register_forward_hook(partial(taken.note, units.activation))
