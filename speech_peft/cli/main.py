@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "what was trained, for transformers, CTranslate2, whisper.cpp, onnxruntime, PEFT",
     ),
     "adapter": ("cli.adapters", "show, compare, merge and convert adapter folders"),
+    "packs": ("cli.packs", "folders of adapters by language, of which transcribe takes the right one"),
     "methods": ("cli.methods", "list the methods, and show one: equation, paper, settings, cost"),
     "sites": ("cli.sites", "where in a model adapters can sit"),
     "recipes": ("cli.recipes", "list, show and copy the recipes that come with the package"),

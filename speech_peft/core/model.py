@@ -69,8 +69,9 @@ class AdaptedModel(nn.Module):
         occupied_sites = [site for site in sites if site.name in occupied]
         for site in occupied_sites:
             check_mixers(site, self._peers(site), self.methods)
-        ports = [Port(site, self._peers(site), self.methods, self.current) for site in occupied_sites]
-        attach(base, ports, self.current, sites)
+        self._ports = [Port(site, self._peers(site), self.methods, self.current) for site in occupied_sites]
+        self._all_sites = tuple(sites)
+        attach(base, self._ports, self.current, sites)
 
     def _chosen(self, name: str, sites: Sequence[Site]) -> list[Site]:
         method = self.methods[name]
@@ -220,6 +221,12 @@ class AdaptedModel(nn.Module):
             detach(self.base)
             self.attached = False
         return self.base
+
+    def reattach(self) -> None:
+        """Undo `detach`. Raises ConfigError where the base carries another model's adapters by now."""
+        if not self.attached:
+            attach(self.base, self._ports, self.current, self._all_sites)
+            self.attached = True
 
     def __enter__(self) -> "AdaptedModel":
         return self

@@ -30,6 +30,7 @@ from ..core.site import Site
 from ..errors import ConfigError
 from ..terminal.door import say
 from .companions import as_called, with_companions
+from .exchange import swap
 from .loading import DEFAULT_WEIGHTS, backbone_of, filled, heads_of
 
 
@@ -141,23 +142,7 @@ class Adapted(AdaptedModel):
         Nothing is built or hooked anew. Raises ConfigError, and leaves everything as it was, where it is of
         another method, other sites or settings, or another base, or where a mixer was trained over `name`.
         """
-        name = self._one(name)
-        saved, own = save.read(hub.locate(address)), self.methods[name]
-        sites = tuple(site.name for site in self.sites[name])
-        if type(saved.method) is not type(own) or saved.sites != sites:
-            raise ConfigError(
-                f"{saved.folder} is a {saved.method.name} at {len(saved.sites)} sites, and {name!r} a "
-                f"{own.name} at {len(sites)}; only one of the same kind takes its place. Open it by itself"
-            )
-        place = {"sites": (), "top": None}
-        if saved.method.model_copy(update=place) != own.model_copy(update=place):
-            raise ConfigError(
-                f"{saved.folder} has other settings than {name!r}: {saved.method!r}. Open it by itself"
-            )
-        for mixer, method in self.methods.items():
-            if isinstance(method, Mixing) and name in method.over:
-                raise ConfigError(f"{name!r} cannot be swapped: {mixer!r} was trained over it as it is")
-        saved.load_into(self, name, self.card)
+        swap(self, self._one(name), address, self.card)
         return self
 
     def push_to_hub(

@@ -29,6 +29,13 @@ def of_adapter(address: str | Path, offline: bool = False) -> dict[str, Any]:
     }
 
 
+def of_folder(folder: str | Path) -> dict[str, Any]:
+    """All adapters in a folder, and what is said of them beside."""
+    top = Path(folder)
+    each = {path.parent.name: _files(path.parent) for path in sorted(top.glob("*/adapter.json"))}
+    return {"adapters": each, "beside": _digest([*top.glob("*.json"), *top.glob("*/card.json")])}
+
+
 def own_weights(address: str | Path, offline: bool = False) -> str | None:
     """The frozen model that an adapter's card names."""
     from ..core.saved.hub import locate

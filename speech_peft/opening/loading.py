@@ -97,7 +97,13 @@ def load(
         return _on(device, Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {})))
     saved = read(locate(adapter, offline=offline))
     backbone = backbone_of(saved, weights, offline, **options)
-    group = list(with_companions(saved, offline).values())
+    return attached(backbone, saved, list(with_companions(saved, offline).values()), device, offline)
+
+
+def attached(
+    backbone: Backbone, saved: Saved, group: Sequence[Saved], device: str | torch.device, offline: bool
+) -> Opened:
+    """An adapter and those that run with it on a backbone that carries none."""
     inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
     model = _joined(backbone, inside, offline)
     if saved.base_trained:

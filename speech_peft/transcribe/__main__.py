@@ -18,6 +18,12 @@ def transcribe(
     out: cli.OutOrScreen = None,
     printing: cli.Print = False,
     adapter: Annotated[str | None, typer.Option(help="Adapter folder or hub id.")] = None,
+    packs: Annotated[
+        str | None, typer.Option(help="Folder of adapters by language; each recording gets its own.")
+    ] = None,
+    packs_by: Annotated[
+        Literal["file", "segment"], typer.Option(help="What has one language: a recording, or a stretch.")
+    ] = "file",
     weights: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +112,11 @@ def transcribe(
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 
     def settings() -> dict[str, Any]:
+        from ..opening import contents
+
         asked = _settings(weights, adapter, context, options, offline)
+        if packs is not None:
+            asked |= {"packs": contents.of_folder(packs), "packs_by": packs_by}
         return asked if shape == PLAIN else asked | {"subtitles": asdict(shape)}
 
     def open_work() -> tuple[Any, Any]:
@@ -119,6 +129,8 @@ def transcribe(
             device=cli.found_device(device),
             batch_seconds=batch_seconds,
             offline=offline,
+            packs=packs,
+            packs_by=packs_by,
             options=options,
         )
         return transcriber, lambda jobs: transcriber.work(jobs, kinds, shape)

@@ -6,8 +6,9 @@ each.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
@@ -24,6 +25,7 @@ from ..folders.listener import Listener
 from ..folders.reader import Piece
 from ..opening.loading import Opened
 from . import parts
+from .choosing import Chooser
 from .languages import Spoken, telling_first
 from .parts import Reading
 from .result import TranscribeOptions, Word
@@ -61,6 +63,10 @@ class Hearing(Listener[File]):
     """None where a CTC layer reads the encoder."""
     before: tuple[int, ...]
     """Tokens of a text that came before."""
+    chooser: Chooser | None = None
+    """What chooses adapters for each recording, or each window, where that is asked."""
+    _bare: Mapping[_Piece, Tensor]
+    """States of the pool's windows that the frozen model alone has made, where no adapter changes them."""
 
     def _hear(self, pool: list[_Piece]) -> None:
         if self.opened.ctc is not None:
@@ -86,13 +92,17 @@ class Hearing(Listener[File]):
         """The same for parts of the windows of a pool, in the order in which they come."""
         pieces = [Piece(pool[place].file, window) for place, window in windows]
         order = sorted(range(len(pieces)), key=lambda i: self._padded(pieces[i]))
-        read = self._read([pieces[i] for i in order])
+        read = self._read([pieces[i] for i in order], parts=True)
         return [reading for _, reading in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
-    def _read(self, pool: list[_Piece]) -> list[Reading]:
-        """What the decoder writes of each piece, and its words; the pool is sorted by padded length."""
+    def _read(self, pool: list[_Piece], parts: bool = False) -> list[Reading]:
+        """What the decoder writes of each piece, and its words; the pool is sorted by padded length.
+
+        Parts of windows have been told their language and adapters with the whole.
+        """
+        self._bare = {} if self.chooser is None or parts else self._choose(self.chooser, pool)
         groups = list(self._groups(pool))
-        if not self._asks:
+        if not self._asks or self.chooser is not None:
             found = self._each(lambda group: self._decoded(group, self._encoded(group)), groups)
         else:
             states = list(self._each(self._encoded, groups))
@@ -124,8 +134,43 @@ class Hearing(Listener[File]):
         return [self._encode(batch) for batch in group]
 
     def _encode(self, batch: list[_Piece]) -> Tensor:
+        """States of a batch; those that the frozen model alone has made already are not made again."""
         assert self.engine is not None
-        return self.engine.encode(self._features(batch))
+        new = [piece for piece in batch if piece not in self._bare]
+        with self._running(new):
+            made = self.engine.encode(self._features(new)) if new else torch.empty(0)
+        if len(new) == len(batch):
+            return made
+        rows = iter(made)
+        return torch.stack([self._bare[piece] if piece in self._bare else next(rows) for piece in batch])
+
+    def _choose(self, chooser: Chooser, pool: list[_Piece]) -> dict[_Piece, Tensor]:
+        """Choose adapters by what the frozen model alone makes of windows; its states that will do."""
+        bare: dict[_Piece, Tensor] = {}
+        asking = [p for p in pool if not chooser.whole or p.file.telling is p.window]
+        asking = [p for p in asking if self.options.language is None]
+        for batch in self._batches(asking):
+            with self.opened.model.using():
+                encoded = self.backbone.encode(self._features(batch))
+                choices = chooser.chosen(encoded)
+            for piece, choice, states in zip(batch, choices, encoded.states, strict=True):
+                piece.file.choices[0.0 if chooser.whole else piece.window.start] = choice
+                if chooser.whole:
+                    piece.file.language = piece.file.language or choice.language
+                if not choice.encodes:
+                    bare[piece] = states
+        return bare
+
+    def _running(self, pieces: Sequence[_Piece]) -> AbstractContextManager[object]:
+        """Each piece with the adapters that were chosen for it."""
+        if self.chooser is None or not pieces:
+            return nullcontext()
+        chosen = [piece.file.choice_at(piece.window.start) for piece in pieces]
+        return self.opened.model.using_rows(*(one.runs if one else () for one in chosen))
+
+    def _language(self, piece: _Piece) -> str | None:
+        choice = None if self.chooser is None else piece.file.choice_at(piece.window.start)
+        return self.options.language or (choice.language if choice else None) or piece.file.language
 
     def _decoded(self, group: _Group, encoded: list[Tensor]) -> list[Reading]:
         longest = max(states.shape[1] for states in encoded)
@@ -133,11 +178,13 @@ class Hearing(Listener[File]):
         lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s in encoded]).to(states.device)
         encoded.clear()
         mask = torch.arange(longest, device=states.device)[None] < lengths[:, None]
-        return self._decode([piece for batch in group for piece in batch], states, mask)
+        pieces = [piece for batch in group for piece in batch]
+        with self._running(pieces):
+            return self._decode(pieces, states, mask)
 
     def _decode(self, pool: list[_Piece], states: Tensor, mask: Tensor) -> list[Reading]:
         assert self.engine is not None
-        languages = [piece.file.language for piece in pool]
+        languages = [self._language(piece) for piece in pool]
         seconds = [piece.window.seconds for piece in pool]
         heard = whisper_text.decode(
             self.engine.backbone,
@@ -158,14 +205,15 @@ class Hearing(Listener[File]):
         words: dict[int, tuple[TimedWord, ...]] = {}
         if wanted:
             chosen = torch.tensor(wanted, device=states.device)
-            found = self.engine.words(
-                states[chosen],
-                mask[chosen],
-                [heard[i].tokens for i in wanted],
-                seconds=[seconds[i] for i in wanted],
-                language=[languages[i] for i in wanted],
-                task=self.options.task,
-            )
+            with self._running([pool[i] for i in wanted]):
+                found = self.engine.words(
+                    states[chosen],
+                    mask[chosen],
+                    [heard[i].tokens for i in wanted],
+                    seconds=[seconds[i] for i in wanted],
+                    language=[languages[i] for i in wanted],
+                    task=self.options.task,
+                )
             words = {
                 i: word_ends.trimmed(own, pool[i].window.samples)
                 for i, own in zip(wanted, found, strict=True)
@@ -188,7 +236,8 @@ class Hearing(Listener[File]):
         return known and self.options.language is None
 
     def _ordered(self, events: Iterable[_Piece | File]) -> Iterator[_Piece | File]:
-        return telling_first(events) if self._asks else super()._ordered(events)
+        chooses = self.chooser is not None and self.chooser.whole
+        return telling_first(events) if self._asks or chooses else super()._ordered(events)
 
     def _detect(self, group: _Group, encoded: list[Tensor]) -> None:
         """The language of each file whose telling window is in the group."""

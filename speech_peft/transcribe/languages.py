@@ -1,11 +1,12 @@
 """Which language a recording is in: its own longest window tells, before any of it is decoded."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..audio.windows.chunks import Window
 from ..folders.reader import Piece, Recording
+from .result import Choice
 
 ENOUGH_SECONDS = 25.0
 """Nothing longer is waited for: a window holds 30 s."""
@@ -20,6 +21,13 @@ class Spoken(Recording):
     language: str | None = None
     telling: Window | None = None
     """The window that tells the language, once it is known which."""
+    choices: dict[float, Choice] = field(default_factory=dict)
+    """Where adapters are chosen for it: by the second from which on they run."""
+
+    def choice_at(self, start: float) -> Choice | None:
+        """What was chosen last before so many seconds."""
+        before = [second for second in self.choices if second <= start]
+        return self.choices[max(before)] if before else None
 
 
 S = TypeVar("S", bound=Spoken)

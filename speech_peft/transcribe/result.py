@@ -1,5 +1,6 @@
 """What a transcription is made of, and what it can be asked for: plain frozen data."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,24 @@ class Word:
     start: float
     end: float
     probability: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which adapters a recording, or a stretch of it, is heard with, and why."""
+
+    adapters: Mapping[str, float]
+    """By the names a user knows, with what each is multiplied by; none: the frozen model alone."""
+    why: str
+    language: str | None = None
+    runs: tuple[str, ...] = ()
+    """What runs for them inside the model."""
+    encodes: bool = True
+    """Whether any of them changes what the encoder gives."""
+
+    def __str__(self) -> str:
+        parts = (name if factor == 1 else f"{factor:g} x {name}" for name, factor in self.adapters.items())
+        return f"{' + '.join(parts) or 'no adapter'}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,8 @@ class Result:
     error: str | None = None
     stage: str = ""
     """Where it failed: "decode" or "transcribe"."""
+    chosen: tuple[tuple[float, Choice], ...] = ()
+    """Where adapters were chosen by what is heard: from which second on, which and why."""
     about: dict[str, Any] = field(default_factory=dict, repr=False)
     """Weights, adapter, options: what made it."""
 

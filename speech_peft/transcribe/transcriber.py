@@ -22,7 +22,9 @@ from ..folders.reader import Samples, Source
 from ..folders.runner import Outcome, failed
 from ..metrics.writing import joined
 from ..opening.asked import asked
+from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
+from .choosing import By, with_packs
 from .engines import Ready, ready
 from .hearing import File, Hearing
 from .result import Result, TranscribeOptions
@@ -54,17 +56,27 @@ class Transcriber(Hearing):
         device: str = "cpu",
         batch_seconds: float = 600.0,
         offline: bool = False,
+        packs: str | Path | None = None,
+        packs_by: By = "file",
         options: TranscribeOptions | None = None,
         **more: Any,
     ):
-        """`more` are fields of TranscribeOptions: beam_size, vad, word_times, language, ..."""
+        """`packs` is a folder of adapters by language: each recording, or each of its windows, is heard with
+        that of the language it is in. `more` are fields of TranscribeOptions: beam_size, vad, word_times,
+        language, ..."""
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
         self.options = asked(options or TranscribeOptions(), more, "Transcriber")
         if adapter is not None and weights == DEFAULT_WEIGHTS:
             weights = None  # the adapter knows its backbone's address; a default does not overrule it
         chosen = {} if context is None else {"context": context}
-        self.opened = load(adapter, weights, device, offline, **chosen)
+        self.offline = offline
+        if packs is None:
+            self.opened = load(adapter, weights, device, offline, **chosen)
+        else:
+            if adapter is not None:
+                raise ConfigError("packs: give a folder of packs or one adapter, not both")
+            self.opened, self.chooser = with_packs(packs, packs_by, weights, device, offline, **chosen)
         self.batch_seconds, self.device = batch_seconds, torch.device(device)
         self.backbone = self.opened.backbone
         if self.opened.ctc is None and not isinstance(self.backbone, Whisper):
@@ -73,12 +85,19 @@ class Transcriber(Hearing):
                 "that was trained with task.decoder=ctc"
             )
         self.before = self._checked()
-        found = ready(self.opened, self.options.engine, self.options.dtype, device, offline)
-        self.opened, self.engine = found.opened, found.engine
+        if self.chooser is not None and self.options.engine == "ct2":
+            raise ConfigError("engine: ct2 has one adapter in its weights and cannot change it; take torch")
+        engine = self.options.engine if self.chooser is None else "torch"
+        found = ready(self.opened, engine, self.options.dtype, device, offline)
+        self._in_weights = found.opened is not self.opened
+        self.opened, self.engine, self._dtype = found.opened, found.engine, found.dtype
         self.backbone = self.opened.backbone
         self.context = getattr(self.backbone, "context", None)
         self.about = _about(found, adapter, self.options)
+        if self.chooser is not None:
+            self.about |= self.chooser.about()
         self.notes = []
+        self._under_way = 0
 
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
@@ -102,6 +121,25 @@ class Transcriber(Hearing):
         sources = given.listed(inputs, Job)
         return (result for _, result in self._results(sources))
 
+    def swap(self, adapter: str | Path) -> "Transcriber":
+        """Hear with another adapter of the same base from the next call of `transcribe` on.
+
+        The base is not opened again; numbers of the same kind take the place of those that are there. Raises
+        ConfigError, and leaves all as it was, while a call is under way, where the adapter is of another base
+        or was trained at another context, and where the engine has the adapter in its weights.
+        """
+        if self._under_way:
+            raise ConfigError(
+                "swap: a call of transcribe is under way; take its last result first, or close it"
+            )
+        if self.chooser is not None:
+            raise ConfigError("swap: adapters are chosen by what is heard here")
+        if self._in_weights:
+            raise ConfigError("swap: engine ct2 has the adapter in its weights; open it with engine='torch'")
+        self.opened = exchanged(self.opened, adapter, self.device, self.offline)
+        self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
+        return self
+
     def work(self, jobs: Iterable[Job], formats: Sequence[str], shape: Shape = PLAIN) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the files' content, subtitles in that shape."""
         for source, result in self._results(jobs):
@@ -114,19 +152,28 @@ class Transcriber(Hearing):
             except Exception as error:
                 yield failed(job, error, "write")
                 continue
-            self.notes += [f"{job.audio}: {note}" for note in result.notes]
+            told = [*result.notes, *dict.fromkeys(str(choice) for _, choice in result.chosen)]
+            self.notes += [f"{job.audio}: {note}" for note in told]
             yield Outcome(job, files, result.duration, result.seconds, result.truncated)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[tuple[Source, Result]]:
         chunks.detector(self.options.vad)  # a wrong name is told here, not in the thread
-        for file in self._listen(sources, self.options.channels, self.options.track):
-            yield file.source, self._finished(file, self._result)
+        self._under_way += 1
+        try:
+            for file in self._listen(sources, self.options.channels, self.options.track):
+                yield file.source, self._finished(file, self._result)
+        finally:
+            self._under_way -= 1
 
     def _recording(self, index: int, source: Source) -> File:
-        return File(index, source, language=self.options.language)
+        file = File(index, source, language=self.options.language)
+        if self.chooser is not None and self.options.language is not None:
+            file.choices[0.0] = self.chooser.known(self.options.language)
+        return file
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
-        fits = self.context == "fit"
+        # A pause is where a language may change too.
+        fits = self.context == "fit" or (self.chooser is not None and not self.chooser.whole)
         cutting = Cutting(
             max_seconds=min(30.0, self.backbone.max_seconds or 30.0),
             join_gap=_FIT_GAP if fits else Cutting.join_gap,
@@ -152,6 +199,7 @@ class Transcriber(Hearing):
             seconds=file.seconds,
             truncated=file.truncated,
             notes=file.notes,
+            chosen=tuple(sorted(file.choices.items(), key=lambda pair: pair[0])),
             about=self.about,
         )
 

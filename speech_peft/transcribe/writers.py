@@ -6,7 +6,7 @@ from typing import Any
 
 from ..files import json_text
 from ..folders import escapes
-from .result import Result, Segment
+from .result import Choice, Result, Segment
 from .subtitles import PLAIN, Shape, cues
 
 SCHEMA = 1
@@ -24,7 +24,17 @@ def as_json(result: Result) -> dict[str, Any]:
         "truncated": result.truncated,
         "notes": list(result.notes),
         "segments": [_segment(segment) for segment in result.segments],
+        **({"chosen": [_choice(start, one) for start, one in result.chosen]} if result.chosen else {}),
         **result.about,
+    }
+
+
+def _choice(start: float, choice: Choice) -> dict[str, Any]:
+    return {
+        "start": round(start, 3),
+        "adapters": dict(choice.adapters),
+        "language": choice.language,
+        "why": choice.why,
     }
 
 

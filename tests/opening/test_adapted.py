@@ -23,9 +23,10 @@ from speech_peft.backbones.base import tiny
 from speech_peft.backbones.in_memory import look_at
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.saved import hub
-from speech_peft.core.saved.save import write
+from speech_peft.core.saved.save import read, write
 from speech_peft.decoders.ctc import CtcHead
 from speech_peft.errors import ConfigError
+from speech_peft.opening import exchange, loading
 from tests.contract.families import FAMILIES
 
 MEL = torch.randn(1, 80, 300, generator=torch.Generator().manual_seed(1))
@@ -340,6 +341,48 @@ def test_what_the_hub_refuses_is_one_error_with_the_repository(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Refuses(None))
     with pytest.raises(ConfigError, match="me/tel: the adapter could not be put onto the hub: 401"):
         trained().push_to_hub("me/tel")
+
+
+# ---- exchanged ----------------------------------------------------------------------------------------
+
+
+def test_another_adapter_takes_the_place_of_one_without_the_base_being_opened_again(tmp_path):
+    backbone = tiny("whisper", context="fit")
+    kinds = {"tel": sp.Lora(rank=2), "far": sp.Lora(rank=2), "wide": sp.Bottleneck(width=4, zero_up=False)}
+    model = trained(backbone.module, kinds)
+    card = backbone.card()
+    folders = {name: write(tmp_path / name, model, name, card) for name in kinds}
+    features = backbone.prepare(torch.randn(1, 8000), torch.tensor([8000]))
+    wanted = {}
+    for name in kinds:
+        with torch.no_grad(), model.using(name):
+            wanted[name] = backbone.encode(features).states
+    model.detach()
+    saved = read(folders["tel"])
+    opened = loading.attached(backbone, saved, [saved], "cpu", offline=True)
+    parts = [id(p) for p in opened.model.parameters()]
+    for name in ("far", "wide", "tel"):
+        opened = exchange.exchanged(opened, folders[name], torch.device("cpu"))
+        with torch.no_grad():
+            assert torch.equal(backbone.encode(features).states, wanted[name])
+        if name == "far":
+            assert parts == [id(p) for p in opened.model.parameters()], "in place"
+    broken = folders["wide"] / "adapter.safetensors"
+    broken.write_bytes((folders["far"] / "adapter.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match=r"adapter\.safetensors"):
+        exchange.exchanged(opened, folders["wide"], torch.device("cpu"))
+    with torch.no_grad():
+        assert torch.equal(backbone.encode(features).states, wanted["tel"]), "all is as it was"
+
+
+def test_an_adapter_of_another_base_or_context_takes_no_place(tmp_path):
+    backbone = tiny("whisper", context="fit")
+    model = trained(backbone.module, {"tel": sp.Lora(rank=2)})
+    full = backbone.card().model_copy(update={"options": {"context": "full"}})
+    other = write(tmp_path / "full", model, "tel", full)
+    opened = loading.Opened(backbone, model)
+    with pytest.raises(ConfigError, match="context is 'full' there and 'fit' here"):
+        exchange.exchanged(opened, other, torch.device("cpu"))
 
 
 # ---- let go -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from ...core.current import going_on_with
 from .word_times import Trace, traces
 
 if TYPE_CHECKING:
@@ -44,13 +45,17 @@ class Clips:
     prompt: Int[Tensor, "b p"]
     seconds: Sequence[float]
     languages: Sequence[str | None]
+    rows: Int[Tensor, " b"]
+    """Which clips they are of the batch that adapters were told of."""
 
     def part(self, chosen: Sequence[int]) -> "Clips":
         """Some of them, in this order."""
         rows = torch.tensor(list(chosen), device=self.states.device)
         mask = None if self.mask is None else self.mask[rows]
         seconds, languages = [self.seconds[i] for i in chosen], [self.languages[i] for i in chosen]
-        return Clips(self.backbone, self.states[rows], mask, self.prompt[rows], seconds, languages)
+        return Clips(
+            self.backbone, self.states[rows], mask, self.prompt[rows], seconds, languages, self.rows[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,15 @@ def evidence(clips: Clips, readings: Sequence["Decoded"]) -> list[Evidence]:
     mask = clips.mask
     if mask is None:
         mask = torch.ones(clips.states.shape[:2], dtype=torch.bool, device=clips.states.device)
-    found = traces(
-        clips.backbone,
-        clips.states,
-        mask,
-        [one.tokens for one in readings],
-        seconds=clips.seconds,
-        language=clips.languages,
-    )
+    with going_on_with(clips.backbone.module, clips.rows):
+        found = traces(
+            clips.backbone,
+            clips.states,
+            mask,
+            [one.tokens for one in readings],
+            seconds=clips.seconds,
+            language=clips.languages,
+        )
     return [_evidence(trace) for trace in found]
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ...core.current import going_on_with
 from . import rereading, search
 from .decoded import Decoded
 from .whisper_reader import Reader
@@ -85,12 +86,14 @@ def decode(
         prompt[rows],
         [seconds[i] for i in looping],
         [languages[i] for i in looping],
+        rows,
     )
 
     def again(chosen: Sequence[int], ngram: int) -> list[Decoded]:
         part = clips.part(chosen)
         limits, width = caps[rows[list(chosen)]], max(beam_size, _RETRY_BEAM)
-        return _texts(backbone, find(part.states, part.mask, part.prompt, limits, width, ngram))
+        with going_on_with(backbone.module, part.rows):
+            return _texts(backbone, find(part.states, part.mask, part.prompt, limits, width, ngram))
 
     first = [heard[i] for i in looping]
     best = rereading.best(clips, first, again, _RETRY_NGRAM, plain=beam_size == 1)

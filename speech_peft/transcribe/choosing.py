@@ -1,0 +1,106 @@
+"""Which adapters a recording is heard with, told by what the frozen model alone makes of it."""
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from ..backbones.base import Encoded
+from ..backbones.whisper import Whisper
+from ..compose.packs import Packs
+from ..decoders.words.whisper_text import detect_language
+from ..errors import ConfigError
+from ..opening.loading import Opened, Together, load_together
+from .result import Choice
+
+By = Literal["file", "segment"]
+
+
+class Chooser(Protocol):
+    """Chooses by states of telling windows."""
+
+    whole: bool
+    """Whether once for a recording, by the window that tells most of it; else for every window."""
+
+    def chosen(self, encoded: Encoded) -> list[Choice]:
+        """For each row of a batch that the frozen model alone has encoded."""
+        ...
+
+    def known(self, language: str) -> Choice:
+        """For a recording whose language somebody said, before it is heard."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What it chooses among, for whoever wants to know what made a text."""
+        ...
+
+
+class PackChooser:
+    """The pack of the language that is heard; the frozen model alone where that is not sure enough."""
+
+    def __init__(self, packs: Packs, together: Together, by: By = "file"):
+        if not isinstance(together.backbone, Whisper) or not together.backbone.generation.is_multilingual:
+            raise ConfigError(
+                f"packs: {together.backbone.origin.id} hears no languages apart; packs are for a Whisper of "
+                "several languages"
+            )
+        self.packs, self.together, self.whole = packs, together, by == "file"
+        self.backbone = together.backbone
+
+    def chosen(self, encoded: Encoded) -> list[Choice]:
+        return [self._sure(shares) for shares in detect_language(self.backbone, encoded.states)]
+
+    def known(self, language: str) -> Choice:
+        """For a language that somebody said."""
+        return self._of(language, f"language {language}, as was asked")
+
+    def about(self) -> dict[str, Any]:
+        each = {name: opened.saved for name, (_, opened) in self.together.parts.items()}
+        return {"packs": {name: saved.digest for name, saved in each.items() if saved is not None}}
+
+    def _sure(self, shares: dict[str, float]) -> Choice:
+        language = max(shares, key=shares.__getitem__)
+        heard = f"language {language} ({shares[language]:.2f})"
+        if shares[language] < self.packs.least:
+            return Choice({}, f"{heard}, less sure than {self.packs.least:g}", language, encodes=False)
+        return self._of(language, heard)
+
+    def _of(self, language: str, heard: str) -> Choice:
+        pack = self.packs.pack_of(language)
+        if pack is None:
+            return Choice({}, f"{heard}, and no pack is for it", language, encodes=False)
+        name, opened = self.together.parts[pack]
+        return Choice({pack: 1.0}, heard, language, opened.runs or (name,), in_encoder(opened))
+
+
+def in_encoder(opened: Opened) -> bool:
+    """Whether what runs for an adapter changes what the encoder gives."""
+    sites = [site for name in opened.runs for site in opened.model.sites[name]]
+    return any(opened.backbone.block_of(site) is not None for site in sites)
+
+
+def with_packs(
+    folder: str | Path,
+    by: By,
+    weights: str | Path | None,
+    device: str | torch.device,
+    offline: bool,
+    **options: Any,
+) -> tuple[Opened, PackChooser]:
+    """The model that a folder of packs is for, and what chooses among them."""
+    packs = Packs.read(folder)
+    together = load_together(list(packs.folders.values()), weights, device, offline, **options)
+    renamed = dict(zip(packs.folders, together.parts.values(), strict=True))
+    for name, (_, one) in renamed.items():
+        without_heads(name, one)
+    together = Together(together.backbone, together.model, renamed)
+    return Opened(together.backbone, together.model), PackChooser(packs, together, by)
+
+
+def without_heads(name: str, opened: Opened) -> None:
+    """Raise ConfigError for an adapter with a head: rows of a batch share what reads them."""
+    if opened.heads:
+        raise ConfigError(
+            f"{name} has a head of its own ({', '.join(opened.heads)}), and what is chosen by the sound is "
+            "read by the model's own decoder. Use it alone, with --adapter"
+        )
