@@ -39,6 +39,8 @@ OURS |= {
 }
 OURS["export"] = set(OURS) | {"speech_peft"}
 BELOW = set(OURS) | {"speech_peft"}
+OURS["shards"] = BELOW
+BELOW = BELOW | {"shards"}
 OURS |= {
     "transcribe": BELOW,
     "classify": BELOW,

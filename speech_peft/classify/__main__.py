@@ -6,6 +6,7 @@ import typer
 
 from ..errors import ConfigError
 from ..folders import options as cli
+from ..shards import options as scale
 from ..terminal.program import new_app, run
 
 app = new_app()
@@ -52,6 +53,13 @@ def classify(
     retry_failed: cli.RetryFailed = False,
     fail_fast: cli.FailFast = False,
     dry_run: cli.DryRun = False,
+    shards: scale.Shards = None,
+    out_format: scale.OutFormat = "tar",
+    on: scale.On = "here",
+    workers: scale.Workers = 2,
+    gpus_per_worker: scale.GpusPerWorker = 0.0,
+    address: scale.Address = None,
+    row_seconds: scale.RowSeconds = 900.0,
     offline: cli.Offline = False,
     progress: cli.Progress = "auto",
     quiet: cli.Quiet = False,
@@ -88,8 +96,13 @@ def classify(
         return classifier, lambda jobs: classifier.work(jobs, kinds)
 
     shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    divided = scale.Asked(shards, out_format, on, workers, gpus_per_worker, address, row_seconds)
     if (folder := printed.where(out, printing)) is None:
+        scale.not_printed(divided)
         raise typer.Exit(printed.carry_out(inputs, AUDIO_SUFFIXES, kinds, open_work, **shown))
+    if divided:
+        planned = (inputs, folder, kinds, settings, AUDIO_SUFFIXES, policy, open_work)
+        raise typer.Exit(scale.carry_out(divided, "classify", *planned, **shown))
     plan = runner.plan(inputs, folder, kinds, settings, AUDIO_SUFFIXES, policy, "classify")
     raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 

@@ -92,11 +92,17 @@ class Claims:
 
     def others(self) -> bool:
         """Whether another process may be at work here."""
+        return next(self._living(), None) is not None
+
+    def alive(self) -> int:
+        """How many inputs are under way, in processes that may live."""
+        return sum(1 for path in self._living() if not path.name.startswith("."))
+
+    def _living(self) -> Iterator[Path]:
         with suppress(OSError):
-            return any(
-                not owner.gone((_read(path) or "").partition(" ")[0]) for path in self.folder.iterdir()
-            )
-        return False
+            for path in self.folder.iterdir():
+                if not owner.gone((_read(path) or "").partition(" ")[0]):
+                    yield path
 
     def _path(self, id: str) -> Path:
         name = f"{self.command}\0{id}".encode("utf-8", "backslashreplace")

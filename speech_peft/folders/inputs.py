@@ -106,13 +106,16 @@ def _rows(path: Path, listed: Sequence[Row]) -> Iterator[Job]:
     from ..audio import manifest
 
     for place, row in enumerate(listed.each() if isinstance(listed, manifest.Listing) else listed):
-        if isinstance(row, str):  # one bad row is reported beside the others
-            yield Job(path, f"{path.name}@{place + 1}", problem=row.removeprefix(f"{path}:"))
-            continue
-        name = PurePosixPath(row.id)
-        parts = [part for part in name.parts if part not in ("/", "..", ".")]  # an id never leaves the folder
-        relpath = "/".join(parts) or "row"
-        yield replace(_file(row.audio, relpath), start=row.start, duration=row.duration)
+        yield job_of(row, path, place + 1)
+
+
+def job_of(row: Row | str, path: Path, place: int) -> Job:
+    """The job of a row of a manifest, or of what is wrong with it: one bad row is reported beside others."""
+    if isinstance(row, str):
+        return Job(path, f"{path.name}@{place}", problem=row.removeprefix(f"{path}:"))
+    parts = [part for part in PurePosixPath(row.id).parts if part not in ("/", "..", ".")]
+    relpath = "/".join(parts) or "row"  # an id never leaves the folder
+    return replace(_file(row.audio, relpath), start=row.start, duration=row.duration)
 
 
 def _folder(top: Path, suffixes: frozenset[str]) -> Iterator[Job]:

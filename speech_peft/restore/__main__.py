@@ -7,6 +7,7 @@ import typer
 
 from ..errors import ConfigError
 from ..folders import options as cli
+from ..shards import options as scale
 from ..terminal.program import new_app, run
 
 app = new_app()
@@ -78,6 +79,13 @@ def restore(
     retry_failed: cli.RetryFailed = False,
     fail_fast: cli.FailFast = False,
     dry_run: cli.DryRun = False,
+    shards: scale.Shards = None,
+    out_format: scale.OutFormat = "tar",
+    on: scale.On = "here",
+    workers: scale.Workers = 2,
+    gpus_per_worker: scale.GpusPerWorker = 0.0,
+    address: scale.Address = None,
+    row_seconds: scale.RowSeconds = 900.0,
     offline: cli.Offline = False,
     progress: cli.Progress = "auto",
     quiet: cli.Quiet = False,
@@ -104,14 +112,14 @@ def restore(
     )
     from ..audio.io import AUDIO_SUFFIXES
     from ..folders import runner
+    from ..shards.work import scratch
 
+    divided = scale.Asked(shards, out_format, on, workers, gpus_per_worker, address, row_seconds)
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
     judge = (guard, guard_seconds, guard_weights)
 
     def settings() -> dict[str, Any]:
         return _settings(weights, adapter, decoder, context, options, judge, offline)
-
-    plan = runner.plan(inputs, out, [options.format, "json"], settings, AUDIO_SUFFIXES, policy, "restore")
 
     def open_work() -> tuple[Any, Any]:
         from .guard import guard_of
@@ -129,9 +137,14 @@ def restore(
             offline=offline,
             options=options,
         )
-        return restorer, lambda jobs: restorer.work(jobs, out)
+        return restorer, lambda jobs: restorer.work(jobs, scratch(out))
 
     shown: Any = {"threads": threads, "progress": progress, "quiet": quiet, "dry_run": dry_run}
+    kinds = (options.format, "json")
+    if divided:
+        planned = (inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, open_work)
+        raise typer.Exit(scale.carry_out(divided, "restore", *planned, **shown))
+    plan = runner.plan(inputs, out, kinds, settings, AUDIO_SUFFIXES, policy, "restore")
     raise typer.Exit(cli.carry_out(plan, policy, open_work, **shown))
 
 
