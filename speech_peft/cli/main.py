@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("transcribe.__main__", "audio files and folders to text, subtitles or JSON"),
     "classify": ("classify.__main__", "audio files and folders to labels, with times in long recordings"),
     "restore": ("restore.__main__", "audio files and folders to audio without noise, gaps and echoes"),
-    "shards": ("shards.__main__", "what was made in shards: how far it is, whether it is whole, all in one file"),
+    "shards": (
+        "shards.__main__",
+        "what was made in shards: how far it is, whether it is whole, all in one file",
+    ),
     "prepare": ("prepare.__main__", "a corpus on disk to manifests"),
     "adapt-words": ("cli.adapt_words", "an adapter that knows a list of words, from their spelling alone"),
     "data": ("cli.data", "look at what a recipe trains on"),

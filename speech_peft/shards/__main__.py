@@ -56,7 +56,8 @@ def verify(out: Out) -> None:
 def merge(
     out: Out,
     to: Annotated[
-        Path | None, typer.Option("--to", help="The file: .jsonl, or the .tar or .parquet that the shards are.")
+        Path | None,
+        typer.Option("--to", help="The file: .jsonl, or the .tar or .parquet that the shards are."),
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="What is done so far.")] = False,
 ) -> None:

@@ -99,7 +99,9 @@ def _left(mark: str, written: str) -> bool:
     if owner.here(mark):
         return False
     try:
-        return time.time() - float(written) > _GONE_SECONDS  # hosts whose clocks differ by minutes do work twice
+        return (
+            time.time() - float(written) > _GONE_SECONDS
+        )  # hosts whose clocks differ by minutes do work twice
     except ValueError:
         return True
 

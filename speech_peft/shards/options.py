@@ -14,11 +14,15 @@ from ..terminal.door import say
 Shards = Annotated[
     int | None,
     typer.Option(
-        "--shards", min=1, max=99_999, help="Cut the rows into so many shards, which processes share; a file each."
+        "--shards",
+        min=1,
+        max=99_999,
+        help="Cut the rows into so many shards, which processes share; a file each.",
     ),
 ]
 OutFormat = Annotated[
-    Literal["tar", "parquet", "files"], typer.Option("--out-format", help="Of a shard; files: one for each row.")
+    Literal["tar", "parquet", "files"],
+    typer.Option("--out-format", help="Of a shard; files: one for each row."),
 ]
 On = Annotated[
     Literal["here", "ray"], typer.Option("--on", help="ray: actors of a Ray cluster work on the shards.")

@@ -30,6 +30,12 @@ WRONG = {
     "restore a.wav --adapter x --sr 44100": "'keep', '16000', '24000', '48000'",
     "restore a.wav --adapter x --guard on": "'full', 'sound', 'off'",
     "restore a.wav --adapter x --strength 2": "1",
+    "transcribe a.wav --on ray": "--shards",
+    "transcribe a.wav --shards 0": "1",
+    "transcribe a.wav --shards 2 --print": "--out",
+    "restore a.wav --adapter x --shards 2 --out-format zip": "'tar', 'parquet', 'files'",
+    "shards": "Usage",
+    "shards verify": "--help",
     "train": "asr/whisper_parallel",
     "train asr/whisper_paralel": "asr/whisper_parallel",
     "train asr/whisper_parallel --resume maybe": "'auto', 'never'",
@@ -55,7 +61,7 @@ WRONG = {
     "methods shw": "list, show",
     "sites": "Usage",
 }
-EXPLAINED = ("transcribe", "bench", "sites")  # without arguments they say all that there is
+EXPLAINED = ("transcribe", "bench", "shards", "sites")  # without arguments they say all that there is
 
 
 @pytest.fixture(scope="module")

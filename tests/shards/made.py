@@ -38,7 +38,11 @@ def manifest(folder: Path, rows: int = 10, bad: Sequence[int] = ()) -> Path:
 
 
 def task(
-    out: Path | str, shards: int = 3, format: str = "tar", settings: str = "s", work: Callable[..., Any] = upper
+    out: Path | str,
+    shards: int = 3,
+    format: str = "tar",
+    settings: str = "s",
+    work: Callable[..., Any] = upper,
 ) -> Task:
     terms = marks.Terms("transcribe", settings, shards, format, ("txt",))
     return Task(str(out), terms, lambda: (SimpleNamespace(notes=[]), work))
