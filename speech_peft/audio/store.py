@@ -1,7 +1,7 @@
 """Where audio and shards lie: a folder of this machine, or what fsspec reaches (s3://, gs://, hf://, ...).
 
-pathlib makes `s3:/bucket/key` of `s3://bucket/key`, and such a path is understood everywhere: a manifest, a row
-or an option may name an object where it may name a file. An object appears whole or not at all, as one `put`
+pathlib makes `s3:/bucket/key` of `s3://bucket/key`, and such a path is understood everywhere: a manifest, a
+row or an option may name an object where it may name a file. An object appears whole or not at all, as one `put`
 makes it; a file does by a rename. What fails for a moment is tried again, and counted.
 """
 
@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -219,10 +220,8 @@ class Objects:
         return True
 
     def remove(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             self._tried(lambda: self._files.rm_file(self._path(name)))
-        except FileNotFoundError:
-            pass
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}/{name}" if name else self._prefix

@@ -1,1 +1,1 @@
-"""Rows cut into shards, each worked on by one process and written as one file: as many machines as there are."""
+"""Rows cut into shards: each is worked on by one process of many, and written as one file."""

@@ -39,7 +39,7 @@ def status(
 
 @app.command()
 def verify(out: Out) -> None:
-    """Read every shard: nothing missing, changed or torn, and no row twice. Exit code 1 where something is."""
+    """Read every shard: nothing missing, changed or torn, and no row twice; else exit code 1."""
     from . import look
 
     count = 0

@@ -1,8 +1,8 @@
 """What a shard is made of: rows that follow each other, found without reading those before them.
 
-A manifest of JSON lines is cut at its bytes: a shard has the lines that begin in its stretch of the file, so a
-million rows are cut in no time and read a shard at a time, from a disk or a store. What cannot be cut so (a
-folder, a table, tars) is gone through once.
+A manifest of JSON lines is cut at its bytes: a shard has the lines that begin in its stretch of the file, so
+a million rows are cut in no time and read a shard at a time, from a disk or a store. What cannot be cut so
+(a folder, a table, tars) is gone through once.
 """
 
 import hashlib

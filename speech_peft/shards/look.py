@@ -94,7 +94,7 @@ def problems(out: str | Path) -> Iterator[str]:
         if not places[place]:
             yield f"shard {place} of {terms.shards}: not done"
         elif places[place] > 1:
-            yield f"shard {place} of {terms.shards}: {places[place]} of them; run it again, which keeps the newest"
+            yield f"shard {place} of {terms.shards}: {places[place]} of them; run it again: the newest stays"
     for one in store.found(""):
         if _SHARD.fullmatch(one.name) and one.name not in known:
             yield f"{one.name}: has no mark; its process was killed before it was done. Run it again"
@@ -152,8 +152,8 @@ def merge(out: str | Path, to: Path, partial: bool = False) -> int:
     done = list(marks.marks(store))
     if len(done) < terms.shards and not partial:
         raise ConfigError(
-            f"{store.root}: {terms.shards - len(done)} of {terms.shards} shards are not done; run the rest, or "
-            "take what there is with --partial"
+            f"{store.root}: {terms.shards - len(done)} of {terms.shards} shards are not done; run the rest, "
+            "or take what there is with --partial"
         )
     if not all(mark.file for mark in done):
         raise ConfigError(f"{store.root}: each row has files of its own here; there is nothing to merge")

@@ -1,11 +1,11 @@
-"""Which shards are done: a small object for each, written when its file is whole. Together they are the ledger.
+"""Which shards are done: a small object for each, written when its file is whole; together the ledger.
 
     OUT/00003-of-00100-9f0c....tar                   what was made of the rows
     OUT/.speech_peft/shards/00003-of-00100-9f0c....json    its mark
     OUT/.speech_peft/shards.json                     what all shards of OUT have in common
 
-A mark is there when a shard is complete, and not before; so a folder can be read while it grows, and a run goes
-on where others ended.
+A mark is there when a shard is complete, and not before; so a folder can be read while it grows, and a run
+goes on where others ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,8 +74,8 @@ def agreed(store: Store, terms: Terms, overwrite: bool) -> None:
         old, new = asdict(before), asdict(terms)
         name = next(name for name in old if old[name] != new[name])
         raise ConfigError(
-            f"--out: {store.root} holds shards whose {name} is {old[name]!r}, not {new[name]!r}; give another "
-            "folder, or --overwrite to make them anew"
+            f"--out: {store.root} holds shards whose {name} is {old[name]!r}, not {new[name]!r}; give "
+            "another folder, or --overwrite to make them anew"
         )
     if before != terms:
         store.write(TERMS, _json(asdict(terms)))

@@ -85,7 +85,7 @@ class Rows:
 def carry_out(
     task: Task, block: Block, name: str, jobs: Sequence[Job], work: Work, told: Callable[[Outcome], None]
 ) -> Mark:
-    """Make a shard, file and mark. `told` hears of each outcome; what it raises ends the shard without any."""
+    """Make a shard, file and mark. `told` hears of each outcome; what it raises ends it without a mark."""
     began = time.monotonic()
     with closing(Rows(jobs, task.name_template, task.terms.extensions[0])) as rows:
         for outcome in rows.refused():
@@ -163,5 +163,5 @@ def _failure(row: Outcome) -> Mapping[str, str]:
 
 
 def scratch(out: Path) -> Path:
-    """Where what is too large to hold lies until it is in its shard: beside it, or in the temporary folder."""
+    """Where what is too large to hold lies until it is in its shard: beside it, or with temporary files."""
     return Path(tempfile.gettempdir()) if store.is_remote(out) else out
