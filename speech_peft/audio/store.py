@@ -1,8 +1,8 @@
 """Where audio and shards lie: a folder of this machine, or what fsspec reaches (s3://, gs://, hf://, ...).
 
 pathlib makes `s3:/bucket/key` of `s3://bucket/key`, and such a path is understood everywhere: a manifest, a
-row or an option may name an object where it may name a file. An object appears whole or not at all, as one `put`
-makes it; a file does by a rename. What fails for a moment is tried again, and counted.
+row or an option may name an object where it may name a file. An object appears whole or not at all, as one
+`put` makes it; a file does by a rename. What fails for a moment is tried again, and counted.
 """
 
 import os

@@ -1,8 +1,9 @@
 """Which shard is whose, where several processes work on one folder: claims, here or in a store.
 
 In a store a lease is an object made by a conditional put, written anew each minute while its process lives.
-It is taken over at once when its process is known to be gone (same host), and ten minutes after its last writing
-otherwise. Should both be at work then, a shard is made twice, under one name and with the same content.
+It is taken over at once when its process is known to be gone (same host), and ten minutes after its last
+writing otherwise. Should both be at work then, a shard is made twice, under one name and with the same
+content.
 """
 
 import os

@@ -22,7 +22,7 @@ from .marks import Mark
 from .work import Opened, Task, carry_out
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The first failure ends the run."""
 
 
@@ -53,7 +53,7 @@ class Run:
             carry_out(self)
         except KeyboardInterrupt:
             interrupted = True
-        except _Stopped:
+        except Stopped:
             stopped = True
         except OSError as error:
             stopped = True
@@ -94,7 +94,20 @@ class Run:
         self.audio_seconds += outcome.audio_seconds
         self.progress.file(str(outcome.job.audio), status, outcome.audio_seconds, 1, outcome.error)
         if outcome.error and self.policy.fail_fast:
-            raise _Stopped
+            raise Stopped
+
+    def told_of(self, mark: Mark) -> None:
+        """The same of all rows of a shard that others made."""
+        for row in mark.failed:
+            self.counts["failed"] += 1
+            self.progress.file(row["path"], "failed", 0.0, 1, row["error"])
+        self.counts["truncated"] += mark.truncated
+        self.counts["ok"] += mark.ok - mark.truncated
+        self.audio_seconds += mark.audio_seconds
+        for _ in range(mark.ok):
+            self.progress.file(mark.file or mark.name, "ok", mark.audio_seconds / mark.ok, 1, None)
+        if mark.failed and self.policy.fail_fast:
+            raise Stopped
 
     def made(self, mark: Mark) -> None:
         self.done.add(mark.name)
