@@ -318,5 +318,7 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _modified(entry: dict[str, Any]) -> float:
-    when = entry.get("LastModified") or entry.get("mtime") or entry.get("created") or entry.get("updated")
+    when: Any = (
+        entry.get("LastModified") or entry.get("mtime") or entry.get("created") or entry.get("updated")
+    )
     return float(when.timestamp()) if hasattr(when, "timestamp") else 0.0

@@ -154,9 +154,9 @@ class Here:
 
     def carry_out(self) -> None:
         with kept(self.run.store, self.task.terms.command) as keeper:
-            left: Iterable[Block] = self.run.cut
-            for _ in range(2):  # what others are at is asked for once more: they may have been killed
-                left = [block for block in left if not self._one(block, keeper)]
+            left = [block for block in self.run.cut if not self._one(block, keeper)]
+            # What others are at is asked for once more: they may have been killed.
+            left = [block for block in left if not self._one(block, keeper)]
             self.run.counts["elsewhere"] += len(left)
 
     def _one(self, block: Block, keeper: Keeper) -> bool:
