@@ -1,4 +1,4 @@
-"""Adapter folders: `speech-peft adapter show | diff | merge | merge-adapters | export-peft | import-peft`."""
+"""Adapter folders: `speech-peft adapter show | diff | search | card | merge-adapters | export-peft | ...`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,14 @@ from ..errors import ConfigError
 from ..folders.options import ADDRESS
 from ..terminal.door import line, printable, say
 from ..terminal.program import new_app, run
+from . import catalogue
 
 if TYPE_CHECKING:
     from ..core.saved.save import Saved
 
 app = new_app("Look into adapter folders, compare them, and turn them into something else.")
+app.command("search")(catalogue.search)
+app.command("card")(catalogue.card)
 Adapter = Annotated[str, typer.Argument(help="An adapter folder, or a hub id.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
 Weights = Annotated[

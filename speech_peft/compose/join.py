@@ -22,13 +22,17 @@ from .stated import states_lora
 
 
 def join(
-    model: AdaptedModel, names: Sequence[str], joining: Joining, activations: Activations | None = None
+    model: AdaptedModel,
+    names: Sequence[str],
+    joining: Joining,
+    activations: Activations | None = None,
+    least: int = 2,
 ) -> Joined:
     """Adapters of `model` as one. Their own tensors may be brought into another order or form by it.
 
     Raises ConfigError naming the adapter, the site and what would work, where they cannot be joined so.
     """
-    _check_joinable(model, names)
+    _check_joinable(model, names, least)
     factors = joining.factors_of(len(names))
     low = all(states_lora(model, name) for name in names)
     if joining.how in OF_LORAS and not low:
@@ -47,8 +51,8 @@ def join(
     return join_tensors(model, names, joining, factors, activations or {})
 
 
-def _check_joinable(model: AdaptedModel, names: Sequence[str]) -> None:
-    if len(names) < 2:
+def _check_joinable(model: AdaptedModel, names: Sequence[str], least: int) -> None:
+    if len(names) < least:
         raise ConfigError(f"expected two adapters or more to make one of, got {len(names)}")
     for name in names:
         method = model.methods[name]

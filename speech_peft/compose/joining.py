@@ -71,8 +71,17 @@ class Joined:
     def attached(self, base: nn.Module, sites: Sequence[Site], name: str = "adapter") -> AdaptedModel:
         """A model of this adapter alone, on a base that carries no other."""
         model = AdaptedModel(base, sites, {name: self.method})
+        self._fill(model, name)
+        return model
+
+    @torch.no_grad()
+    def added(self, model: AdaptedModel, name: str) -> None:
+        """Put it beside the adapters of a model, under a name that is free."""
+        model.add(name, self.method)
+        self._fill(model, name)
+
+    def _fill(self, model: AdaptedModel, name: str) -> None:
         for site in model.sites[name]:
             model.at(name, site).load_state_dict(dict(self.parts[site.name]))
         if self.shared:
             model.shared[name].load_state_dict(dict(self.shared))
-        return model

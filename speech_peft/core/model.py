@@ -65,13 +65,16 @@ class AdaptedModel(nn.Module):
         for name in order:
             with rooms[name].kept(base) if rooms and name in rooms else nullcontext():
                 self._build(name, self.methods[name])
-        occupied = {site.name: site for chosen in self.sites.values() for site in chosen}
-        occupied_sites = [site for site in sites if site.name in occupied]
-        for site in occupied_sites:
-            check_mixers(site, self._peers(site), self.methods)
-        self._ports = [Port(site, self._peers(site), self.methods, self.current) for site in occupied_sites]
         self._all_sites = tuple(sites)
-        attach(base, self._ports, self.current, sites)
+        self._hook()
+
+    def _hook(self) -> None:
+        occupied = {site.name for chosen in self.sites.values() for site in chosen}
+        sites = [site for site in self._all_sites if site.name in occupied]
+        for site in sites:
+            check_mixers(site, self._peers(site), self.methods)
+        ports = [Port(site, self._peers(site), self.methods, self.current) for site in sites]
+        attach(self.base, ports, self.current, self._all_sites)
 
     def _chosen(self, name: str, sites: Sequence[Site]) -> list[Site]:
         method = self.methods[name]
@@ -225,8 +228,27 @@ class AdaptedModel(nn.Module):
     def reattach(self) -> None:
         """Undo `detach`. Raises ConfigError where the base carries another model's adapters by now."""
         if not self.attached:
-            attach(self.base, self._ports, self.current, self._all_sites)
+            self._hook()
             self.attached = True
+
+    def add(self, name: str, method: Method) -> None:
+        """One more adapter beside those that are there; it is frozen, and runs where it is named.
+
+        Raises ConfigError, and leaves everything as it was, where it must not sit or the name is taken.
+        """
+        if name in self.methods:
+            raise ConfigError(f"there is an adapter {name!r} already")
+        self.methods[name] = method
+        try:
+            self.sites[name] = self._chosen(name, self._all_sites)
+            self._build(name, method)
+        except ConfigError:
+            del self.methods[name]
+            self.sites.pop(name, None)
+            raise
+        self.adapters[name].requires_grad_(False).eval()
+        self.detach()
+        self.reattach()
 
     def __enter__(self) -> "AdaptedModel":
         return self

@@ -32,8 +32,8 @@ def of_adapter(address: str | Path, offline: bool = False) -> dict[str, Any]:
 def of_folder(folder: str | Path) -> dict[str, Any]:
     """All adapters in a folder, and what is said of them beside."""
     top = Path(folder)
-    each = {path.parent.name: _files(path.parent) for path in sorted(top.glob("*/adapter.json"))}
-    return {"adapters": each, "beside": _digest([*top.glob("*.json"), *top.glob("*/card.json")])}
+    each = {str(path.parent): _files(path.parent) for path in sorted(top.rglob("adapter.json"))}
+    return {"adapters": each, "beside": _digest([*top.glob("*.json"), *top.rglob("card.json")])}
 
 
 def own_weights(address: str | Path, offline: bool = False) -> str | None:

@@ -1,4 +1,5 @@
-"""What a few clips say about a model: their features, and what the inner units of adapters make of them."""
+"""What a few clips say about a model: their features, how they sound to it, and what the inner units of
+adapters make of them."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from ..audio import io, manifest
 from ..backbones.base import Backbone, Features
 from ..compose.alignment import units_of
+from ..compose.card import Sound
 from ..compose.joining import Activations
+from ..compose.select import distance_of
 from ..core.adapter import NotMergeable
 from ..core.model import AdaptedModel
 from ..core.passage.routing import counted
@@ -21,6 +24,7 @@ from ..errors import ConfigError, SpeechPeftError
 SECONDS = 30.0
 """Of a clip, at most."""
 _TOGETHER = 4  # clips in a batch
+_INSIDE = 0.9  # of a card's clips are within its radius
 FRAMES = 10_000
 """Of speech by which units are told apart; more tell no more."""
 
@@ -50,6 +54,33 @@ def features_of(
             batch = []
     if not heard:
         raise ConfigError(f"{clips}: none of its recordings can be heard: {problem}")
+
+
+@torch.no_grad()
+def sound_of(backbone: Backbone, features: Features) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b t d"]]:
+    """How clips sound to a backbone, with the adapters that are active, and its last states as they are.
+
+    What the first block and the last give are beside each other, each on the mean over the frames of a clip:
+    the first tells channels apart best, the last what is said and in what language.
+    """
+    first, *_, last = backbone.encode_layers(features)
+    own = backbone.mask_of(features, last)[..., None].to(torch.float32)
+    pooled = [(states.float() * own).sum(1) / own.sum(1).clamp_min(1.0) for states in (first, last)]
+    return torch.cat(pooled, 1), last
+
+
+def sound_on(backbone: Backbone, clips: str | Path) -> Sound:
+    """How the recordings of a manifest or folder sound: mean, variance, and how far nine of ten are away."""
+    every = torch.cat([sound_of(backbone, features)[0] for features in features_of(backbone, clips)]).double()
+    mean, variance = every.mean(0), every.var(0, unbiased=False)
+    made = Sound(mean=_few(mean), variance=_few(variance), clips=len(every), radius=0.0)
+    far = torch.tensor([distance_of(one.numpy(), made) for one in every])
+    return made.model_copy(update={"radius": round(float(far.quantile(_INSIDE)), 4)})
+
+
+def _few(numbers: Tensor) -> tuple[float, ...]:
+    """To five digits: a card is read by people too."""
+    return tuple(float(f"{number:.5g}") for number in numbers.tolist())
 
 
 def _prepared(backbone: Backbone, clips: Sequence[Tensor], device: torch.device | None) -> Features:

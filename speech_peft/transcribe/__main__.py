@@ -18,7 +18,12 @@ def transcribe(
     inputs: cli.Inputs,
     out: cli.OutOrScreen = None,
     printing: cli.Print = False,
-    adapter: Annotated[str | None, typer.Option(help="Adapter folder or hub id.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter folder or hub id; auto:FOLDER: what suits best of a folder.")
+    ] = None,
+    request: Annotated[
+        str, typer.Option(help="With auto: what is wanted, in words, such as 'czech telephone'.")
+    ] = "",
     packs: Annotated[
         str | None, typer.Option(help="Folder of adapters by language; each recording gets its own.")
     ] = None,
@@ -125,6 +130,8 @@ def transcribe(
         asked = _settings(weights, adapter, context, options, offline)
         if packs is not None:
             asked |= {"packs": contents.of_folder(packs), "packs_by": packs_by}
+        if request:
+            asked["request"] = request
         return asked if shape == PLAIN else asked | {"subtitles": asdict(shape)}
 
     def open_work() -> tuple[Any, Any]:
@@ -137,6 +144,7 @@ def transcribe(
             device=cli.found_device(device),
             batch_seconds=batch_seconds,
             offline=offline,
+            request=request,
             packs=packs,
             packs_by=packs_by,
             options=options,
@@ -161,10 +169,14 @@ def _settings(
     """All that decides the text. What is opened counts by its content: trained anew, texts are made anew."""
     from ..opening import contents
 
-    address = weights or (contents.own_weights(adapter, offline) if adapter else _WEIGHTS)
+    if adapter is not None and adapter.startswith("auto:"):
+        address, what = weights, contents.of_folder(adapter.removeprefix("auto:"))
+    else:
+        address = weights or (contents.own_weights(adapter, offline) if adapter else _WEIGHTS)
+        what = None if adapter is None else contents.of_adapter(adapter, offline)
     return {
         "weights": contents.of_weights(address, offline),
-        "adapter": None if adapter is None else contents.of_adapter(adapter, offline),
+        "adapter": what,
         "context": context,
         "options": options.asked(),
     }

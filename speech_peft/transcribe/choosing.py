@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
-from ..backbones.base import Encoded
+from ..backbones.base import Features
 from ..backbones.whisper import Whisper
 from ..compose.packs import Packs
 from ..decoders.words.whisper_text import detect_language
@@ -22,12 +23,12 @@ class Chooser(Protocol):
     whole: bool
     """Whether once for a recording, by the window that tells most of it; else for every window."""
 
-    def chosen(self, encoded: Encoded) -> list[Choice]:
-        """For each row of a batch that the frozen model alone has encoded."""
+    def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
+        """The states that the frozen model alone makes of a batch, and what is chosen for each row."""
         ...
 
-    def known(self, language: str) -> Choice:
-        """For a recording whose language somebody said, before it is heard."""
+    def known(self, language: str) -> Choice | None:
+        """For a recording whose language somebody said; None: that is not enough, it has to be heard."""
         ...
 
     def about(self) -> dict[str, Any]:
@@ -47,8 +48,9 @@ class PackChooser:
         self.packs, self.together, self.whole = packs, together, by == "file"
         self.backbone = together.backbone
 
-    def chosen(self, encoded: Encoded) -> list[Choice]:
-        return [self._sure(shares) for shares in detect_language(self.backbone, encoded.states)]
+    def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
+        states = self.backbone.encode(features).states
+        return states, [self._sure(shares) for shares in detect_language(self.backbone, states)]
 
     def known(self, language: str) -> Choice:
         """For a language that somebody said."""

@@ -147,13 +147,12 @@ class Hearing(Listener[File]):
     def _choose(self, chooser: Chooser, pool: list[_Piece]) -> dict[_Piece, Tensor]:
         """Choose adapters by what the frozen model alone makes of windows; its states that will do."""
         bare: dict[_Piece, Tensor] = {}
-        asking = [p for p in pool if not chooser.whole or p.file.telling is p.window]
-        asking = [p for p in asking if self.options.language is None]
+        telling = (p for p in pool if not chooser.whole or p.file.telling is p.window)
+        asking = [piece for piece in telling if not piece.file.settled]
         for batch in self._batches(asking):
             with self.opened.model.using():
-                encoded = self.backbone.encode(self._features(batch))
-                choices = chooser.chosen(encoded)
-            for piece, choice, states in zip(batch, choices, encoded.states, strict=True):
+                every, choices = chooser.listen(self._features(batch))
+            for piece, choice, states in zip(batch, choices, every, strict=True):
                 piece.file.choices[0.0 if chooser.whole else piece.window.start] = choice
                 if chooser.whole:
                     piece.file.language = piece.file.language or choice.language

@@ -21,6 +21,8 @@ class Spoken(Recording):
     language: str | None = None
     telling: Window | None = None
     """The window that tells the language, once it is known which."""
+    settled: bool = False
+    """Whether what is chosen for it was known before it was heard."""
     choices: dict[float, Choice] = field(default_factory=dict)
     """Where adapters are chosen for it: by the second from which on they run."""
 

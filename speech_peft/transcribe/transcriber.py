@@ -24,6 +24,7 @@ from ..metrics.writing import joined
 from ..opening.asked import asked
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
+from .catalogues import catalogue_of, with_catalogue
 from .choosing import By, with_packs
 from .engines import Ready, ready
 from .hearing import File, Hearing
@@ -58,12 +59,14 @@ class Transcriber(Hearing):
         offline: bool = False,
         packs: str | Path | None = None,
         packs_by: By = "file",
+        request: str = "",
         options: TranscribeOptions | None = None,
         **more: Any,
     ):
-        """`packs` is a folder of adapters by language: each recording, or each of its windows, is heard with
-        that of the language it is in. `more` are fields of TranscribeOptions: beam_size, vad, word_times,
-        language, ..."""
+        """`adapter` may be "auto:FOLDER": each recording is heard with what suits it best of the adapters in
+        a folder, by how it sounds and by the words of `request`. `packs` is a folder of adapters by language:
+        each recording, or each of its windows, is heard with that of the language it is in. `more` are fields
+        of TranscribeOptions: beam_size, vad, word_times, language, ..."""
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
         self.options = asked(options or TranscribeOptions(), more, "Transcriber")
@@ -71,11 +74,15 @@ class Transcriber(Hearing):
             weights = None  # the adapter knows its backbone's address; a default does not overrule it
         chosen = {} if context is None else {"context": context}
         self.offline = offline
-        if packs is None:
+        if packs is not None and adapter is not None:
+            raise ConfigError("packs: give a folder of packs or one adapter, not both")
+        if (folder := catalogue_of(adapter)) is not None:
+            self.opened, self.chooser = with_catalogue(folder, request, weights, device, offline, **chosen)
+        elif request:
+            raise ConfigError("request: is for an adapter of a catalogue, adapter='auto:FOLDER'")
+        elif packs is None:
             self.opened = load(adapter, weights, device, offline, **chosen)
         else:
-            if adapter is not None:
-                raise ConfigError("packs: give a folder of packs or one adapter, not both")
             self.opened, self.chooser = with_packs(packs, packs_by, weights, device, offline, **chosen)
         self.batch_seconds, self.device = batch_seconds, torch.device(device)
         self.backbone = self.opened.backbone
@@ -168,7 +175,9 @@ class Transcriber(Hearing):
     def _recording(self, index: int, source: Source) -> File:
         file = File(index, source, language=self.options.language)
         if self.chooser is not None and self.options.language is not None:
-            file.choices[0.0] = self.chooser.known(self.options.language)
+            known = self.chooser.known(self.options.language)
+            file.settled = known is not None
+            file.choices = {0.0: known} if known is not None else {}
         return file
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:

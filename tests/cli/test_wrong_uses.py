@@ -56,6 +56,8 @@ WRONG = {
     "adapt-words words.txt --out o --voices 1": "greater than or equal to 2",
     "data preview asr/whisper_parallel --number 0": "1",
     "doctor --jsno": "--json",
+    "adapter search -c x": "give words, --audio, or both",
+    "adapter search czech -k 0": "1",
     "packs make p cs": "'cs' has no name; expected such as cs=",
     "transcribe a.wav --packs-by word": "'file', 'segment'",
     "methods shw": "list, show",

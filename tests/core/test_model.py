@@ -210,6 +210,26 @@ def test_a_base_whose_model_is_gone_can_be_freed():
     AdaptedModel(base, toy.sites(), {"b": Affine()})
 
 
+@torch.no_grad()
+def test_one_more_adapter_runs_where_it_is_named_and_changes_nothing_else(model):
+    before, x = model(toy.speech()), toy.speech()
+    model.add("d", Bottleneck(width=3, zero_up=False))
+    assert torch.equal(model(x), before), "it is not active by itself"
+    assert not any(p.requires_grad for p in model.parameters_of("d"))
+    with model.using("d"):
+        alone = model(x)
+    assert not torch.equal(alone, before)
+    with model.using_rows("d", None):
+        torch.testing.assert_close(model(x)[0], alone[0])
+    for name, method, message in (("d", Lora(), "'d' already"), ("e", Lora(sites=("*.ffn",)), "e")):
+        with pytest.raises(ConfigError, match=message):
+            model.add(name, method)
+    assert list(model.methods) == list(model.sites) == list(model.adapters) == ["a", "b", "c", "d"]
+    model.detach()
+    model.reattach()
+    assert torch.equal(model(x), before)
+
+
 @pytest.mark.parametrize("name", METHODS.names())
 def test_a_fresh_adapter_is_where_its_site_is(name):
     for method in METHODS[name].examples():  # none of "none", which has no adapter
