@@ -167,7 +167,7 @@ class Stream:
         if start < 0 or (duration is not None and duration <= 0):
             raise AudioError(path, f"no slice starts at {start} s and lasts {duration} s")
         self.path, self.start, self.duration, self.channels = path, start, duration, channels
-        self._source = decode.opened(path, track)
+        self._source = decode.opened(path, track, start, duration)
         self._mixer, self._lengths = Mixer(), ""
         self.source_rate, self.source_channels = self._source.rate, self._source.channels
         self.sample_rate = sample_rate or self.source_rate

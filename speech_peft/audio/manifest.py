@@ -7,6 +7,8 @@
 | folder with `wav.scp` | Kaldi: `segments`, `text`, `utt2spk`, `utt2lang` as far as they are there |
 | folder with `metadata.csv`, `.tsv` or `.jsonl` | AudioFolder: `file_name` and any other column |
 | `.parquet`, or a folder of them | Hugging Face's data sets, with the sound inside (the extra `parquet`) |
+| `.tar` | WebDataset's: sound, `.txt`, `.json` and `.cls` of one key are a row |
+| `cuts.000000.jsonl.gz` | Lhotse's shar, with `recording.000000.tar` beside it |
 | folder with `noisy/` and `clean/` | pairs of the same relative stem |
 | folder whose recordings all lie one folder down | classification: the folder's name is the label |
 | any other folder, or one recording | recordings without text |
@@ -26,7 +28,7 @@ from ..errors import ConfigError
 from ..files.atomic import atomic_path
 from . import parquet
 from .io import AUDIO_SUFFIXES
-from .rows import kaldi, text
+from .rows import kaldi, packed, text
 from .rows.columns import COLUMNS as COLUMNS
 from .rows.columns import Columns, suffixed
 from .rows.labels import labelled as labelled
@@ -112,6 +114,8 @@ def _stem(file: Path, top: Path) -> str:
 
 
 def _file(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Row]:
+    if packed.is_packed(path) and path.suffix.lower() != ".parquet":
+        return _packed(path, broken)
     if (records := form(path)) is not None:
         return Listing(path, records, columns, broken)
     if path.suffix.lower() in AUDIO_SUFFIXES:
@@ -119,8 +123,15 @@ def _file(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Ro
     if path.suffix.lower() == ".parquet":
         return parquet.read(path)
     raise ConfigError(
-        f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz, or .parquet) and not a recording"
+        f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz, .tar or .parquet) and not a recording"
     )
+
+
+def _packed(path: Path, broken: Broken) -> list[Row]:
+    rows = list(packed.rows(path))
+    if broken == "refused" and (wrong := next((row for row in rows if isinstance(row, str)), None)):
+        raise ConfigError(wrong)
+    return [row for row in rows if isinstance(row, Row)]
 
 
 def _folder(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Row]:

@@ -96,6 +96,17 @@ def of_file(path: PathLike) -> tuple[Store, str]:
     return at(folder or ("/" if os.fspath(path).startswith("/") else ".")), name
 
 
+def matching(pattern: str) -> list[str]:
+    """The addresses that a pattern stands for, in order. Raises ConfigError where there is none."""
+    pattern = address(pattern)
+    scheme = pattern.partition("://")[0]
+    files, path = _filesystem(pattern)
+    found = [f"{scheme}://{name}" for name in sorted(files.glob(path))]
+    if not found:
+        raise ConfigError(f"{pattern}: there is no such file, folder or pattern")
+    return found
+
+
 class Folder:
     """A folder of this machine, or of a file system that it has mounted."""
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ..audio import store
 from ..audio.containers.files import problem_of
+from ..audio.rows import packed
 from ..audio.rows.records import suffix_of
 from ..audio.rows.row import Row
 from ..errors import ConfigError
@@ -75,7 +77,9 @@ class Part:
 
 def _parts(given: str, suffixes: frozenset[str], at_once: bool) -> Iterator[Part]:
     path = Path(given)
-    if os.path.isdir(path):
+    if packed.is_packed(given) and (store.is_remote(given) or path.is_file()):
+        yield from _packed_parts(given)
+    elif os.path.isdir(path):
         folder = Part(lambda: _folder(path, suffixes), lambda: sum(1 for _ in _names(path, suffixes)))
         yield _listed(folder) if at_once else folder
     elif not os.path.lexists(path):
@@ -88,6 +92,18 @@ def _parts(given: str, suffixes: frozenset[str], at_once: bool) -> Iterator[Part
         yield _manifest(path)
     else:
         yield Part(lambda: iter([_file(path, path.stem)]), lambda: 1)
+
+
+def _packed_parts(given: str) -> Iterator[Part]:
+    """Rows with the sound in one file, or in a store, where a pattern stands for several."""
+    names = store.matching(given) if store.is_remote(given) and "*" in given else [given]
+    for name in names:
+        path = Path(name)
+
+        def jobs(name: str = name, path: Path = path) -> Iterator[Job]:
+            return (job_of(row, path, place) for place, row in enumerate(packed.rows(name), 1))
+
+        yield Part(jobs, lambda jobs=jobs: sum(1 for _ in jobs()))
 
 
 def _listed(part: Part) -> Part:

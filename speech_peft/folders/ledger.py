@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..audio.containers.held import is_held
 from ..files import json_text
 
 FOLDER = ".speech_peft"
@@ -266,7 +267,7 @@ def fingerprint(path: Path, start: float = 0.0, duration: float | None = None) -
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return ""
+        return f"{path}:{start}:{duration}" if is_held(path) else ""
     return f"{status.st_size}:{status.st_mtime_ns}:{start}:{duration}"
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..audio.containers.held import is_held, size_of
 from ..errors import ConfigError
 from ..terminal.door import printable
 from .inputs import Gathered, Job, gather
@@ -171,7 +172,7 @@ class _Planner:
             if not overwrite and (why := self.ledger.in_the_way(name, job.id, job.audio, whole=False)):
                 return Step(job, "refuse", why, outputs)
         try:
-            size = job.audio.stat().st_size
+            size = size_of(job.audio) if is_held(job.audio) else job.audio.stat().st_size
         except OSError as error:  # it went between two looks
             return Step(job, "refuse", (error.strerror or str(error)).lower(), outputs)
         return Step(job, "run", next(iter(wanted.values())), outputs, tuple(wanted), size)

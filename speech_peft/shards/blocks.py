@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio import store
-from ..audio.rows.columns import Columns, suffixed
-from ..audio.rows.records import LONGEST, JsonLines, suffix_of
-from ..audio.rows.row import Row
+from ..audio.rows import packed
+from ..audio.rows.records import suffix_of
 from ..errors import ConfigError
 from ..folders.inputs import Gathered, Job, gather, job_of
 from ..folders.ledger import fingerprint
@@ -33,29 +32,8 @@ class Lines:
 
     def __iter__(self) -> Iterator[Job]:
         path = Path(self.path)
-        columns, form = Columns(path.parent, {}), JsonLines(path)
-        place, name = store.of_file(self.path)
-        with place.opened(name) as file:
-            at = self.begin
-            if at:  # the line that is under way here began before
-                file.seek(at - 1)
-                at += len(file.readline()) - 1
-            while at < self.end and (line := file.readline(LONGEST + 1)):
-                if line.strip():
-                    yield job_of(_row(path, columns, form, at, line), path, at)
-                at += len(line)
-
-
-def _row(path: Path, columns: Columns, form: JsonLines, at: int, line: bytes) -> Row | str:
-    where = f"{path}:byte {at}"
-    try:
-        if len(line) > LONGEST:
-            raise ConfigError(f"{where}: a line of more than {LONGEST >> 20} MB")
-        row, given = columns.row(where, form.parse(where, line.removeprefix(b"\xef\xbb\xbf")))
-    except ConfigError as error:
-        return str(error)
-    # What other shards hold is not known, so a slice is always named by where it starts.
-    return row if given or not row.start else Row(**{**vars(row), "id": suffixed(row)})
+        for at, row in packed.lines(self.path, self.begin, self.end):
+            yield job_of(row, path, at)
 
 
 @dataclass(frozen=True)
@@ -103,7 +81,8 @@ class Cut:
 
 
 def _is_lines(given: str) -> bool:
-    return suffix_of(Path(given)) in _LINES and not given.endswith(".gz") and not Path(given).is_dir()
+    cuts = Path(given).name.startswith("cuts.")  # Lhotse's, whose sound lies beside them
+    return suffix_of(Path(given)) in _LINES and not given.endswith(".gz") and not cuts and "*" not in given
 
 
 def _sizes(manifests: Sequence[str]) -> list[tuple[str, int]]:

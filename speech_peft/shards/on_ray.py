@@ -26,11 +26,13 @@ from .leases import Keeper, kept
 from .marks import Mark
 from .options import Asked
 from .run import Run
-from .work import Rows, Task, carry_out, committed
+from .work import Opened, Rows, Task, carry_out, committed
 
 QUARANTINE = "quarantine"
 DEATHS = 2
 """Of actors that had this row alone, until it is left."""
+_UNOPENED = 3
+"""Actors for each of those asked for that may end while they open the model."""
 _LOOK_SECONDS = 0.5
 
 
@@ -69,7 +71,13 @@ class Worker:
     """One actor: a model, and the shards or rows that it is given. It answers `so_far` while it works."""
 
     def __init__(self, task: Task):
-        self.task, self._opened, self._rows, self._notes = task, None, 0, []
+        self.task, self._rows = task, 0
+        self._opened: Opened | None = None
+        self._notes: list[str] = []
+
+    def open(self) -> None:
+        """Open the model; what ends an actor before that is no row's doing."""
+        self._opened = self.task.open_work()
 
     def shard(self, block: Block, name: str) -> tuple[Mark, list[str]]:
         """Make a shard and commit it."""
@@ -95,9 +103,7 @@ class Worker:
         return self._rows
 
     def _work(self, jobs: Any) -> Iterator[Outcome]:
-        if self._opened is None:
-            self._opened = self.task.open_work()
-            self._rows += 1  # opening a model is progress
+        assert self._opened is not None
         model, work = self._opened
         for outcome in work(jobs):
             self._rows += 1
@@ -133,6 +139,7 @@ class _Slot:
     """An actor and what it is at."""
 
     actor: Any
+    open: bool = False
     shard: _Shard | None = None
     row: Job | None = None
     answer: Any = None
@@ -151,7 +158,7 @@ class _Pool:
         made = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2, **gpus)
         self._worker = made(Worker)
         self._task = ray.put(run.task)
-        self.replaced = 0
+        self.replaced = self.opened = self.unopened = 0
 
     def carry_out(self) -> None:
         with kept(self.run.store, self.task.terms.command) as keeper:
@@ -204,7 +211,9 @@ class _Pool:
         shard, actor = slot.shard, slot.actor
         assert shard is not None
         slot.row, slot.asked, slot.rows, slot.moved = None, None, -1, time.monotonic()
-        if shard.rows is None:
+        if not slot.open:
+            slot.answer = actor.open.remote()
+        elif shard.rows is None:
             slot.answer = actor.shard.remote(shard.block, shard.name)
         elif (row := shard.next_row()) is not None:
             slot.row, slot.answer = row, actor.row.remote(row)
@@ -219,7 +228,7 @@ class _Pool:
         """Take what an actor has done, or see whether it hangs."""
         ready, _ = self.ray.wait([slot.answer], timeout=0)
         if not ready:
-            if self._hangs(slot):
+            if slot.open and self._hangs(slot):
                 self.ray.kill(slot.actor)
                 self._ended(slot, f"finished no row for {self.asked.row_seconds:g} s")
             return
@@ -229,6 +238,12 @@ class _Pool:
             raise OSError(f"an actor failed: {str(error).strip().splitlines()[-1]}") from error
         except self.ray.exceptions.RayError as error:
             self._ended(slot, type(error).__name__)
+            return
+        if not slot.open:
+            if not self.opened:
+                self.run.opening()
+            slot.open, self.opened = True, self.opened + 1
+            self._give(slot)
             return
         if slot.row is not None and slot.shard is not None:
             slot.shard.made[slot.row] = slot.answer
@@ -257,7 +272,11 @@ class _Pool:
         self.replaced += 1
         shard, row = slot.shard, slot.row
         assert shard is not None
-        if shard.rows is None:
+        if not slot.open:
+            self.unopened += 1
+            if self.unopened > self.opened + _UNOPENED * self.asked.workers:
+                raise OSError(f"{self.unopened} actors ended while they opened the model (last: {why})")
+        elif shard.rows is None:
             extensions = self.task.terms.extensions
             shard.rows = Rows(shard.jobs, self.task.name_template, extensions[0])
         if row is not None:
@@ -265,8 +284,7 @@ class _Pool:
             if shard.deaths[row] >= DEATHS:
                 what = f"ended {DEATHS} actors that had it alone (last: {why})"
                 shard.made[row] = Outcome(row, error=what, stage=QUARANTINE)
-        fresh = self._slot()
-        slot.actor = fresh.actor
+        slot.actor, slot.open = self._slot().actor, False
         self._give(slot)
 
     def _made(self, slot: _Slot, mark: Mark, keeper: Keeper) -> None:

@@ -43,8 +43,9 @@ def task(
     format: str = "tar",
     settings: str = "s",
     work: Callable[..., Any] = upper,
+    extensions: tuple[str, ...] = ("txt",),
 ) -> Task:
-    terms = marks.Terms("transcribe", settings, shards, format, ("txt",))
+    terms = marks.Terms("transcribe", settings, shards, format, extensions)
     return Task(str(out), terms, lambda: (SimpleNamespace(notes=[]), work))
 
 

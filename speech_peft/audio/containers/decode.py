@@ -6,7 +6,7 @@ what is longer than its header says (`headers`).
 
 import os
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import av.error
 import soundfile
@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from ...errors import AudioError
-from . import headers
+from . import headers, held
 from .ffmpeg import AvFile
 from .files import PathLike as PathLike
 from .files import problem_of
@@ -43,8 +43,15 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def opened(path: PathLike, track: int | None = None) -> Source:
-    """The decoder that understands the file, or an AudioError with one clear reason why none does."""
+def opened(
+    path: PathLike, track: int | None = None, start: float = 0.0, duration: float | None = None
+) -> Source:
+    """The decoder that understands the file, or an AudioError with one clear reason why none does.
+
+    Of what lies in a store no more may be read than a slice of it needs.
+    """
+    if held.is_held(path):
+        return cast(Source, _Held(held.taken(path, start, duration), path, track))
     problem = problem_of(path)
     if problem is not None:
         raise AudioError(path, problem)
@@ -59,6 +66,28 @@ def opened(path: PathLike, track: int | None = None) -> Source:
         source.close()
         raise AudioError(path, reason)
     return source
+
+
+class _Held:
+    """A source that is read from a temporary file, which ends with it."""
+
+    def __init__(self, file: IO[bytes], path: PathLike, track: int | None):
+        self._file = file
+        try:
+            self._source = opened(file.name, track)
+        except AudioError as error:
+            file.close()
+            raise AudioError(path, error.reason) from error
+        except BaseException:
+            file.close()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def close(self) -> None:
+        self._source.close()
+        self._file.close()
 
 
 def _decoder(path: PathLike, track: int | None) -> Source:

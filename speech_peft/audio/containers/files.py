@@ -3,11 +3,18 @@
 import os
 import stat
 
+from .held import is_held
+
 PathLike = str | os.PathLike[str]
 
 
 def problem_of(path: PathLike) -> str | None:
-    """Why it cannot be a recording, or None. It is not opened for that: a pipe would wait for ever."""
+    """Why it cannot be a recording, or None. It is not opened for that: a pipe would wait for ever.
+
+    What lies in a store or in a file with others is not asked for; reading it says what is wrong.
+    """
+    if is_held(path):
+        return None
     try:
         status = os.stat(path)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ..store import is_remote
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def seconds(where: str, name: str, cell: Any) -> float:
 def resolve(folder: Path, name: str) -> Path:
     """A path as a manifest in `folder` writes it; `~nosuchuser` is a name like any other."""
     path = Path(name)
+    if is_remote(name):
+        return path
     if name.startswith("~"):
         with suppress(RuntimeError):
             path = path.expanduser()

@@ -1,0 +1,156 @@
+"""Sound that is no file of this machine by itself: in a tar, in Parquet, in a store.
+
+    shards/000.tar::1536+32044/clip.wav          so many bytes of the tar, from there on
+    shards/000.parquet::17/clip.wav              the sound in a row, counted from 0
+    s3://bucket/clips/clip.wav                   an object; of a WAV only the slice that is asked for is read
+
+Such a path is read like any other: what it names becomes a temporary file for as long as it is open. A row
+that holds it can be written into a manifest, which is then the index of the tar.
+"""
+
+import re
+from contextlib import suppress
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+from ...errors import AudioError
+from .. import store
+from ..store import PathLike
+
+_MEMBER = re.compile(r"(.+\.tar)::(\d+)\+(\d+)/(.+)", re.DOTALL)
+_CELL = re.compile(r"(.+\.parquet)::(\d+)/(.+)", re.DOTALL)
+_HEAD_BYTES = 1 << 16  # of a WAV, in which its samples begin as a rule
+
+
+def is_held(path: PathLike) -> bool:
+    """Whether it names sound that is no file of this machine by itself."""
+    name = str(path)
+    return ("::" in name and bool(_MEMBER.fullmatch(name) or _CELL.fullmatch(name))) or store.is_remote(path)
+
+
+def member(tar: PathLike, offset: int, size: int, name: str) -> Path:
+    """The path of a member of a tar."""
+    return Path(f"{tar}::{offset}+{size}/{name}")
+
+
+def cell(parquet: PathLike, row: int, name: str) -> Path:
+    """The path of the sound in a row of a Parquet file."""
+    return Path(f"{parquet}::{row}/{name}")
+
+
+def taken(path: PathLike, start: float = 0.0, duration: float | None = None) -> IO[bytes]:
+    """A temporary file with the sound, or with as much of it as a slice needs; it goes when it is closed.
+
+    Raises AudioError where it is not there.
+    """
+    file: Any = NamedTemporaryFile(suffix=Path(path).suffix)  # noqa: SIM115
+    try:
+        _fill(file, str(path), start, duration)
+        file.flush()
+    except FileNotFoundError as error:
+        file.close()
+        raise AudioError(store.address(path), "no such file or object") from error
+    except OSError as error:
+        file.close()
+        raise AudioError(store.address(path), f"cannot be read ({error})") from error
+    return file
+
+
+def _fill(file: IO[bytes], path: str, start: float, duration: float | None) -> None:
+    if match := _MEMBER.fullmatch(path):
+        begin, size = int(match[2]), int(match[3])
+        place, name = store.of_file(match[1])
+        content = place.read(name, begin, begin + size)
+        if len(content) != size:
+            raise OSError(f"{match[1]} ends before the member does")
+        file.write(content)
+    elif match := _CELL.fullmatch(path):
+        file.write(_sound(match[1], int(match[2])))
+    else:
+        place, name = store.of_file(path)
+        if (
+            duration is not None
+            and Path(path).suffix.lower() == ".wav"
+            and _slice(file, place, name, start, duration)
+        ):
+            return
+        file.write(place.read(name))
+
+
+def _slice(file: IO[bytes], place: store.Store, name: str, start: float, duration: float) -> bool:
+    """A file as long that holds the header and the slice, and holes elsewhere; False if it may not."""
+    size = place.size(name)
+    head = place.read(name, 0, min(size, _HEAD_BYTES))
+    format_at, data_at = head.find(b"fmt "), head.find(b"data")
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or not 0 < format_at < data_at:
+        return False
+    code = int.from_bytes(head[format_at + 8 : format_at + 10], "little")
+    if code not in (1, 3, 0xFFFE):  # samples of one size each, one after the other
+        return False
+    rate = int.from_bytes(head[format_at + 16 : format_at + 20], "little")  # bytes a second
+    begin = data_at + 8 + int(max(0.0, start - 1.0) * rate)
+    end = data_at + 8 + int((start + duration + 1.0) * rate)
+    file.write(head)
+    file.seek(begin)
+    file.write(place.read(name, begin, min(size, end)) if begin < size else b"")
+    file.truncate(size)
+    return True
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: str, group: int) -> list[Any]:
+    """The sound of a row group: rows are asked for one after the other, and it is read once."""
+    parquet = import_module("pyarrow.parquet")
+    place, name = store.of_file(path)
+    with place.opened(name) as file:
+        opened = parquet.ParquetFile(file)
+        column = sound_column(opened.schema_arrow)
+        return opened.read_row_group(group, columns=[column]).column(0).to_pylist()
+
+
+@lru_cache(maxsize=64)
+def _groups(path: str) -> tuple[int, ...]:
+    """How many rows each row group has."""
+    parquet = import_module("pyarrow.parquet")
+    place, name = store.of_file(path)
+    with place.opened(name) as file:
+        about = parquet.ParquetFile(file).metadata
+        return tuple(about.row_group(number).num_rows for number in range(about.num_row_groups))
+
+
+def sound_column(schema: Any) -> str | None:
+    """The column that holds sound, by its type: bytes, or a struct with bytes."""
+    types = import_module("pyarrow").types
+    for field in schema:
+        kind = field.type
+        if types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields)):
+            return field.name
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return field.name
+    return None
+
+
+def _sound(path: str, row: int) -> bytes:
+    for group, rows in enumerate(_groups(path)):
+        if row < rows:
+            found = _row_group(path, group)[row]
+            content = found.get("bytes") if isinstance(found, dict) else found
+            if content is None:
+                raise OSError("the row holds no sound")
+            return content
+        row -= rows
+    raise OSError("there is no such row")
+
+
+def size_of(path: PathLike) -> int:
+    """Bytes of a file, or of a member; 0 where to know it would be a request."""
+    if match := _MEMBER.fullmatch(str(path)):
+        return int(match[3])
+    if is_held(path):
+        return 0
+    with suppress(OSError, ValueError):
+        return Path(path).stat().st_size
+    return 0
