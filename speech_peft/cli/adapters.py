@@ -14,6 +14,7 @@ from . import catalogue
 
 if TYPE_CHECKING:
     from ..core.saved.save import Saved
+    from ..opening.adapted import Adapted
 
 app = new_app("Look into adapter folders, compare them, and turn them into something else.")
 app.command("search")(catalogue.search)
@@ -152,6 +153,50 @@ def from_peft(
     write(out, model, "adapter", opened.card())
     say(model.describe())
     line(f"{out}: written")
+
+
+@app.command()
+def materialise(
+    adapter: Adapter,
+    out: Out,
+    name: Annotated[
+        str | None, typer.Option(help="A task or language of its own; by default one that nobody names.")
+    ] = None,
+    weights: Weights = None,
+) -> None:
+    """Write what a poly or hyper adapter is for one task or language, as an ordinary adapter."""
+    from ..opening.adapted import load
+
+    _absent(out)
+    model = load(adapter, weights=weights)
+    _opened_alone(model, adapter)
+    model.materialise(name).save(out)
+    line(f"{out}: written")
+
+
+@app.command()
+def extend(
+    adapter: Adapter,
+    out: Out,
+    name: Annotated[list[str], typer.Option(help="A new task or language; may be repeated.")],
+    weights: Weights = None,
+) -> None:
+    """Write a poly or hyper adapter that is to learn another task or language, and nothing else.
+
+    Then train it: adapters: {NAME: {from: OUT}}, train: [NAME].
+    """
+    from ..opening.adapted import load
+
+    _absent(out)
+    model = load(adapter, weights=weights)
+    _opened_alone(model, adapter)
+    model.extend(*name).save(out)
+    line(f"{out}: written")
+
+
+def _opened_alone(model: "Adapted", adapter: str) -> None:
+    if len(model.methods) > 1:
+        raise ConfigError(f"{adapter} was trained together with others, {', '.join(model.methods)}")
 
 
 def differences(a: "Saved", b: "Saved") -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What one forward pass knows besides its input."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,6 +35,8 @@ class Context:
     timestep: Float[Tensor, " b"] | None = None
     rows: Rows | None = None
     """Which adapters run for each row, where that differs."""
+    kept: dict[object, Any] | None = None
+    """In a block that will run for the second time: what was computed when it ran first, by whoever did."""
     again: bool = False
     """True while gradient checkpointing runs a block for the second time: what counts batches has counted."""
 

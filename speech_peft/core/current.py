@@ -70,6 +70,17 @@ class Current:
         finally:
             self.active, self.ctx, self.draws, self.passages, self.told = before
 
+    @contextmanager
+    def telling(self, owner: object, known: Context) -> Iterator[None]:
+        """Inside, what is `known` is known too, beside all that blocks around were told."""
+        before = self.told[-1][1] if self.told else Context()
+        self.told.append((owner, before.completed(known)))
+        try:
+            yield
+        finally:
+            mine = next((i for i, (who, _) in enumerate(self.told) if who is owner), len(self.told))
+            del self.told[mine:]
+
     def draw(self, adapter: str, number: int | None) -> None:
         """Name the choice of an adapter for the passes to come, or that it chooses nothing."""
         others = {name: value for name, value in self.draws.items() if name != adapter}

@@ -85,6 +85,10 @@ class Method(BaseModel):
         """Context fields with the id of each clip, and the names that these ids count from 0."""
         return {}
 
+    def pace(self, parameter: str) -> float:
+        """How many times the recipe's rate a parameter learns at, by its name in a part; 0: it stays."""
+        return 1.0
+
     def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
         """Where it sits, of all the `sites` that `base` has."""
         chosen = select(sites, self.sites)

@@ -51,6 +51,8 @@ class AdaptedModel(nn.Module):
         check_free(base)
         self.base = base.requires_grad_(False).eval()
         self.methods = dict(methods)
+        self.table = tuple(sites)
+        """All sites of the base."""
         order = in_order(methods)
         self.sites: dict[str, list[Site]] = {name: [] for name in methods}  # in the order of `methods`
         for name in order:
@@ -185,8 +187,8 @@ class AdaptedModel(nn.Module):
         self._known(names)
         self.learning = names
         for name in self.adapters:
-            for part in self._parts(name):
-                part.requires_grad_(name in names)
+            for key, parameter in self._named(name):
+                parameter.requires_grad_(name in names and self.methods[name].pace(key) > 0)
         self.train(self.training)
         return [p for name in names for p in self.parameters_of(name) if p.requires_grad]
 
@@ -194,6 +196,13 @@ class AdaptedModel(nn.Module):
         """All parameters of one adapter, those of its shared network included."""
         self._known((name,))
         return [p for part in self._parts(name) for p in part.parameters()]
+
+    def paces_of(self, name: str) -> dict[nn.Parameter, float]:
+        """How many times the rate of a recipe each parameter of one adapter learns at."""
+        return {parameter: self.methods[name].pace(key) for key, parameter in self._named(name)}
+
+    def _named(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        return chain.from_iterable(part.named_parameters() for part in self._parts(name))
 
     def _parts(self, name: str) -> list[nn.Module]:
         return [self.adapters[name], *([self.shared[name]] if name in self.shared else [])]

@@ -73,7 +73,7 @@ def topmost(chosen: Sequence[Site], sites: Iterable[Site], top: int | float) -> 
     a stack has fewer blocks, or where nothing is left.
     """
     depths: dict[str, int] = {}
-    for stack, block in filter(None, map(_place, sites)):
+    for stack, block in filter(None, map(place_of, sites)):
         depths[stack] = max(depths.get(stack, 0), block + 1)
     kept = [site for site in chosen if _is_on_top(site, depths, top)]
     if chosen and not kept:
@@ -87,7 +87,7 @@ def span_from(sites: Iterable[Site], start: Site) -> Site:
 
     Raises ConfigError where `start` lies in no block, or where the last block is out of reach.
     """
-    stack, block = _place(start) or ("", -1)
+    stack, block = place_of(start) or ("", -1)
     name = f"{stack}layers.{block}.stack" if block > 0 else f"{stack}stack"
     for site in sites:
         if site.name == name and block >= 0:
@@ -99,7 +99,7 @@ def span_from(sites: Iterable[Site], start: Site) -> Site:
 
 
 def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:
-    place = _place(site)
+    place = place_of(site)
     if place is None:
         return site.kind != "stack"  # a stack begins with its lowest block; a final norm follows the highest
     depth = depths[place[0]]
@@ -109,7 +109,7 @@ def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:
     return place[1] >= depth - blocks
 
 
-def _place(site: Site) -> tuple[str, int] | None:
+def place_of(site: Site) -> tuple[str, int] | None:
     """The stack ("" for the encoder's, "decoder." for a decoder's) and the number of a site's block."""
     match = _IN_BLOCK.match(site.name)
     return (match[1], int(match[2])) if match else None

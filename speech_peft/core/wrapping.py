@@ -7,7 +7,7 @@ is made of it whenever it is read. So the host's forward, its merging and its fi
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -107,6 +107,14 @@ class Wrapping(Method, ABC):
     def sees_neighbours(self) -> bool:
         return self.host.sees_neighbours
 
+    @property
+    def ids(self) -> Mapping[str, tuple[str, ...]]:
+        return self.host.ids
+
+    def pace(self, parameter: str) -> float:
+        made = parameter.replace("parametrizations.", "").split(".original")[0]
+        return self.host.pace(made)
+
     def choose(self, sites: Sequence[Site], base: nn.Module) -> list[Site]:
         return self.host.choose(sites, base)
 
@@ -116,7 +124,10 @@ class Wrapping(Method, ABC):
     def shared(self, sites: Sequence[Site]) -> nn.Module | None:
         network = self.host.shared(sites)
         if network is not None:
-            self.constrain(network, "shared")
+            try:
+                self.constrain(network, "shared")
+            except ConfigError as refused:
+                raise ConfigError(f"{sites[0].name}: {refused}") from None
         return network
 
     def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter | Mixer:

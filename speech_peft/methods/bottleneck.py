@@ -86,6 +86,8 @@ class Bottleneck(Method):
     bias: bool = True
     norm: bool = False
     """A trained LayerNorm in front, for sites that see the raw residual stream."""
+    norm_out: bool = False
+    """A trained LayerNorm behind U, as Hyperformer's adapters have it; it starts with a gain of zero."""
     scale: PositiveFloat | Literal["learned"] = 1.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
     init_std: PositiveFloat | None = None
@@ -93,7 +95,7 @@ class Bottleneck(Method):
     init_limit: PositiveFloat | None = None
     """Where that distribution is cut off, in deviations; None: nowhere."""
     zero_up: bool = True
-    """Start with U = 0, which makes a fresh adapter the identity."""
+    """Start with U = 0, or a norm behind it at zero, which makes a fresh adapter the identity."""
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +138,7 @@ class _Branch(nn.Module):
         super().__init__()
         width = settings.width or max(1, int(dim_in // (settings.reduction or 1)))
         self.norm = nn.LayerNorm(dim_in) if settings.norm else None
+        self.norm_out = nn.LayerNorm(dim_out) if settings.norm_out else None
         self.down = nn.Linear(dim_in, width, bias=settings.bias)
         self.up = nn.Linear(width, dim_out, bias=settings.bias)
         self.activation, self.dropout = settings.activation, settings.dropout
@@ -146,10 +149,16 @@ class _Branch(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=settings.init_std, a=-limit, b=limit)
             if settings.bias:
                 nn.init.zeros_(layer.bias)
-        if settings.zero_up:
+        if settings.zero_up and self.norm_out is None:
             nn.init.zeros_(self.up.weight)
+        if settings.zero_up and self.norm_out is not None:
+            nn.init.zeros_(self.norm_out.weight)
 
     def forward(self, h: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        made = self._branch(h)
+        return made if self.norm_out is None else self.norm_out(made)
+
+    def _branch(self, h: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         h = h if self.norm is None else self.norm(h)
         h = F.dropout(ACTIVATIONS[self.activation](self.down(h)), self.dropout, self.training)
         # The scale is applied where the tensor is narrow, not at the width of the model.
@@ -160,8 +169,9 @@ class _Branch(nn.Module):
 
     def linear(self) -> tuple[Tensor, Tensor | None]:
         """The matrix and bias this branch amounts to; raises NotMergeable when it is not linear."""
-        if self.activation != "identity" or self.norm is not None:
-            why = f"its activation is {self.activation}" if self.norm is None else "it has a norm"
+        normed = self.norm is not None or self.norm_out is not None
+        if self.activation != "identity" or normed:
+            why = "it has a norm" if normed else f"its activation is {self.activation}"
             raise NotMergeable(f"a bottleneck is not linear: {why}")
         matrix = self.scale * self.up.weight @ self.down.weight
         bias: Tensor | None = self.up.bias

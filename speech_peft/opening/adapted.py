@@ -19,6 +19,7 @@ from torch import nn
 from ..backbones.base import Backbone, open_backbone
 from ..backbones.in_memory import is_in_memory, look_at, open_weights
 from ..compose.merge import merge
+from ..compose.names import States, fill, keyed, ordinary, states
 from ..core.context import Context
 from ..core.describe import count
 from ..core.method import Method, Mixing
@@ -144,6 +145,42 @@ class Adapted(AdaptedModel):
         """
         swap(self, self._one(name), address, self.card)
         return self
+
+    def materialise(self, who: str | None, name: str | None = None) -> "Adapted":
+        """A model with what adapter `name` is for one task or language, as an ordinary adapter of that name.
+
+        None is a task or language that nobody names. It sits on the same base, and this model is detached.
+        Raises ConfigError for an adapter that does not differ, and for a name that is none of its own.
+
+        >>> lora = load("runs/mhr").materialise("cs-telephone")                       # doctest: +SKIP
+        """
+        name = self._one(name)
+        parts = ordinary(self, name, who)
+        return self._instead(name, keyed(self, name).ordinary(), parts)
+
+    def extend(self, *more: str, name: str | None = None) -> "Adapted":
+        """A model whose adapter `name` knows more tasks or languages, and learns these alone.
+
+        They start as new ones do. It sits on the same base, and this model is detached.
+        """
+        name = self._one(name)
+        parts = states(self, name)
+        return self._instead(name, keyed(self, name).extended(more), parts)
+
+    def _instead(self, name: str, method: Method, parts: States) -> "Adapted":
+        """A model with one other adapter, of the same heads."""
+        pinned = {"sites": tuple(site.name for site in self.sites[name]), "top": None}
+        other = Adapted(
+            self.detach(),
+            self.table,
+            {name: method.model_copy(update=pinned)},
+            card=self.card,
+            backbone=self.backbone,
+        )
+        fill(other, name, parts)
+        other.heads.update(dict(self.heads.items()))
+        other.saved = self.saved
+        return other.eval()
 
     def push_to_hub(
         self,

@@ -42,6 +42,17 @@ def rows(case: Case) -> str | None:
 
 
 @torch.no_grad()
+def permuted(case: Case) -> str | None:
+    """Clips in another order, and what is said of them, come out in that order and else the same."""
+    model = case.trained()
+    for now, swapped in zip(case.run(model), case.run(model, change="swapped"), strict=True):
+        assert not torch.equal(now, swapped), "the case changes no order"
+        off = float((now - swapped.flip(0)).abs().max() / now.abs().max())
+        assert off < CLOSE, f"a clip changes by {off:.1e} with its place in the batch"
+    return None
+
+
+@torch.no_grad()
 def padding(case: Case) -> str | None:
     """What stands behind a clip's end does not count, neither in evaluation nor in training statistics."""
     still = {"dropout": 0.0} if hasattr(case.method, "dropout") else {}  # whose numbers follow the shape
@@ -65,4 +76,4 @@ def _off(case: Case, now: Tensor, padded: Tensor) -> float:
     return float(torch.stack(own).max() / now.abs().max())
 
 
-LAWS: dict[str, Law] = {"causal": causal, "rows": rows, "padding": padding}
+LAWS: dict[str, Law] = {"causal": causal, "rows": rows, "permuted": permuted, "padding": padding}

@@ -10,8 +10,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from speech_peft.compose.names import fill as fill_parts
+from speech_peft.compose.names import ordinary
 from speech_peft.core.adapter import Mixer
 from speech_peft.core.context import Context
+from speech_peft.core.keyed.keyed import Keyed
 from speech_peft.core.method import Method, Mixing, Peer
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import NESTING, Kind, Site
@@ -162,6 +165,23 @@ def mixed(case: Case) -> str | None:
     return None
 
 
+@torch.no_grad()
+def materialised(case: Case) -> str | None:
+    """Where it differs by task, it is for each task the ordinary adapter that is made of it."""
+    if not isinstance(case.method, Keyed):
+        return "it is the same for every task and language"
+    model, method = case.trained(), case.method
+    with_names = {method.names[1]: torch.ones(case.batch, dtype=torch.long), None: None}
+    for who, ids in with_names.items():
+        with model.context(Context(**{method.key: ids})):
+            wanted = case.call(model)
+        alone = AdaptedModel(copy.deepcopy(case.base), case.sites, {NAME: method.ordinary()}).eval()
+        fill_parts(alone, NAME, ordinary(model, NAME, who))
+        off = distance(case.call(alone), wanted)
+        assert off < 1e-5, f"for {who} the ordinary adapter is off by {off:.1e}"
+    return None
+
+
 def wrapped(case: Case) -> str | None:
     """Every wrapping method takes it as its host, and then runs and learns; or it is refused by name."""
     if isinstance(case.method, Wrapping):
@@ -217,6 +237,7 @@ LAWS: dict[str, Law] = {
     "stays": stays,
     "two": two,
     "mixed": mixed,
+    "materialised": materialised,
     "wrapped": wrapped,
     "device": device,
 }

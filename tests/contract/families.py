@@ -38,7 +38,7 @@ def opened(family: str) -> tuple[Backbone, Features]:
 
 @cache
 def changed(family: str, change: Change) -> Features:
-    """The same batch with another second clip, or with other padding.
+    """The same batch with another second clip, in another order, or with other padding.
 
     That is more of it, where an encoder lets it be asked for, or none behind the shorter clip.
     """
@@ -46,6 +46,8 @@ def changed(family: str, change: Change) -> Features:
     lengths, room = torch.tensor([8000, 6400]), 8000
     if change == "neighbour":
         audio[1] = audio[1].flip(0)
+    elif change == "swapped":
+        audio, lengths = audio.flip(0), lengths.flip(0)
     elif family == MORE:
         room = 12000
     else:
@@ -72,6 +74,8 @@ def case(family: str, method: Method) -> Case:
             tokens[:, -1] += 1
         if change == "neighbour":
             tokens[1] += 1
+        if change == "swapped":
+            tokens = tokens.flip(0)
         decoder = runner.module.model.decoder
         decoded = decoder(input_ids=tokens, encoder_hidden_states=encoded.states, use_cache=False)
         return encoded.states, decoded.last_hidden_state

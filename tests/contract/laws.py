@@ -29,9 +29,9 @@ from speech_peft.errors import ConfigError
 from .choices import choices_of, chooses_as
 
 NAME = "adapter"
-Change = Literal["", "later", "neighbour", "padding"]
-"""What an input has otherwise: tokens of a decoder that come later, another clip of the batch, or what is
-behind the clips' ends."""
+Change = Literal["", "later", "neighbour", "padding", "swapped"]
+"""What an input has otherwise: tokens of a decoder that come later, another clip of the batch, what is behind
+the clips' ends, or the order of its clips."""
 
 
 class Call(Protocol):
@@ -80,19 +80,27 @@ class Case:
         return model
 
     def context(self, seed: int = 0) -> Context:
-        """All the side information a method of this case can ask for."""
+        """All the side information a method of this case can ask for; ids are of two names."""
         random = torch.Generator().manual_seed(seed)
         every = {
             "task": torch.randint(0, 2, (self.batch,), generator=random),
+            "language": torch.randint(0, 2, (self.batch,), generator=random),
             "memory": torch.randn(self.batch, 3, self.dim, generator=random),
             "timestep": torch.rand(self.batch, generator=random),
         }
-        return Context(**{field: value for field, value in every.items() if field in self.method.reads})
+        return Context(**{field: value for field, value in every.items() if field in self.told})
+
+    @property
+    def told(self) -> set[str]:
+        """What the method can be told of the clips of a pass."""
+        return {*self.method.reads, *self.method.ids}
 
     def run(self, model: AdaptedModel, seed: int = 0, change: Change = "") -> tuple[Tensor, ...]:
         device = next(model.base.parameters()).device
         ctx = self.context(seed)
-        asked = {field: getattr(ctx, field) for field in self.method.reads}
+        if change == "swapped":
+            ctx = ctx.picked(torch.arange(self.batch).flip(0))
+        asked = {field: getattr(ctx, field) for field in self.told}
         moved = {field: value.to(device) for field, value in asked.items() if isinstance(value, Tensor)}
         with model.context(replace(ctx, **moved)):
             return self.call(model, change)

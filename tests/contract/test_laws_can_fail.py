@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from speech_peft.core.adapter import Adapter
 from speech_peft.core.context import Context
+from speech_peft.core.keyed.keyed import Keyed, KeyedAdapter
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.passage.recompute import Recompute
@@ -231,6 +232,28 @@ class Gossips(Unmerged):
         return super().change(x - x.mean(0))
 
 
+class Queues(Unmerged):
+    """Does more to a clip the further back it stands in the batch."""
+
+    def change(self, x: Tensor) -> Tensor:
+        return super().change(x) * torch.arange(1, len(x) + 1, device=x.device).view(-1, 1, 1)
+
+
+class LosesItsTask(Unmerged, KeyedAdapter):
+    """Has a gain for each task, and leaves it out of what it is for one."""
+
+    def __init__(self, site: Site, target: nn.Module):
+        super().__init__(site, target)
+        self.gain = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        gain = self.gain.mean() if ctx.task is None else self.gain[ctx.task][:, None, None]
+        return y + gain * self.change(x)
+
+    def ordinary(self, id: int) -> dict[str, Tensor]:
+        return {"down": self.down, "up": self.up}
+
+
 class CountsPadding(Unmerged):
     """Divides by the frames of the batch, those behind a clip's end included."""
 
@@ -326,6 +349,13 @@ class ReadsInSilence(Planted):
     reads: ClassVar[frozenset[str]] = frozenset({"task"})
 
 
+class ByTask(Planted, Keyed):
+    names: tuple[str, ...] = ("one", "two")
+
+    def ordinary(self) -> Method:
+        return planted(Sound)(sites=self.sites)
+
+
 class SaysItIsNoIdentity(Planted):
     sites: tuple[str, ...] = ("*.attn.o",)
 
@@ -370,11 +400,13 @@ PLANTS: list[tuple[str, type[Planted]]] = [
     ("starts", planted(WalksUphill)),
     ("causal", planted(Peeks)),
     ("rows", planted(Gossips)),
+    ("permuted", planted(Queues)),
     ("padding", planted(CountsPadding)),
     ("stays", planted(Restless)),
     ("stays", planted(NeverRests)),
     ("two", planted(Selfish)),
     ("mixed", planted(WritesOverY)),
+    ("materialised", planted(LosesItsTask, ByTask)),
     ("wrapped", planted(LooksInside)),
     ("device", planted(HalfOnGpu)),
     ("device", planted(MadeElsewhereInTraining)),
@@ -396,6 +428,8 @@ def toy_case(method: Method) -> Case:
             states[:, -1] *= -1
         if change == "neighbour":
             states[1] = states[1].flip(0)
+        if change == "swapped":
+            states = states.flip(0)
         return (base(states.to(base.layers[0].up.weight)),)
 
     return Case(

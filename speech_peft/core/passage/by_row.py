@@ -106,10 +106,11 @@ def _state(loras: Mapping[str, LowRank], batch: int) -> tuple[Any, ...] | None:
     if torch.is_grad_enabled() or not owned:
         return None
     scales = tuple(lora.alpha for lora in loras.values())
-    return batch, scales, *(_mark(tensor) for tensor in tensors)
+    return batch, scales, *map(mark, tensors)
 
 
-def _mark(tensor: Tensor) -> tuple[int, int, int, torch.dtype]:
+def mark(tensor: Tensor) -> tuple[int, int, int, torch.dtype]:
+    """By what one can tell that a parameter is the same and has not changed."""
     return id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype
 
 

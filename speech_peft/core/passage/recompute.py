@@ -8,6 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
+from ..context import Context
 from ..current import Current
 
 
@@ -31,14 +32,16 @@ class Recompute:
                 "Call the model with use_cache=False, or decode under torch.no_grad()."
             )
         current = self.current
-        active, again, draws = current.active, replace(current.here, again=True), current.draws
-        first = True
+        first, kept = True, Context(kept={})
+        active, here, draws = current.active, current.here.completed(kept), current.draws
+        again = replace(here, again=True)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             nonlocal first
             if first:  # a span may begin in here and end behind: its passage stays open
                 first = False
-                return self.forward(*args, **kwargs)
+                with current.telling(self, kept):
+                    return self.forward(*args, **kwargs)
             with current.set(active, again, draws):
                 return self.forward(*args, **kwargs)
 

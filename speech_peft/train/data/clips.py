@@ -74,6 +74,11 @@ class Batch:
     said: Mapping[str, list[str]] = field(default_factory=dict)
     """What the manifest says of each clip, for adapters that ask: by Context field, "" where it is silent."""
 
+    @property
+    def languages(self) -> list[str]:
+        """Of each clip, "" where the manifest names none."""
+        return self.said.get("language", [""] * len(self.texts))
+
     def to(self, device: torch.device, **options: Any) -> Batch:
         """The same batch on a device."""
         held = {name: getattr(self, name) for name in ("audio", "lengths", "targets", "references")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -50,8 +51,8 @@ class Examined:
 class Decoder(Protocol):
     """Encoder states to a loss and to text."""
 
-    def loss(self, encoded: Encoded, texts: list[str]) -> Loss: ...
-    def decode(self, encoded: Encoded) -> list[str]: ...
+    def loss(self, encoded: Encoded, texts: list[str], languages: Sequence[str]) -> Loss: ...
+    def decode(self, encoded: Encoded, languages: Sequence[str]) -> list[str]: ...
 
 
 class TeacherForcing:
@@ -69,9 +70,14 @@ class TeacherForcing:
         self.backbone, self.smoothing, self.language = backbone, config.label_smoothing, config.language
         self.prompt = list(backbone.generation.prompt(config.language))
 
-    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+    def of(self, languages: Sequence[str]) -> list[str | None]:
+        """The language of each clip: the recipe's, else the manifest's where this Whisper writes it."""
+        known = self.backbone.generation.languages if self.backbone.generation.is_multilingual else {}
+        return [self.language or (one if one in known else None) for one in languages]
+
+    def loss(self, encoded: Encoded, texts: list[str], languages: Sequence[str]) -> Loss:
         """Cross entropy over the text and its end; the prompt is given, not learned."""
-        inputs, labels = self.tokens(texts, encoded.states.device)
+        inputs, labels = self.tokens(texts, encoded.states.device, languages)
         whisper = self.backbone.module
         hidden = whisper.model.decoder(
             input_ids=inputs, encoder_hidden_states=encoded.states, use_cache=False
@@ -81,14 +87,17 @@ class TeacherForcing:
         total = F.cross_entropy(logits, labels[wanted], reduction="sum", label_smoothing=self.smoothing)
         return Loss(total, int(wanted.sum()), Predicted(logits, "class"))
 
-    def tokens(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    def tokens(
+        self, texts: list[str], device: torch.device, languages: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Decoder inputs and, one token on, labels: prompt, " text", end; only text and end are labelled."""
         end = self.backbone.generation.eot
         room = self.backbone.module.config.max_target_positions - len(self.prompt) - 1
         encode = self.backbone.tokenizer.encode
+        prompts = map(self.backbone.generation.prompt, self.of(languages or [""] * len(texts)))
         rows = [
-            [*self.prompt, *encode(" " + text.strip(), add_special_tokens=False)[:room], end]
-            for text in texts
+            [*prompt, *encode(" " + text.strip(), add_special_tokens=False)[:room], end]
+            for prompt, text in zip(prompts, texts, strict=True)
         ]
         width = max(map(len, rows))
         full = torch.full((len(rows), width), end)
@@ -98,8 +107,8 @@ class TeacherForcing:
             labels[i, len(self.prompt) : len(row)] = full[i, len(self.prompt) : len(row)]
         return full[:, :-1].to(device), labels[:, 1:].to(device)
 
-    def decode(self, encoded: Encoded) -> list[str]:
-        return [row.text for row in greedy(self.backbone, encoded.states, language=self.language)]
+    def decode(self, encoded: Encoded, languages: Sequence[str]) -> list[str]:
+        return [row.text for row in greedy(self.backbone, encoded.states, language=self.of(languages))]
 
 
 class CtcLayer:
@@ -108,12 +117,12 @@ class CtcLayer:
     def __init__(self, head: CtcHead):
         self.head = head
 
-    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+    def loss(self, encoded: Encoded, texts: list[str], languages: Sequence[str]) -> Loss:
         log_probs = self.head(encoded.states)
         total, targets = self.head.score(log_probs, encoded.mask, texts)
         return Loss(total, targets, Predicted(log_probs[encoded.mask], "class"))
 
-    def decode(self, encoded: Encoded) -> list[str]:
+    def decode(self, encoded: Encoded, languages: Sequence[str]) -> list[str]:
         return self.head.decode(encoded.states, encoded.mask)
 
 
@@ -155,7 +164,7 @@ class Asr(Task):
         return self._learned(self.encode(batch), batch)
 
     def _learned(self, encoded: Encoded, batch: Batch) -> Loss:
-        loss = self.decoder.loss(encoded, batch.texts)
+        loss = self.decoder.loss(encoded, batch.texts, batch.languages)
         if self.training and self.config.distil and batch.audio.shape[1] >= FILLED * self._native():
             strayed = self._strayed(encoded, batch)
             return replace(loss, total=loss.total + self.config.distil * strayed * loss.targets)
@@ -181,8 +190,9 @@ class Asr(Task):
 
     def examine(self, batch: Batch) -> Examined:
         encoded = self.encode(batch)
-        loss = self.decoder.loss(encoded, batch.texts)
-        return Examined(float(loss.total), loss.targets, batch.texts, self.decoder.decode(encoded))
+        loss = self.decoder.loss(encoded, batch.texts, batch.languages)
+        heard = self.decoder.decode(encoded, batch.languages)
+        return Examined(float(loss.total), loss.targets, batch.texts, heard)
 
     def validate(self, batches: list[Examined]) -> Scores:
         own_decoder = self.config.decoder == "whisper"  # which, unless told otherwise, writes English

@@ -153,7 +153,7 @@ class Task(L.LightningModule, ABC):
         optim = self.recipe.optim
         heads = [p for p in self.heads.parameters() if p.requires_grad]
         groups = [
-            {"params": self._adapted(), "times": 1.0},
+            *self._by_pace(),
             {"params": heads, "times": (optim.head_lr or optim.lr) / optim.lr},
         ]
         return torch.optim.AdamW(
@@ -162,6 +162,17 @@ class Task(L.LightningModule, ABC):
             betas=optim.betas,
             weight_decay=optim.weight_decay,
         )
+
+    def _by_pace(self) -> list[dict[str, Any]]:
+        """The adapters' parameters, in groups of one rate; what has a pace of its own does not decay."""
+        paces = {p: pace for name in self.recipe.train for p, pace in self.model.paces_of(name).items()}
+        found: dict[float, list[nn.Parameter]] = {1.0: []}
+        for parameter in self._adapted():
+            found.setdefault(paces.get(parameter, 1.0), []).append(parameter)
+        return [
+            {"params": params, "times": pace, **({} if pace == 1.0 else {"weight_decay": 0.0})}
+            for pace, params in found.items()
+        ]
 
     @property
     def seconds(self) -> float:
