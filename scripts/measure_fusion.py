@@ -263,7 +263,7 @@ def report(rows: Sequence[Row], heard: Mapping[str, Mapping[str, list[str]]]) ->
             aligned = align_words(said, [write(text, "en") for text in texts])
             counts = [count(pair) for pair in aligned]
             errors.setdefault(system, {})[channel] = [one.errors for one in counts]
-            words = [one.words for one in counts]
+            words = [one.reference for one in counts]
     print(f"\n{len(rows)} clips, {sum(words)} words, {len(set(speakers))} speakers\n")
     print("| | " + " | ".join([*CHANNELS, "mean"]) + " |\n|" + " --- |" * (len(CHANNELS) + 2))
     for system, channels in errors.items():
