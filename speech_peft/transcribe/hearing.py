@@ -41,12 +41,11 @@ class File(Spoken):
     """An input on its way."""
 
     heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
-    """By where the window starts: its text, its length and its words."""
+    """By where the window starts: its text, the seconds until its end, and its words."""
 
     def hear(self, window: Window, text: Decoded, words: Sequence[TimedWord]) -> None:
-        start = window.start
-        placed = tuple(Word(w.word, start + w.start, start + w.end, w.probability) for w in words)
-        self.heard[start] = (text, window.seconds, placed)
+        placed = tuple(Word(w.word, *window.placed(w.start, w.end), w.probability) for w in words)
+        self.heard[window.start] = (text, window.end - window.start, placed)
 
 
 _Piece = Piece[File]
@@ -226,7 +225,9 @@ class Hearing(Listener[File]):
     def _splits(self, window: Window) -> bool:
         """Whether it may become several segments, which needs the words' times."""
         long = window.seconds > self.options.split_seconds
-        return long or word_ends.longest_pause(window.samples) > word_ends.PAUSE_SECONDS
+        return (
+            long or bool(window.joints) or word_ends.longest_pause(window.samples) > word_ends.PAUSE_SECONDS
+        )
 
     @property
     def _asks(self) -> bool:

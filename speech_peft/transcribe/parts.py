@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from ..audio.windows.chunks import FRAME, SAMPLE_RATE, Window
+from ..audio.windows.chunks import SAMPLE_RATE, Window
 from ..decoders.words.decoded import Decoded
 from ..decoders.words.word_ends import FRAME_SECONDS
 from ..decoders.words.word_times import TimedWord
@@ -77,7 +77,7 @@ def _part(whole: _Node, part: Window, reading: Reading, spoken: Bool[ndarray, " 
     if text.avg_logprob > CONFIDENT_LOGPROB and text.no_speech_prob < SILENT and not text.loops:
         return _Node(whole.place, part, (text, reading[1]), spoken)
     before, words = whole.reading
-    shift = part.start - whole.window.start
+    shift = whole.window.of(part.start)
     here = tuple(
         replace(word, start=word.start - shift, end=word.end - shift)
         for word in words
@@ -101,7 +101,7 @@ def _best(node: _Node) -> tuple[Heard, float]:
 
 
 def _marked(reading: Reading, window: Window, whole: Window, spans: Sequence[Span]) -> Reading:
-    shift = window.start - whole.start
+    shift = whole.of(window.start)
     inside = any(first < shift + window.seconds and last > shift for first, last in spans)
     return (replace(reading[0], unheard=True), reading[1]) if inside else reading
 
@@ -128,9 +128,6 @@ def _halves(node: _Node) -> list[tuple[Window, Bool[ndarray, " f"]]]:
 
 def _cut(node: _Node, frame: int) -> list[tuple[Window, Bool[ndarray, " f"]]]:
     """Both sides of a frame of 20 ms."""
-    window = node.window
     at = round(frame * FRAME_SECONDS * SAMPLE_RATE)
-    scores = round(at / FRAME)
-    left = Window(window.start, window.samples[:at], window.scores[:scores])
-    right = Window(window.start + at / SAMPLE_RATE, window.samples[at:], window.scores[scores:])
+    left, right = node.window.part(0, at), node.window.part(at)
     return [(left, node.spoken[:frame]), (right, node.spoken[frame:])]

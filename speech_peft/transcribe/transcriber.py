@@ -14,6 +14,7 @@ import torch
 from ..audio import given
 from ..audio.windows import chunks
 from ..audio.windows.chunks import Cutting, Window
+from ..audio.windows.packing import packed
 from ..backbones.whisper import Whisper
 from ..decoders.words.previous import previous
 from ..errors import ConfigError
@@ -36,7 +37,10 @@ from .writers import render
 _FIT_GAP = 0.8
 """Seconds of a pause that ends a window where the encoder hears no more than it is given: what is packed
 towards 30 s costs as much as 30 s then, and loses words. At full context a window costs the same, however
-little it holds."""
+little it holds, so windows are packed."""
+_PACKED_GAP, _PACKED_PAD = 0.4, 0.2
+"""Seconds of a pause that is left out where windows are packed, and what stays of it on either side: with
+0.8 s between its sentences the decoder ends early, and more is heard a second time."""
 
 
 class Transcriber(Hearing):
@@ -181,13 +185,24 @@ class Transcriber(Hearing):
         return file
 
     def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        packs = self._packs
         # A pause is where a language may change too.
         fits = self.context == "fit" or (self.chooser is not None and not self.chooser.whole)
-        cutting = Cutting(
-            max_seconds=min(30.0, self.backbone.max_seconds or 30.0),
-            join_gap=_FIT_GAP if fits else Cutting.join_gap,
-        )
-        return chunks.windows(blocks, chunks.detector(self.options.vad), cutting)
+        longest = min(30.0, self.backbone.max_seconds or 30.0)
+        cutting = Cutting(longest)
+        if packs:
+            cutting = Cutting(longest, join_gap=_PACKED_GAP, pad=_PACKED_PAD)
+        elif fits:
+            cutting = Cutting(longest, join_gap=_FIT_GAP)
+        found = chunks.windows(blocks, chunks.detector(self.options.vad), cutting)
+        return packed(found, cutting.max_seconds) if packs else found
+
+    @property
+    def _packs(self) -> bool:
+        """Whether windows are filled up over pauses: the times of words tell where these were. A translation
+        has none in the sound, and what is chosen by window wants each alone."""
+        known = self.engine is not None and self.options.task == "transcribe"
+        return known and self.context == "full" and self.chooser is None
 
     def _result(self, file: File) -> Result:
         if file.error is not None:

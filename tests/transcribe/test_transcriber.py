@@ -1,6 +1,7 @@
 """What a recording's text depends on: itself. Not the batch, not the others, not what is wrong with them."""
 
 import dataclasses
+import itertools
 import re
 
 import numpy as np
@@ -118,6 +119,40 @@ def test_windows_end_at_shorter_pauses_where_the_encoder_hears_no_more_than_they
     assert len(list(reader._cut([recording]))) == 2
     reader.context = "full"
     assert len(list(reader._cut([recording]))) == 1
+
+
+def packing(opened) -> Transcriber:
+    opened.backbone.context = "full"
+    return Transcriber(vad="energy")
+
+
+def test_at_full_context_windows_are_filled_up_over_pauses_and_a_translations_are_not(opened):
+    recording = sentences(6, 7, 8, 9)
+    whole, rest = packing(opened)._cut([recording])
+    assert [round(start) for _, start in whole.joints] == [9, 19]
+    assert not rest.joints
+    reader = packing(opened)
+    reader.options = dataclasses.replace(reader.options, task="translate")
+    assert not any(window.joints for window in reader._cut([recording]))
+
+
+def test_words_of_a_packed_window_are_segments_where_they_were_said(opened, monkeypatch):
+    """Each stretch is heard as one word; the pauses between are left out of the window alone."""
+
+    def hear(self, pool):
+        for piece in pool:
+            edges = [0, *(sample for sample, _ in piece.window.joints), len(piece.window.samples)]
+            words = [
+                TimedWord(f" word{i}", first / RATE, last / RATE, 1.0)
+                for i, (first, last) in enumerate(itertools.pairwise(edges))
+            ]
+            piece.file.hear(piece.window, Decoded("all", (), 0.0, 0.0), words)
+
+    monkeypatch.setattr(Transcriber, "_hear", hear)
+    (result,) = packing(opened).transcribe(sentences(1, 2, 3))
+    assert [segment.text for segment in result.segments] == ["word0", "word1", "word2"]
+    spans = [time for segment in result.segments for time in (segment.start, segment.end)]
+    assert spans == pytest.approx([0, 1, 4, 6, 9, 12], abs=0.3)
 
 
 def test_a_batch_without_memory_is_halved_and_grows_again(opened, monkeypatch):

@@ -5,7 +5,6 @@ longer than the encoder hears at once (`cutter.py`). Only the samples of the win
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,35 +13,17 @@ from numpy import ndarray
 
 from ...errors import ConfigError, did_you_mean
 from . import silero
-from .cutter import SAMPLE_RATE as SAMPLE_RATE
 from .cutter import Cutter
 from .cutter import Cutting as Cutting
+from .window import SAMPLE_RATE as SAMPLE_RATE
+from .window import Samples as Samples
+from .window import Window as Window
 
 FRAME = silero.FRAME
 BLOCK_SECONDS = 30.0
 
-Samples = Float32[ndarray, " s"]
 Detector = Callable[[Samples], Float32[ndarray, " f"]]
 Vad = Literal["silero", "energy", "none"]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A piece of a recording that holds speech."""
-
-    start: float
-    """Seconds from the start of the recording."""
-    samples: Samples
-    scores: Float32[ndarray, " n"] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
-    """The detector's, one a frame of `FRAME` samples; empty where none was asked."""
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
-
-    @property
-    def end(self) -> float:
-        return self.start + self.seconds
 
 
 def detector(vad: str) -> Detector:

@@ -13,8 +13,8 @@ from numpy import ndarray
 
 from ...errors import ConfigError
 from .silero import FRAME
+from .window import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 FRAME_SECONDS = FRAME / SAMPLE_RATE
 _LEAST = 8  # frames, for padding, speech and a pause
 Span = tuple[int, int]

@@ -65,11 +65,12 @@ class Silero:
         padded = np.pad(frames, ((0, 0), (0, _REFLECTED)), mode="reflect")
         hops = sliding_window_view(padded, 256, axis=1)[:, ::128]
         spectrum = hops @ self._w["stft.forward_basis_buffer"][:, 0].T
-        x = np.sqrt(np.square(spectrum[..., :129]) + np.square(spectrum[..., 129:]))
-        for layer, stride in enumerate((1, 2, 2, 1)):
-            name = f"encoder.{layer}"
-            x = _conv_relu(x, self._w[f"{name}.weight"], self._w[f"{name}.bias"], stride)
-        return x[:, 0]
+        x = np.sqrt(np.square(spectrum[..., :129]) + np.square(spectrum[..., 129:])).reshape(len(frames), -1)
+        for matrix, bias in _convolutions():
+            x = x @ matrix
+            x += bias
+            np.maximum(x, 0, out=x)
+        return x
 
     def _recur(self, x: Float32[ndarray, "f 128"]) -> Float32[ndarray, " f"]:
         import torch
@@ -89,11 +90,28 @@ class Silero:
         )
 
 
-def _conv_relu(x: ndarray, weight: ndarray, bias: ndarray, stride: int) -> ndarray:
-    """A convolution of width 3 with one frame of zeros at both ends, over `f t c`."""
-    taps = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (0, 0))), 3, axis=1)[:, ::stride]
-    flat = taps.reshape(*taps.shape[:2], -1) @ weight.reshape(len(weight), -1).T
-    return np.maximum(flat + bias, 0)
+@cache
+def _convolutions() -> list[tuple[Float32[ndarray, "i o"], Float32[ndarray, " o"]]]:
+    """Each convolution over the four hops of a frame as one matrix and its bias: gathering taps costs more
+    than the zeros in it."""
+    w, count, found = _weights(), 4, []
+    for layer, stride in enumerate((1, 2, 2, 1)):
+        weight, bias = w[f"encoder.{layer}.weight"], w[f"encoder.{layer}.bias"]
+        matrix = _banded(weight, count, stride)
+        found.append((matrix.reshape(count * weight.shape[1], -1), np.tile(bias, matrix.shape[2])))
+        count = matrix.shape[2]
+    return found
+
+
+def _banded(weight: Float32[ndarray, "o i 3"], count: int, stride: int) -> Float32[ndarray, "t i u o"]:
+    """A convolution of width 3 over `count` steps, with one of zeros at both ends."""
+    steps = range(0, count, stride)
+    matrix = np.zeros((count, weight.shape[1], len(steps), len(weight)), np.float32)
+    for to, centre in enumerate(steps):
+        for tap, at in enumerate(range(centre - 1, centre + 2)):
+            if 0 <= at < count:
+                matrix[at, :, to] = weight[:, :, tap].T
+    return matrix
 
 
 def _sigmoid(x: ndarray) -> ndarray:
