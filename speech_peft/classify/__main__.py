@@ -42,6 +42,7 @@ def classify(
     hop: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next; half a window if not given.")
     ] = None,
+    adapter_task: cli.AdapterTask = None,
     context: cli.Context = None,
     channels: cli.Channels = "mix",
     track: cli.Track = None,
@@ -74,7 +75,12 @@ def classify(
         raise ConfigError("--adapter: give the folder of a trained adapter; it names the classes")
     kinds = formats.formats(format or ["csv"], tuple(label_writers.WRITERS))
     options = ClassifyOptions(
-        window_seconds=window, hop_seconds=hop, top_k=top_k, channels=channels, track=track
+        window_seconds=window,
+        hop_seconds=hop,
+        top_k=top_k,
+        channels=channels,
+        track=track,
+        adapter_task=adapter_task,
     )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 
@@ -111,8 +117,6 @@ def _settings(
     weights: str | None, adapters: list[str], context: str | None, options: Any, offline: bool
 ) -> dict[str, Any]:
     """All that decides the result. What is opened counts by its content: trained anew, it is made anew."""
-    from dataclasses import asdict
-
     from ..opening import contents
 
     return {
@@ -120,7 +124,7 @@ def _settings(
         # Outputs name them.
         "adapters": [[adapter, contents.of_adapter(adapter, offline)] for adapter in adapters],
         "context": context,
-        "options": asdict(options),
+        "options": options.asked(),
     }
 
 

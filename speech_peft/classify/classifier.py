@@ -6,7 +6,7 @@ is a row of probabilities for each window, so an hour takes hardly more memory t
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +19,13 @@ from ..audio.windows.chunks import Window
 from ..audio.windows.sliding import sliding
 from ..decoders.classifier import ClassifierHead
 from ..errors import AudioError, ConfigError
-from ..folders.inputs import Job
+from ..folders.inputs import Job, task_of
 from ..folders.ledger import settings_hash
 from ..folders.listener import Listener
 from ..folders.progress import watched
 from ..folders.reader import SAMPLE_RATE, Piece, Recording, Samples, Source
 from ..folders.runner import Outcome, failed
+from ..folders.told import check_task, telling
 from ..opening.asked import asked
 from ..opening.loading import load_together
 from ..predictions.classes import ClassPrediction
@@ -91,6 +92,7 @@ class Classifier(Listener[_File]):
                 f"window: {self.backbone.name} hears at most {limit:g} s at once, and a window is "
                 f"{self.options.window_seconds:g} s. Expected no more than that"
             )
+        check_task(self.opened.model, self.options.adapter_task)
         self.about = self._about(adapters)
 
     def _head(self, name: str) -> ClassifierHead:
@@ -174,7 +176,11 @@ class Classifier(Listener[_File]):
 
     def _hear(self, pool: list[Piece[_File]]) -> None:
         batches = list(self._batches(pool))
-        found = [self._probabilities(batch) for batch in batches]
+        found = []
+        for batch in batches:
+            sources, spoken = [piece.file.source for piece in batch], [None] * len(batch)
+            with telling(self.opened.model, sources, self.options.adapter_task, spoken, self.device):
+                found.append(self._probabilities(batch))
         for batch, by_adapter in zip(batches, found, strict=True):  # when nothing can fail any more
             for i, piece in enumerate(batch):
                 piece.file.hear(piece.window, {name: rows[i] for name, rows in by_adapter.items()})
@@ -201,7 +207,7 @@ class Classifier(Listener[_File]):
             "context": getattr(self.backbone, "context", None),
             "adapter_folders": dict(zip(saved, map(str, adapters), strict=True)),
             "adapter_sha256": {name: None if s is None else s.digest for name, s in saved.items()},
-            "options": asdict(self.options),
+            "options": self.options.asked(),
         }
         return about | {"settings_hash": settings_hash(about)}
 
@@ -218,7 +224,10 @@ def evaluate(
     name = adapter or next(iter(classifier.heads))
     if name not in classifier.heads:
         raise ConfigError(f"adapter: none is called {name!r}; there are {', '.join(classifier.heads)}")
-    jobs = [Job(row.audio, row.id, row.start, row.duration) for row in rows]
+    jobs = [
+        Job(row.audio, row.id, row.start, row.duration, task=task_of(row), lang=row.lang or "")
+        for row in rows
+    ]
     shown = watched(classifier._results(jobs), len(jobs), lambda pair: pair[1])
     found = {file.index: result for file, result in shown}
     return [_prediction(row, found[i], name, classifier) for i, row in enumerate(rows)]

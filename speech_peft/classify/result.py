@@ -1,7 +1,7 @@
 """What a classification is made of, and what it can be asked for: plain frozen data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +80,18 @@ class ClassifyOptions:
     channels: Literal["mix", "first"] = "mix"
     track: int | None = None
     """Of several audio tracks, counted from 1; None: the one that is marked as default."""
+
+    adapter_task: str | None = None
+    """Which of its tasks an adapter is told that differs by task; None: what a manifest's column says."""
+
+    def asked(self) -> dict[str, Any]:
+        """What decides the result. A field that came later counts where it is given."""
+        fields = asdict(self)
+        return (
+            fields
+            if self.adapter_task is not None
+            else {k: v for k, v in fields.items() if k != "adapter_task"}
+        )
 
     def __post_init__(self) -> None:
         for name, seconds in (("window", self.window_seconds), ("hop", self.hop)):

@@ -27,6 +27,10 @@ class Job:
     duration: float | None = None
     problem: str | None = None
     """Why it cannot even be tried."""
+    task: str = ""
+    """As a manifest's column `task` has it."""
+    lang: str = ""
+    """As its column `lang` has it."""
 
     @property
     def id(self) -> str:
@@ -131,7 +135,18 @@ def job_of(row: Row | str, path: Path, place: int) -> Job:
         return Job(path, f"{path.name}@{place}", problem=row.removeprefix(f"{path}:"))
     parts = [part for part in PurePosixPath(row.id).parts if part not in ("/", "..", ".")]
     relpath = "/".join(parts) or "row"  # an id never leaves the folder
-    return replace(_file(row.audio, relpath), start=row.start, duration=row.duration)
+    return replace(
+        _file(row.audio, relpath),
+        start=row.start,
+        duration=row.duration,
+        task=task_of(row),
+        lang=row.lang or "",
+    )
+
+
+def task_of(row: Row) -> str:
+    """What a row says in its column `task`; "" where it is silent."""
+    return str(row.extra.get("task") or "")
 
 
 def _folder(top: Path, suffixes: frozenset[str]) -> Iterator[Job]:

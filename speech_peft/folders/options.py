@@ -84,6 +84,11 @@ Channels = Annotated[Literal["mix", "first"], typer.Option(help="Of several chan
 Track = Annotated[
     int | None, typer.Option(min=1, help="Of several audio tracks; by default the one that is marked.")
 ]
+AdapterTask = Annotated[
+    str | None,
+    typer.Option(help="Which of its tasks, for an adapter that differs by task; else a manifest's column."),
+]
+
 Language = Annotated[
     str | None, typer.Option(help="Code such as de; found by itself when not given.", metavar="<code>")
 ]

@@ -42,7 +42,7 @@ def transcribe(
             "-f",
             "--format",
             "--output-format",
-            metavar="[txt|srt|vtt|tsv|json|jsonl|all]",
+            metavar="[txt|srt|vtt|tsv|json|jsonl|all|html]",
             help="What is written; repeat, or commas; txt if not given.",
         ),
     ] = None,
@@ -65,6 +65,7 @@ def transcribe(
     hotwords: Annotated[
         str | None, typer.Option(help="Words to expect, such as names: 'Asterisk Zoiper'.")
     ] = None,
+    adapter_task: cli.AdapterTask = None,
     max_line_width: Annotated[
         int | None, typer.Option(min=1, help="Letters in a line of srt and vtt.")
     ] = None,
@@ -107,7 +108,7 @@ def transcribe(
     from .result import TranscribeOptions
     from .subtitles import PLAIN, Shape
 
-    kinds = formats.formats(format or ["txt"], tuple(writers.WRITERS))
+    kinds = formats.formats(format or ["txt"], tuple(writers.WRITERS), (writers.DRAWN,))
     shape = Shape(max_line_width, max_line_count, highlight_words)
     options = TranscribeOptions(
         language=language,
@@ -121,6 +122,7 @@ def transcribe(
         task=task,
         prompt=prompt,
         hotwords=hotwords,
+        adapter_task=adapter_task,
     )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 

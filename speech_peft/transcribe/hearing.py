@@ -8,7 +8,7 @@ each.
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
@@ -23,12 +23,14 @@ from ..decoders.words.engine import Engine
 from ..decoders.words.word_times import TimedWord
 from ..folders.listener import Listener
 from ..folders.reader import Piece
+from ..folders.told import telling
 from ..opening.loading import Opened
 from . import parts
 from .choosing import Chooser
 from .languages import Spoken, telling_first
 from .parts import Reading
 from .result import TranscribeOptions, Word
+from .routing.weights import by_steps, mixers_of, noted
 from .unheard import may_lack, speech
 
 _FULL = 30 * SAMPLE_RATE
@@ -42,6 +44,9 @@ class File(Spoken):
 
     heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
     """By where the window starts: its text, the seconds until its end, and its words."""
+
+    routes: dict[float, Tensor] = field(default_factory=dict)
+    """By where a window starts: what a fusion chose in it, `(site, step, adapter)`."""
 
     def hear(self, window: Window, text: Decoded, words: Sequence[TimedWord]) -> None:
         placed = tuple(Word(w.word, *window.placed(w.start, w.end), w.probability) for w in words)
@@ -82,7 +87,8 @@ class Hearing(Listener[File]):
     def _hear_by_layer(self, pool: list[_Piece]) -> None:
         assert self.opened.ctc is not None
         for batch in self._batches(pool):
-            encoded = self.backbone.encode(self._features(batch))
+            with self._running(batch), self._noting(batch):
+                encoded = self.backbone.encode(self._features(batch))
             texts = self.opened.ctc.decode(encoded.states.float(), encoded.mask)
             for piece, text in zip(batch, texts, strict=True):
                 piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
@@ -136,12 +142,24 @@ class Hearing(Listener[File]):
         """States of a batch; those that the frozen model alone has made already are not made again."""
         assert self.engine is not None
         new = [piece for piece in batch if piece not in self._bare]
-        with self._running(new):
+        with self._running(new), self._noting(new):
             made = self.engine.encode(self._features(new)) if new else torch.empty(0)
         if len(new) == len(batch):
             return made
         rows = iter(made)
         return torch.stack([self._bare[piece] if piece in self._bare else next(rows) for piece in batch])
+
+    @contextmanager
+    def _noting(self, pieces: Sequence[_Piece]) -> Iterator[None]:
+        """What a fusion chooses for each piece is kept with its recording."""
+        mixers = {} if self.chooser else mixers_of(self.opened.model)
+        with noted(mixers) as notes:
+            yield
+        if notes and len(notes) == len(mixers):
+            rate = self.backbone.frame_rate
+            for row, piece in enumerate(pieces):
+                each = [by_steps(notes[site], row, piece.window.seconds, rate) for site in mixers]
+                piece.file.routes.setdefault(piece.window.start, torch.stack(each))
 
     def _choose(self, chooser: Chooser, pool: list[_Piece]) -> dict[_Piece, Tensor]:
         """Choose adapters by what the frozen model alone makes of windows; its states that will do."""
@@ -160,9 +178,12 @@ class Hearing(Listener[File]):
         return bare
 
     def _running(self, pieces: Sequence[_Piece]) -> AbstractContextManager[object]:
-        """Each piece with the adapters that were chosen for it."""
-        if self.chooser is None or not pieces:
+        """Each piece with the adapters that were chosen for it, or told its task and language."""
+        if not pieces:
             return nullcontext()
+        if self.chooser is None:
+            sources, spoken = [p.file.source for p in pieces], [self._language(p) for p in pieces]
+            return telling(self.opened.model, sources, self.options.adapter_task, spoken, self.device)
         chosen = [piece.file.choice_at(piece.window.start) for piece in pieces]
         return self.opened.model.using_rows(*(one.runs if one else () for one in chosen))
 

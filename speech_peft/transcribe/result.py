@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from .routing.routed import Routing
+
 EngineName = Literal["auto", "torch", "ct2"]
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
 
@@ -76,6 +78,8 @@ class Result:
     """Where it failed: "decode" or "transcribe"."""
     chosen: tuple[tuple[float, Choice], ...] = ()
     """Where adapters were chosen by what is heard: from which second on, which and why."""
+    routing: Routing | None = None
+    """Whom a fusion listened to, where one is at work."""
     about: dict[str, Any] = field(default_factory=dict, repr=False)
     """Weights, adapter, options: what made it."""
 
@@ -103,12 +107,20 @@ class TranscribeOptions:
     """Text that Whisper is told came before each window: it goes on in its spelling and manner."""
     hotwords: str | None = None
     """Words to expect, such as names; told before the prompt."""
+    adapter_task: str | None = None
+    """Which of its tasks an adapter is told that differs by task; None: what a manifest's column says."""
     engine: EngineName = "auto"
     """auto: CTranslate2 where it is installed and can run the model on the device, else torch."""
 
     def asked(self) -> dict[str, Any]:
         """What decides the text. A field that came later counts where it is given: texts made before stay."""
-        later = {"task": "transcribe", "prompt": None, "hotwords": None, "engine": "auto"}
+        later = {
+            "task": "transcribe",
+            "prompt": None,
+            "hotwords": None,
+            "engine": "auto",
+            "adapter_task": None,
+        }
         fields = {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
         # By "float32" texts of before mean what is now auto; who asks for it may not get what auto has made.
         dtype = {"auto": {"dtype": "float32"}, "float32": {"dtype": "float32", "dtype_asked": True}}

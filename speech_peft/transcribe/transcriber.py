@@ -21,6 +21,7 @@ from ..errors import ConfigError
 from ..folders.inputs import Job
 from ..folders.reader import Samples, Source
 from ..folders.runner import Outcome, failed
+from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked
 from ..opening.exchange import exchanged
@@ -30,9 +31,10 @@ from .choosing import By, with_packs
 from .engines import Ready, ready
 from .hearing import File, Hearing
 from .result import Result, TranscribeOptions
+from .routing.weights import mixers_of, routing_of
 from .segments import segments_of
 from .subtitles import PLAIN, Shape
-from .writers import render
+from .writers import DRAWN, render
 
 _FIT_GAP = 0.8
 """Seconds of a pause that ends a window where the encoder hears no more than it is given: what is packed
@@ -96,6 +98,7 @@ class Transcriber(Hearing):
                 "that was trained with task.decoder=ctc"
             )
         self.before = self._checked()
+        check_task(self.opened.model, self.options.adapter_task)
         if self.chooser is not None and self.options.engine == "ct2":
             raise ConfigError("engine: ct2 has one adapter in its weights and cannot change it; take torch")
         engine = self.options.engine if self.chooser is None else "torch"
@@ -153,6 +156,10 @@ class Transcriber(Hearing):
 
     def work(self, jobs: Iterable[Job], formats: Sequence[str], shape: Shape = PLAIN) -> Iterator[Outcome]:
         """The same for `runner.run`: outcomes with the files' content, subtitles in that shape."""
+        if DRAWN in formats and (self.chooser or not mixers_of(self.opened.model)):
+            raise ConfigError(
+                "format: html draws whom a fusion listens to, and there is none here that chooses"
+            )
         for source, result in self._results(jobs):
             job = cast(Job, source)
             if result.error is not None:
@@ -223,6 +230,7 @@ class Transcriber(Hearing):
             seconds=file.seconds,
             truncated=file.truncated,
             notes=file.notes,
+            routing=routing_of(mixers_of(self.opened.model), file.routes) if file.routes else None,
             chosen=tuple(sorted(file.choices.items(), key=lambda pair: pair[0])),
             about=self.about,
         )

@@ -7,6 +7,8 @@ from typing import Any
 from ..files import json_text
 from ..folders import escapes
 from .result import Choice, Result, Segment
+from .routing.drawing import page
+from .routing.routed import Routing
 from .subtitles import PLAIN, Shape, cues
 
 SCHEMA = 1
@@ -24,9 +26,27 @@ def as_json(result: Result) -> dict[str, Any]:
         "truncated": result.truncated,
         "notes": list(result.notes),
         "segments": [_segment(segment) for segment in result.segments],
+        **({"routing": _routing(result.routing)} if result.routing else {}),
         **({"chosen": [_choice(start, one) for start, one in result.chosen]} if result.chosen else {}),
         **result.about,
     }
+
+
+def _routing(routing: Routing) -> dict[str, Any]:
+    """Mean weights by site, and by half seconds the mean of the sites."""
+    steps = routing.weights.mean(0).tolist()
+    return {
+        "adapters": list(routing.adapters),
+        "sites": {site: _rounded(shares) for site, shares in routing.means.items()},
+        "steps": [
+            {"start": round(start, 3), "weights": [round(share, 4) for share in shares]}
+            for start, shares in zip(routing.starts, steps, strict=True)
+        ],
+    }
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {name: round(share, 4) for name, share in shares.items()}
 
 
 def _choice(start: float, choice: Choice) -> dict[str, Any]:
@@ -103,8 +123,10 @@ WRITERS: dict[str, Callable[[Result, Shape], str]] = {
     "json": _json,
     "jsonl": _jsonl,
 }
+DRAWN = "html"
+"""The page of a fusion's choices, written where it is asked for by name."""
 
 
 def render(result: Result, format: str, shape: Shape = PLAIN) -> str:
     """The content of the file; the shape is that of subtitles."""
-    return WRITERS[format](result, shape)
+    return page(result) if format == DRAWN else WRITERS[format](result, shape)

@@ -14,7 +14,7 @@ from ... import __version__
 from ...audio.manifest import Row
 from ...errors import ConfigError, SpeechPeftError
 from ...files import json_text
-from ...folders.inputs import Job
+from ...folders.inputs import Job, task_of
 from ...folders.progress import watched
 from ...predictions import run as runs
 from ...predictions import words as predictions
@@ -104,7 +104,11 @@ def free_name(path: str, taken: set[str]) -> str:
 def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Prediction]:
     """Transcribe every row with a system. Loading the model and a first few files are not in the time."""
     transcriber = open_transcriber(system, settings)
-    files = [Job(path, str(path)) for path in dict.fromkeys(row.audio for row in rows)]
+    first = {row.audio: row for row in reversed(rows)}
+    files = [
+        Job(path, str(path), task=task_of(first[path]), lang=first[path].lang or "")
+        for path in dict.fromkeys(row.audio for row in rows)
+    ]
     for _ in transcriber.transcribe(files[:_WARM_UP]):
         pass
     start = time.perf_counter()
