@@ -164,27 +164,35 @@ def every_text(
     """By system and channel, what it heard in each clip."""
     out: Path = options.out
     channels = {name: in_channel(name, rows, out) if ask else list(rows) for name in CHANNELS}
-    folders = {"fuse": out / "fusion/fuse", "mean": out / "mean", "joint": out / "joint/joint"}
-    folders |= {"multi": out / "multi/multi", "average": out / "average", "full": out / "full/full"}
     heard = {"base, full context": _listen(None, channels, out / "base.jsonl", ask)}
-    for system, folder in folders.items():
+    heard["fuse"] = _listen(out / "fusion/fuse", channels, out / "fuse.jsonl", ask)
+    heard |= _by_channel(out, channels, options.valid, ask)
+    folders = {"multi": out / "multi/multi", "joint": out / "joint/joint", "mean": out / "mean"}
+    for system, folder in (folders | {"average": out / "average", "full": out / "full/full"}).items():
         if folder.exists():
             heard[system] = _listen(folder, channels, out / f"{system}.jsonl", ask)
-    chosen = choices(out, channels, options.valid, ask)
+    return heard
+
+
+def _by_channel(
+    out: Path, channels: Mapping[str, Sequence[Row]], valid: Path, ask: bool
+) -> dict[str, dict[str, list[str]]]:
+    """What single adapters hear: that of the channel, and that of the channel it is taken for."""
+    chosen = choices(out, channels, valid, ask)
     oracle: dict[str, list[str]] = {}
-    routed = {channel: [""] * len(rows) for channel in CHANNELS}
+    routed = {channel: [""] * len(rows) for channel, rows in channels.items()}
     for name in FOUR:
-        wanted = {
+        places = {
             channel: [i for i in range(len(rows)) if channel == name or chosen[channel][i] == name]
-            for channel in CHANNELS
+            for channel, rows in channels.items()
         }
-        parts = {channel: [channels[channel][i] for i in places] for channel, places in wanted.items()}
+        parts = {channel: [channels[channel][i] for i in wanted] for channel, wanted in places.items()}
         texts = _listen(out / name / name, parts, out / f"{name}.jsonl", ask)
         oracle[name] = texts[name]
-        for channel, places in wanted.items():
-            for i, text in zip(places, texts[channel], strict=True):
+        for channel, wanted in places.items():
+            for i, text in zip(wanted, texts[channel], strict=True):
                 routed[channel][i] = text if chosen[channel][i] == name else routed[channel][i]
-    return heard | {"oracle": oracle, "routed": routed}
+    return {"oracle": oracle, "routed": routed}
 
 
 def _listen(
@@ -215,7 +223,7 @@ def choices(out: Path, channels: Mapping[str, Sequence[Row]], valid: Path, ask: 
     if kept.exists() or not ask:
         return json.loads(kept.read_text())
     backbone = sp.open_backbone("whisper", WEIGHTS, context="fit", layer=2)
-    learned = {name: in_channel(name, manifest.read(valid), out / "valid") for name in CHANNELS}
+    learned = {name: in_channel(name, manifest.read(valid)[::2], out / "valid") for name in CHANNELS}
     x = torch.cat([_summaries(backbone, rows) for rows in learned.values()])
     y = torch.arange(len(FOUR)).repeat_interleave(len(x) // len(FOUR))
     middle, spread = x.mean(0), x.std(0)

@@ -1,4 +1,4 @@
-"""Whom a fusion listens to in each recording, in json and drawn; and what adapters are told of a recording."""
+"""Whom a fusion listens to in each recording, in json and drawn; what adapters are told of a recording."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def clips(tmp_path):
 
 
 def opened(monkeypatch, methods) -> AdaptedModel:
-    """A random tiny model with these adapters behind every address; what it decodes is what it has encoded."""
+    """A random tiny model with these adapters behind every address; its text is what it has encoded."""
     backbone = tiny("whisper", context="fit")
     torch.manual_seed(0)
     model = AdaptedModel(backbone.module, backbone.sites(), methods).eval()
