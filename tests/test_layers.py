@@ -46,6 +46,7 @@ OURS |= {
     "classify": BELOW,
     "restore": BELOW | {"transcribe"},  # its guard listens
 }
+OURS["estimate"] = BELOW | {"transcribe", "classify", "restore"}
 OURS["bench"] = BELOW | {"transcribe", "classify", "restore"}
 OURS["train"] = OURS["bench"] | {"bench"}
 OURS["sweep"] = OURS["train"] | {"train"}

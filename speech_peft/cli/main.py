@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "shards.__main__",
         "what was made in shards: how far it is, whether it is whole, all in one file",
     ),
+    "estimate": ("estimate.__main__", "hours, machines and money for a manifest, measured on a minute of it"),
     "prepare": ("prepare.__main__", "a corpus on disk to manifests"),
     "adapt-words": ("cli.adapt_words", "an adapter that knows a list of words, from their spelling alone"),
     "data": ("cli.data", "look at what a recipe trains on"),

@@ -21,10 +21,10 @@ from ..folders.progress import Progress
 from ..folders.runner import Outcome, Policy
 from ..terminal.interrupts import sigterm_as_ctrl_c
 from . import marks
+from .asked import Asked
 from .blocks import Block, Cut
 from .leases import Keeper, kept
 from .marks import Mark
-from .options import Asked
 from .run import Run
 from .work import Opened, Rows, Task, carry_out, committed
 

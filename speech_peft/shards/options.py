@@ -1,7 +1,6 @@
 """Options of every verb that can work in shards: each has one name, one default and one meaning."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ import typer
 from ..audio.store import address
 from ..errors import ConfigError
 from ..terminal.door import say
+from .asked import Asked as Asked
 
 Shards = Annotated[
     int | None,
@@ -35,25 +35,6 @@ Address = Annotated[
 RowSeconds = Annotated[
     float, typer.Option(min=1.0, help="An actor of --on ray that finishes no row for so long hangs.")
 ]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How the work is divided."""
-
-    shards: int | None = None
-    format: str = "tar"
-    on: str = "here"
-    workers: int = 2
-    gpus_per_worker: float = 0.0
-    address: str | None = None
-    row_seconds: float = 900.0
-
-    def __bool__(self) -> bool:
-        """Whether shards are asked for. Raises ConfigError where what needs them is asked for without."""
-        if self.shards is None and self.on == "ray":
-            raise ConfigError("--on ray: actors work on shards; give --shards N, some ten for each actor")
-        return self.shards is not None
 
 
 def not_printed(asked: Asked) -> None:

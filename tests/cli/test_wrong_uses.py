@@ -35,6 +35,8 @@ WRONG = {
     "transcribe a.wav --shards 2 --print": "--out",
     "restore a.wav --adapter x --shards 2 --out-format zip": "'tar', 'parquet', 'files'",
     "shards": "Usage",
+    "estimate a.wav --verb restore": "--adapter",
+    "estimate a.wav --days 0": "0.01",
     "shards verify": "--help",
     "train": "asr/whisper_parallel",
     "train asr/whisper_paralel": "asr/whisper_parallel",

@@ -11,8 +11,8 @@ from speech_peft.cli.main import main
 from speech_peft.folders.progress import Quiet
 from speech_peft.folders.runner import Policy
 from speech_peft.shards import look
+from speech_peft.shards.asked import Asked
 from speech_peft.shards.blocks import Cut
-from speech_peft.shards.options import Asked
 
 from .made import SUFFIXES, go, manifest, task, upper
 from .test_shards import members

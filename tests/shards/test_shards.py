@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,25 @@ def test_status_says_how_far_a_folder_is(tmp_path, capsys):
     assert (found["done"], found["shards"], found["rows"], found["failed"]) == (3, 3, 10, 1)
     assert command.main(["status", str(out)]) == 0
     assert "3 of 3 shards" in capsys.readouterr().out
+
+
+def test_datasets_and_webdataset_read_what_is_written(tmp_path):
+    datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
+    pytest.importorskip("pyarrow")
+    path, sound = manifest(tmp_path, 6), (tmp_path / "a.wav").read_bytes()
+
+    def sounds(jobs):
+        return (replace(one, files={"txt": one.job.relpath, "wav": sound}) for one in upper(jobs))
+
+    for format in ("tar", "parquet"):
+        go(path, tmp_path / format, shards=2, work=sounds, format=format, extensions=("txt", "wav"))
+    named = [str(one) for one in sorted((tmp_path / "parquet").glob("*.parquet"))]
+    table = datasets.load_dataset("parquet", data_files=named, split="train", cache_dir=str(tmp_path / "c"))
+    assert isinstance(table.features["audio"], datasets.Audio)
+    raw = table.cast_column("audio", datasets.Audio(decode=False))
+    assert [row["text"] for row in raw] == [f"row-{n:04}" for n in range(6)]
+    assert all(row["audio"]["bytes"] == sound for row in raw)
+    tars = [str(one) for one in sorted((tmp_path / "tar").glob("*.tar"))]
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert [one["txt"].decode() for one in samples] == [row["text"] for row in raw]
+    assert all(one["wav"] == sound for one in samples)

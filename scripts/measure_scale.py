@@ -1,0 +1,358 @@
+"""What shards, Ray and stores do at scale: `python scripts/measure_scale.py PART --out FOLDER`.
+
+The model is a stand-in: it decodes each clip and writes the digest of its samples, with some milliseconds
+of arithmetic for the work. Parts: `rows` (a million), `overhead` (Ray beside two plain processes), `kills`,
+`poison`, `store` (an S3 server of moto here, whose requests fail; needs s3fs and moto). Each prints
+one object.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from speech_peft.audio import io, store
+from speech_peft.folders.progress import Quiet
+from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.shards import look, marks, run
+from speech_peft.shards.asked import Asked
+from speech_peft.shards.blocks import Cut
+from speech_peft.shards.work import Task
+
+SUFFIXES = frozenset({".wav"})
+MILLISECONDS = 20
+
+
+def open_work():
+    """Decodes, and computes for a while."""
+    matrix = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+
+    def work(jobs):
+        for job in jobs:
+            poison(job.relpath)
+            samples, until = io.load(job.audio).samples, time.process_time() + MILLISECONDS / 1000
+            while time.process_time() < until:
+                matrix @ matrix
+            yield Outcome(job, {"txt": hashlib.sha256(samples.tobytes()).hexdigest()}, len(samples) / 16_000)
+
+    return SimpleNamespace(notes=[]), work
+
+
+def open_nothing():
+    """Neither decodes nor computes: what is left is the package's own work for a row."""
+
+    def work(jobs):
+        return (Outcome(job, {"txt": job.relpath}, 1.0) for job in jobs)
+
+    return SimpleNamespace(notes=[]), work
+
+
+def poison(name: str) -> None:
+    if name.startswith("crash"):
+        os.abort()
+    if name.startswith("hang"):
+        time.sleep(86_400)
+    if name.startswith("memory"):
+        os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does to a process that takes all memory
+
+
+def task(out: str, shards: int, opened=open_work) -> Task:
+    return Task(out, marks.Terms("transcribe", "measured", shards, "tar", ("txt",)), opened)
+
+
+def worker(rows: str, out: str, shards: int, on: str, row_seconds: float) -> int:
+    """One process of a run, or the driver of actors."""
+    cut, made = Cut([rows], SUFFIXES, shards), task(out, shards)
+    if on == "ray":
+        from speech_peft.shards import on_ray
+
+        asked = Asked(shards, on="ray", workers=2, row_seconds=row_seconds)
+        return on_ray.run(made, cut, Quiet(), Policy(), asked)
+    return run.run(made, cut, Quiet(), Policy())
+
+
+def clips(folder: Path, count: int, names=lambda number: f"row-{number:04}") -> Path:
+    """Clips of half a second, each of its own."""
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    random_ = np.random.default_rng(0)
+    lines = []
+    for number in range(count):
+        io.save(
+            folder / f"clips/{number}.wav", 0.1 * random_.standard_normal(8000).astype(np.float32), 16_000
+        )
+        lines.append(json.dumps({"id": names(number), "audio": f"clips/{number}.wav"}) + "\n")
+    (folder / "rows.jsonl").write_text("".join(lines))
+    return folder / "rows.jsonl"
+
+
+def start(rows, out, shards, on="here", row_seconds=60.0) -> subprocess.Popen:
+    words = [
+        sys.executable,
+        __file__,
+        "worker",
+        "--out",
+        str(out),
+        "--rows",
+        str(rows),
+        "--shards",
+        str(shards),
+    ]
+    return subprocess.Popen(
+        [*words, "--on", on, "--row-seconds", str(row_seconds)], stderr=subprocess.DEVNULL
+    )
+
+
+def texts(out: Path) -> dict[str, str]:
+    found = {}
+    for shard in sorted(out.glob("*.tar")):
+        with tarfile.open(shard) as file:
+            for member in file:
+                assert member.name not in found, f"{member.name} twice"
+                found[member.name] = file.extractfile(member).read().decode()
+    return found
+
+
+def by_two(rows: Path, out: Path, shards: int) -> float:
+    """Seconds of two plain processes."""
+    began = time.monotonic()
+    for one in [start(rows, out, shards) for _ in range(2)]:
+        one.wait()
+    return time.monotonic() - began
+
+
+def overhead(folder: Path, count: int) -> dict:
+    rows = clips(folder, count)
+    worker(str(rows), str(folder / "one"), 40, "here", 60)
+    by_plain = by_two(rows, folder / "two", 40)
+    began = time.monotonic()
+    start(rows, folder / "ray", 40, "ray").wait()
+    by_ray = time.monotonic() - began
+    told = json.loads((folder / "ray/.speech_peft/summary.json").read_text())
+    one = texts(folder / "one")
+    return {
+        "rows": count,
+        "equal": one == texts(folder / "ray") == texts(folder / "two") and len(one) == count,
+        "two_processes_seconds": round(by_plain, 1),
+        "ray_seconds": round(by_ray, 1),
+        "ray_seconds_after_opening": round(told["seconds"] - told["opening_seconds"], 1),
+    }
+
+
+def kills(folder: Path, count: int) -> dict:
+    """kill -9 of actors 20 times and of the driver 5 times, at random moments."""
+    import psutil
+
+    rows, out, chance = clips(folder, count), folder / "out", random.Random(0)
+    left = Counter(actor=20, driver=5)
+    driver, runs, began = start(rows, out, 100, "ray"), 1, time.monotonic()
+    done_by = []
+    while driver.poll() is None:
+        time.sleep(chance.uniform(0.5, 2.0))
+        try:
+            below = psutil.Process(driver.pid).children(recursive=True)
+            actors = [
+                one for one in below if "Worker" in " ".join(one.cmdline()) and "ray::" in one.cmdline()[0]
+            ]
+        except (psutil.Error, IndexError):
+            continue
+        if not actors:
+            continue
+        if left["actor"] and (left["actor"] % 4 or left["driver"] * 4 <= left["actor"] - 4):
+            chance.choice(actors).kill()
+            left["actor"] -= 1
+        elif left["driver"]:
+            driver.kill()
+            driver.wait()
+            left["driver"] -= 1
+            left["actor"] -= bool(left["actor"])  # its actors end with it
+            done_by.append(look.status(out).done)
+            for one in below:
+                one.kill() if one.is_running() else None
+            driver, runs = start(rows, out, 100, "ray"), runs + 1
+    before = {name.name: name.stat().st_mtime_ns for name in out.glob("*.tar")}
+    again = worker(str(rows), str(out), 100, "here", 60)
+    after = {name.name: name.stat().st_mtime_ns for name in out.glob("*.tar")}
+    found = texts(out)
+    worker(str(rows), str(folder / "one"), 100, "here", 60)
+    return {
+        "rows": count,
+        "killed": {"actors": 20 - left["actor"], "drivers": 5 - left["driver"]},
+        "exit_code": driver.returncode,
+        "exit_code_of_a_further_run": again,
+        "further_run_wrote": sum(after[name] != before.get(name) for name in after),
+        "problems": list(look.problems(out)),
+        "equal_to_one_process": found == texts(folder / "one"),
+        "shards_done_when_drivers_were_killed": done_by,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def poisoned(folder: Path, count: int) -> dict:
+    kinds = {
+        places: kind
+        for kind, at in (("crash", 97), ("hang", 501), ("memory", 883))
+        for places in (at, at + 7, at + 300)
+    }
+    kinds[1777] = "crash"
+    rows = clips(folder, count, lambda number: f"{kinds.get(number, 'row')}-{number:04}")
+    began = time.monotonic()
+    driver = start(rows, folder / "out", 100, "ray", row_seconds=8)
+    driver.wait()
+    found = look.status(folder / "out")
+    errors = [
+        json.loads(line) for line in (folder / "out/.speech_peft/errors.jsonl").read_text().splitlines()
+    ]
+    return {
+        "rows": count,
+        "exit_code": driver.returncode,
+        "ok": found.ok,
+        "quarantined": sorted(row["id"] for row in errors if row["stage"] == "quarantine"),
+        "others_failed": sum(row["stage"] != "quarantine" for row in errors),
+        "problems": list(look.problems(folder / "out")),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def million(folder: Path, count: int) -> dict:
+    """The stand-in neither decodes nor computes here: it is the driver that is measured."""
+    rows = clips(folder, 1)
+    with open(folder / "rows.jsonl", "w") as file:
+        for number in range(count):
+            file.write(json.dumps({"id": f"row-{number:07}", "audio": "clips/0.wav"}) + "\n")
+    memory, began = [], time.monotonic()
+
+    class Watched(Quiet):
+        first = None
+
+        def file(self, *told) -> None:
+            self.done += 1
+            self.first = self.first or time.monotonic() - began
+            if self.done % max(1, count // 20) == 0:
+                memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20)
+
+    shown = Watched()
+    code = run.run(
+        task(str(folder / "out"), 1000, open_nothing), Cut([str(rows)], SUFFIXES, 1000), shown, Policy()
+    )
+    whole, began_look = time.monotonic() - began, time.monotonic()
+    found = look.status(folder / "out")
+    return {
+        "rows": count,
+        "exit_code": code,
+        "ok": found.ok,
+        "first_result_seconds": round(shown.first or 0.0, 3),
+        "seconds": round(whole, 1),
+        "cpu_seconds": round(resource.getrusage(resource.RUSAGE_SELF).ru_utime, 1),
+        "megabytes_by_twentieth": memory,
+        "status_seconds": round(time.monotonic() - began_look, 3),
+    }
+
+
+def faulty(folder: Path, count: int, share: float = 0.05) -> dict:
+    """Two processes with rows, sound and shards in S3, of whose requests a part fails or is slow."""
+    from threading import Thread
+
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    inside, chance, seen = DomainDispatcherApplication(create_backend_app), random.Random(0), Counter()
+
+    def app(environ, respond):
+        seen["requests"] += 1
+        if chance.random() < share:
+            kind = chance.choice(("503", "slow", "cut"))
+            seen[kind] += 1
+            if kind == "slow":
+                time.sleep(2)
+            elif kind == "503":
+                respond("503 Slow Down", [("Content-Length", "0")])
+                return [b""]
+            else:
+                respond("500 Internal Server Error", [("Content-Length", "1000"), ("Connection", "close")])
+                return [b"<Error>"]  # and no more, where a thousand bytes were promised
+        return inside(environ, respond)
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    Thread(target=server.serve_forever, daemon=True).start()
+    os.environ |= {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    rows, share_now = clips(folder, count), share
+    share = 0.0
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"])
+    client.create_bucket(Bucket="measured")
+    for path in [rows, *(folder / "clips").iterdir()]:
+        client.upload_file(str(path), "measured", f"in/{path.relative_to(folder)}")
+    share = share_now
+    seen.clear()
+    began = time.monotonic()
+    codes = [
+        one.wait()
+        for one in [start("s3://measured/in/rows.jsonl", "s3://measured/out", 20) for _ in range(2)]
+    ]
+    codes.append(
+        start("s3://measured/in/rows.jsonl", "s3://measured/out", 20).wait()
+    )  # what was with the other, if anything
+    seconds, told = time.monotonic() - began, dict(seen)
+    share = 0.0
+    import fsspec
+
+    fsspec.config.conf.setdefault("s3", {})["endpoint_url"] = os.environ["FSSPEC_S3_ENDPOINT_URL"]
+    worker(str(rows), str(folder / "one"), 20, "here", 60)
+    names = [one.name for one in store.at("s3://measured/out").found("")]
+    (folder / "got").mkdir()
+    for name in names:
+        (folder / "got" / name).write_bytes(store.at("s3://measured/out").read(name))
+    found = look.status("s3://measured/out")
+    return {
+        "rows": count,
+        "exit_codes": codes,
+        "requests": told,
+        "ok": found.ok,
+        "retries_counted": found.retries,
+        "problems": list(look.problems("s3://measured/out")),
+        "equal_to_one_process": texts(folder / "got") == texts(folder / "one"),
+        "objects": len(names),
+        "seconds": round(seconds, 1),
+    }
+
+
+PARTS = {"rows": million, "overhead": overhead, "kills": kills, "poison": poisoned, "store": faulty}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=[*PARTS, "worker"])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--rows")
+    parser.add_argument("--shards", type=int, default=100)
+    parser.add_argument("--on", default="here")
+    parser.add_argument("--row-seconds", type=float, default=60.0)
+    asked = parser.parse_args()
+    if asked.part == "worker":
+        raise SystemExit(worker(asked.rows, asked.out, asked.shards, asked.on, asked.row_seconds))
+    folder = Path(asked.out)
+    folder.mkdir(parents=True)
+    print(json.dumps({"part": asked.part, **PARTS[asked.part](folder, asked.count)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

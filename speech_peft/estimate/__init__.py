@@ -1,0 +1,1 @@
+"""What a manifest will cost, measured on a minute of it."""
