@@ -6,6 +6,7 @@ of arithmetic for the work. Parts: `rows` (a million), `overhead` (Ray beside tw
 one object.
 """
 
+# pyright: reportMissingParameterType=false, reportMissingTypeArgument=false
 import argparse
 import hashlib
 import json
@@ -18,6 +19,7 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +46,7 @@ def open_work():
             poison(job.relpath)
             samples, until = io.load(job.audio).samples, time.process_time() + MILLISECONDS / 1000
             while time.process_time() < until:
-                matrix @ matrix
+                np.matmul(matrix, matrix)
             yield Outcome(job, {"txt": hashlib.sha256(samples.tobytes()).hexdigest()}, len(samples) / 16_000)
 
     return SimpleNamespace(notes=[]), work
@@ -120,7 +122,7 @@ def texts(out: Path) -> dict[str, str]:
         with tarfile.open(shard) as file:
             for member in file:
                 assert member.name not in found, f"{member.name} twice"
-                found[member.name] = file.extractfile(member).read().decode()
+                found[member.name] = file.extractfile(member).read().decode()  # type: ignore[union-attr]
     return found
 
 
@@ -236,7 +238,7 @@ def million(folder: Path, count: int) -> dict:
     class Watched(Quiet):
         first = None
 
-        def file(self, *told) -> None:
+        def file(self, path, status, seconds, bytes, error) -> None:
             self.done += 1
             self.first = self.first or time.monotonic() - began
             if self.done % max(1, count // 20) == 0:
@@ -264,10 +266,14 @@ def faulty(folder: Path, count: int, share: float = 0.05) -> dict:
     """Two processes with rows, sound and shards in S3, of whose requests a part fails or is slow."""
     from threading import Thread
 
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    moto = import_module("moto.server")
     from werkzeug.serving import make_server
 
-    inside, chance, seen = DomainDispatcherApplication(create_backend_app), random.Random(0), Counter()
+    inside, chance, seen = (
+        moto.DomainDispatcherApplication(moto.create_backend_app),
+        random.Random(0),
+        Counter(),
+    )
 
     def app(environ, respond):
         seen["requests"] += 1
@@ -294,7 +300,7 @@ def faulty(folder: Path, count: int, share: float = 0.05) -> dict:
     }
     rows, share_now = clips(folder, count), share
     share = 0.0
-    import boto3
+    boto3 = import_module("boto3")
 
     client = boto3.client("s3", endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"])
     client.create_bucket(Bucket="measured")
@@ -312,9 +318,9 @@ def faulty(folder: Path, count: int, share: float = 0.05) -> dict:
     )  # what was with the other, if anything
     seconds, told = time.monotonic() - began, dict(seen)
     share = 0.0
-    import fsspec
-
-    fsspec.config.conf.setdefault("s3", {})["endpoint_url"] = os.environ["FSSPEC_S3_ENDPOINT_URL"]
+    import_module("fsspec.config").conf.setdefault("s3", {})["endpoint_url"] = os.environ[
+        "FSSPEC_S3_ENDPOINT_URL"
+    ]
     worker(str(rows), str(folder / "one"), 20, "here", 60)
     names = [one.name for one in store.at("s3://measured/out").found("")]
     (folder / "got").mkdir()
