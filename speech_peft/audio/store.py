@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -220,7 +221,9 @@ class Objects:
         try:
             self._tried(lambda: self._files.pipe_file(self._path(name), content, mode="create"))
         except FileExistsError:
-            return self.read(name) == content  # an answer may be lost of what was done
+            with suppress(FileNotFoundError):  # whose it was may have given it back since
+                return self.read(name) == content  # an answer may be lost of what was done
+            return False
         except (NotImplementedError, TypeError, ValueError):
             try:
                 self.size(name)
@@ -247,8 +250,20 @@ class Objects:
                 if attempt == _ATTEMPTS - 1:
                     raise OSError(f"{self.root}: failed {_ATTEMPTS} times, last with: {error}") from error
                 self.retries += 1
+                _retried.append(1)
                 time.sleep(min(_LONGEST_PAUSE, _PAUSE_SECONDS * 2**attempt))
         raise AssertionError
+
+
+_retried: deque[int] = deque()
+
+
+def retried() -> int:
+    """How many requests of this process were made again since this was last asked."""
+    count = len(_retried)
+    for _ in range(count):
+        _retried.popleft()
+    return count
 
 
 _AT_ONCE = 128  # objects asked for together

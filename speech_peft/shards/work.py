@@ -116,7 +116,7 @@ def committed(task: Task, block: Block, name: str, rows: Sequence[Outcome], seco
         failed=tuple(_failure(row) for row in rows if row.error is not None),
         audio_seconds=round(sum(row.audio_seconds for row in rows), 3),
         seconds=round(seconds, 3),
-        retries=place.retries,
+        retries=store.retried(),
         files=own,
     )
     marks.made(place, mark)

@@ -187,6 +187,10 @@ def test_of_two_who_make_a_lease_one_has_it_until_it_is_given_back(far):
     assert two.take("s")
     place.write(f"{leases.LEASES}/t", b"0badc0de-1-1 aa 5")  # of another host, long ago
     assert one.take("t")
+    other = iter([FileNotFoundError()])
+    place.read = lambda name: (_ for _ in ()).throw(next(other))  # type: ignore[method-assign]
+    assert not place.create(f"{leases.LEASES}/s", b"mine")  # given back between two requests
+    del place.read
     one.close()
     two.close()
     assert not place.found(leases.LEASES)
