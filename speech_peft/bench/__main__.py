@@ -12,7 +12,7 @@ Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 s
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,6 +59,17 @@ def asr(
     threads: Threads = None,
     engine: Engine = "torch",
     beam_size: BeamSize = 1,
+    decoder: Annotated[
+        list[Literal["autoregressive", "diffusion", "verified"]] | None,
+        typer.Option(help="Of an adapter with a decoder by diffusion; a column each; may be repeated."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Passes of a decoder by diffusion.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=64, help="Texts that it chooses from.")] = None,
+    selection: Annotated[
+        Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")
+    ] = "rover-sum",
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
     degrade: Degrade = None,
     limit: Limit = None,
@@ -88,6 +99,10 @@ def asr(
         device=found_device(device),
         engine=engine,
         beam_size=beam_size,
+        decoder=decoder or (),
+        steps=steps,
+        candidates=candidates,
+        selection=selection,
         batch_seconds=batch_seconds,
         degrade=degrade,
         track=track,

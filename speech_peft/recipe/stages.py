@@ -82,8 +82,9 @@ def _resolve(recipe: Tree, earlier: Mapping[str, Tree]) -> None:
     adapters, task = recipe.get("adapters"), recipe.get("task")
     named: list[Any] = list(adapters.values()) if isinstance(adapters, dict) else []
     named += [task.get("decoder")] if isinstance(task, dict) else []
-    for fields in named:
-        if isinstance(fields, dict) and isinstance(fields.get("from"), str):
-            stage, _, rest = fields["from"].partition("/")
-            if stage in earlier and rest:
-                fields["from"] = str(Path(earlier[stage]["out"]) / rest)
+    for fields in (fields for fields in named if isinstance(fields, dict)):
+        for key in ("from", "weights"):
+            if isinstance(fields.get(key), str):
+                stage, _, rest = fields[key].partition("/")
+                if stage in earlier and rest:
+                    fields[key] = str(Path(earlier[stage]["out"]) / rest)

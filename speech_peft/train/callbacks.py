@@ -158,7 +158,7 @@ class SaveAdapter(Callback):
                 task.model,
                 name,
                 task.backbone.card(),
-                heads=dict(task.heads),
+                heads=task.kept_heads,
                 head_config=task.head_config(),
                 base=task.base_parameters,
                 together=_together(task, name),

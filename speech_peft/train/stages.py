@@ -54,6 +54,7 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     """What a stage begins from, by where it lies to its own folder; hub ids are fixed by their revision."""
     named: list[Any] = [*recipe.adapters.values(), getattr(recipe.task, "decoder", None)]
     folders = sorted({fields["from"] for fields in named if isinstance(fields, dict) and "from" in fields})
+    folders += filter(None, [getattr(named[-1], "weights", None)])  # of a decoder by diffusion
     return {os.path.relpath(folder, recipe.out): _digest(Path(folder)) for folder in folders}
 
 

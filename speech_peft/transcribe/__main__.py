@@ -75,6 +75,22 @@ def transcribe(
     highlight_words: Annotated[
         bool, typer.Option("--highlight-words", help="Underline in srt and vtt each word while it is said.")
     ] = False,
+    decoder: Annotated[
+        Literal["auto", "autoregressive", "diffusion", "verified"],
+        typer.Option(
+            help="auto: diffusion if the adapter has it; verified: it drafts the stock greedy text."
+        ),
+    ] = "auto",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Passes of a decoder by diffusion; 8, of several texts 4."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Texts that it chooses from; 1 on a CPU, 8 on a GPU.")
+    ] = None,
+    selection: Annotated[
+        Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")
+    ] = "rover-sum",
     channels: cli.Channels = "mix",
     track: cli.Track = None,
     device: cli.Device = "auto",
@@ -123,6 +139,10 @@ def transcribe(
         prompt=prompt,
         hotwords=hotwords,
         adapter_task=adapter_task,
+        decoder=decoder,
+        steps=steps,
+        candidates=candidates,
+        selection=selection,
     )
     policy = runner.Policy(overwrite, retry_failed, fail_fast, name_template)
 

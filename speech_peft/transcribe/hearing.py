@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..audio.windows.chunks import SAMPLE_RATE, Window
+from ..decoders.diffusion.reader import MaskedReader
 from ..decoders.words import whisper_text, word_ends
 from ..decoders.words.decoded import Decoded
 from ..decoders.words.engine import Engine
@@ -64,7 +65,9 @@ class Hearing(Listener[File]):
     opened: Opened
     options: TranscribeOptions
     engine: Engine | None
-    """None where a CTC layer reads the encoder."""
+    """None where a CTC layer, or a decoder with tokens of its own, reads the encoder."""
+    reader: MaskedReader | None = None
+    """Such a decoder."""
     before: tuple[int, ...]
     """Tokens of a text that came before."""
     chooser: Chooser | None = None
@@ -73,7 +76,7 @@ class Hearing(Listener[File]):
     """States of the pool's windows that the frozen model alone has made, where no adapter changes them."""
 
     def _hear(self, pool: list[_Piece]) -> None:
-        if self.opened.ctc is not None:
+        if self.engine is None:
             return self._hear_by_layer(pool)
         windows, first = [piece.window for piece in pool], self._read(pool)
         if self.options.task == "translate":  # its words have no times of their own in the sound
@@ -85,13 +88,17 @@ class Hearing(Listener[File]):
                 piece.file.hear(window, text, words)
 
     def _hear_by_layer(self, pool: list[_Piece]) -> None:
-        assert self.opened.ctc is not None
         for batch in self._batches(pool):
             with self._running(batch), self._noting(batch):
                 encoded = self.backbone.encode(self._features(batch))
-            texts = self.opened.ctc.decode(encoded.states.float(), encoded.mask)
-            for piece, text in zip(batch, texts, strict=True):
-                piece.file.hear(piece.window, Decoded(text, (), 0.0, 0.0), ())
+            states, mask = encoded.states.float(), encoded.mask
+            if self.reader is not None:
+                found = self.reader.read(states, mask, self.backbone.frame_rate)
+            else:
+                assert self.opened.ctc is not None
+                found = [(Decoded(text, (), 0.0, 0.0), ()) for text in self.opened.ctc.decode(states, mask)]
+            for piece, (text, words) in zip(batch, found, strict=True):
+                piece.file.hear(piece.window, text, word_ends.trimmed(words, piece.window.samples))
 
     def _read_parts(self, pool: list[_Piece], windows: Sequence[tuple[int, Window]]) -> list[Reading]:
         """The same for parts of the windows of a pool, in the order in which they come."""

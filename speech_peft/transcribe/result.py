@@ -8,6 +8,7 @@ from .routing.routed import Routing
 
 EngineName = Literal["auto", "torch", "ct2"]
 Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+DecoderName = Literal["auto", "autoregressive", "diffusion", "verified"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,16 @@ class TranscribeOptions:
     engine: EngineName = "auto"
     """auto: CTranslate2 where it is installed and can run the model on the device, else torch."""
 
+    decoder: DecoderName = "auto"
+    """auto: by diffusion where the adapter brought such a decoder. autoregressive: the stock one. verified:
+    the stock one's greedy text, which the other drafts."""
+    steps: int | None = None
+    """Passes of a decoder by diffusion, at most; None: 8, of several candidates 4."""
+    candidates: int | None = None
+    """Texts that a decoder by diffusion chooses from; None: 1 on a CPU, 8 on a GPU."""
+    selection: Literal["confidence", "mbr", "sum", "rover", "rover-sum"] = "rover-sum"
+    """How it chooses."""
+
     def asked(self) -> dict[str, Any]:
         """What decides the text. A field that came later counts where it is given: texts made before stay."""
         later = {
@@ -121,6 +132,7 @@ class TranscribeOptions:
             "engine": "auto",
             "adapter_task": None,
         }
+        later |= {"decoder": "auto", "steps": None, "candidates": None, "selection": "rover-sum"}
         fields = {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
         # By "float32" texts of before mean what is now auto; who asks for it may not get what auto has made.
         dtype = {"auto": {"dtype": "float32"}, "float32": {"dtype": "float32", "dtype_asked": True}}

@@ -26,6 +26,7 @@ from ..metrics.writing import joined
 from ..opening.asked import asked
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
+from . import decoding
 from .catalogues import catalogue_of, with_catalogue
 from .choosing import By, with_packs
 from .engines import Ready, ready
@@ -92,7 +93,7 @@ class Transcriber(Hearing):
             self.opened, self.chooser = with_packs(packs, packs_by, weights, device, offline, **chosen)
         self.batch_seconds, self.device = batch_seconds, torch.device(device)
         self.backbone = self.opened.backbone
-        if self.opened.ctc is None and not isinstance(self.backbone, Whisper):
+        if not (self.opened.ctc or self.opened.diffusion or isinstance(self.backbone, Whisper)):
             raise ConfigError(
                 f"{adapter or weights}: {self.backbone.name} only encodes; to transcribe it needs an adapter "
                 "that was trained with task.decoder=ctc"
@@ -101,8 +102,12 @@ class Transcriber(Hearing):
         check_task(self.opened.model, self.options.adapter_task)
         if self.chooser is not None and self.options.engine == "ct2":
             raise ConfigError("engine: ct2 has one adapter in its weights and cannot change it; take torch")
-        engine = self.options.engine if self.chooser is None else "torch"
-        found = ready(self.opened, engine, self.options.dtype, device, offline)
+        if decoding.chosen(self.opened, self.options) == "autoregressive":
+            engine = self.options.engine if self.chooser is None else "torch"
+            found = ready(decoding.stock(self.opened), engine, self.options.dtype, device, offline)
+        else:
+            found = decoding.masked(self.opened, self.options, device)
+            self.reader = decoding.reader(self.opened, self.options, device)
         self._in_weights = found.opened is not self.opened
         self.opened, self.engine, self._dtype = found.opened, found.engine, found.dtype
         self.backbone = self.opened.backbone

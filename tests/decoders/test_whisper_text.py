@@ -11,7 +11,7 @@ from speech_peft.decoders.words import rereading
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.rereading import Clips, Evidence, _evidence, _left_out, choose, evidence
 from speech_peft.decoders.words.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND, Reader, decode, greedy
-from speech_peft.decoders.words.word_times import Trace, _first_frames, align, words_of
+from speech_peft.decoders.words.word_times import Trace, align, first_frames, words_of
 from speech_peft.transcribe.segments import flags
 
 
@@ -113,7 +113,7 @@ def test_the_path_follows_a_clear_diagonal():
     cost = np.ones((4, 12), np.float32)
     for row in range(4):
         cost[row, 3 * row : 3 * row + 3] = 0
-    assert _first_frames(cost).tolist() == [0, 3, 6, 9]
+    assert first_frames(cost).tolist() == [0, 3, 6, 9]
 
 
 def test_words_keep_their_punctuation_and_split_characters_stay_whole():

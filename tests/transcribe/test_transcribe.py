@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 
 from speech_peft.backbones.base import tiny
 from speech_peft.core.model import AdaptedModel
+from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from speech_peft.opening.loading import Opened
 from speech_peft.transcribe.__main__ import main
 
@@ -27,13 +29,26 @@ def speechlike(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
     return (rng.standard_normal(len(t)) * envelope).astype(np.float32)
 
 
+@pytest.fixture
+def decoder(request) -> str:
+    """Which decoder writes."""
+    return getattr(request, "param", "autoregressive")
+
+
+EVERY_DECODER = pytest.mark.parametrize("decoder", ["autoregressive", "diffusion", "verified"], indirect=True)
+
+
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
+def _tiny(monkeypatch, decoder):
     def load(adapter, weights, device, offline, **options):
         backbone = tiny("whisper", context="fit")
-        return Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {}))
+        heads = {} if decoder == "autoregressive" else {"diffusion": WhisperMasked(backbone).eval()}
+        return Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {}), heads=heads)
 
     monkeypatch.setattr("speech_peft.transcribe.transcriber.load", load)
+
+
+ALL = ("--output_format", "all", "--word_timestamps")
 
 
 def go(*arguments: object) -> int:
@@ -44,11 +59,12 @@ def rows(out: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (out / ".speech_peft" / name).read_text().splitlines()]
 
 
-def test_a_folder_becomes_a_mirrored_folder_of_texts(tmp_path):
+@EVERY_DECODER
+def test_a_folder_becomes_a_mirrored_folder_of_texts(tmp_path, decoder):
     for i, name in enumerate(("a.wav", "deep/er/b.flac")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / "in" / name, speechlike(1.3 + i), RATE)
-    assert go(tmp_path / "in", "-o", tmp_path / "out", "--output_format", "all", "--word_timestamps") == 0
+    assert go(tmp_path / "in", "-o", tmp_path / "out", *ALL, "--decoder", decoder) == 0
     for format in ("txt", "srt", "vtt", "tsv", "json", "jsonl"):
         assert (tmp_path / "out" / f"deep/er/b.{format}").is_file()
     read = json.loads((tmp_path / "out/deep/er/b.json").read_text())
@@ -57,9 +73,10 @@ def test_a_folder_becomes_a_mirrored_folder_of_texts(tmp_path):
     assert all(0 <= word["start"] <= word["end"] <= 2.4 for word in words)
 
 
-def test_silence_gives_an_empty_text(tmp_path):
+@EVERY_DECODER
+def test_silence_gives_an_empty_text(tmp_path, decoder):
     soundfile.write(tmp_path / "a.wav", np.zeros(60 * RATE, np.float32), RATE)
-    assert go(tmp_path / "a.wav", "-o", tmp_path / "out") == 0
+    assert go(tmp_path / "a.wav", "-o", tmp_path / "out", "--decoder", decoder) == 0
     assert (tmp_path / "out/a.txt").read_text() == ""
 
 
@@ -119,10 +136,11 @@ def hostile(folder: Path) -> dict[str, str | None]:
     }
 
 
-def test_each_of_twenty_hostile_files_is_a_row_and_the_rest_is_done(tmp_path):
+@pytest.mark.parametrize("decoder", ["autoregressive", "diffusion"], indirect=True)
+def test_each_of_twenty_hostile_files_is_a_row_and_the_rest_is_done(tmp_path, decoder):
     expected = hostile(tmp_path / "in")
     assert len(expected) == 20
-    assert go(tmp_path / "in", "-o", tmp_path / "out") == 3
+    assert go(tmp_path / "in", "-o", tmp_path / "out", "--decoder", decoder) == 3
     entries = {Path(row["audio"]).name: row for row in rows(tmp_path / "out", "ledger.jsonl")}
     assert entries.keys() == expected.keys()
     for name, reason in expected.items():
@@ -210,6 +228,8 @@ def test_text_goes_to_standard_output_in_the_order_given_and_into_no_file(tmp_pa
         (["--print", "-f", "txt,srt"], "--format: txt, srt"),
         (["--max-line-count", "2"], "--max-line-width"),
         (["--task", "translate"], "only transcribes English"),
+        (["--decoder", "diffusion"], "brings no decoder by diffusion"),
+        (["--candidates", "4"], "--steps and --candidates"),
     ],
 )
 def test_what_cannot_be_printed_or_shaped_or_translated_is_said(tmp_path, capsys, wrong, said):
@@ -222,6 +242,8 @@ def test_what_was_transcribed_before_prompts_were_there_is_done(tmp_path):
     """An option that came later and is not given is none of the settings that outputs are known by."""
     from speech_peft.transcribe.result import TranscribeOptions
 
-    later = {"task", "prompt", "hotwords"}
+    later = {"task", "prompt", "hotwords", "decoder", "steps", "candidates", "selection"}
     assert not later & TranscribeOptions().asked().keys()
-    assert later <= TranscribeOptions(task="translate", prompt="a", hotwords="b").asked().keys()
+    given = TranscribeOptions(task="translate", prompt="a", hotwords="b", decoder="diffusion", steps=2)
+    given = replace(given, candidates=2, selection="mbr")
+    assert later <= given.asked().keys()

@@ -5,7 +5,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -38,6 +38,8 @@ class System:
     """`full` or `fit`; None follows the adapter, and is full for the base."""
     weights: str | None = None
     """Address of the backbone; None is the adapter's own, or the default."""
+    decoder: str = "auto"
+    """As `transcribe` has it: an adapter that brought a decoder by diffusion can be heard by either."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Settings:
     beam_size: int = 1
     batch_seconds: float | None = None
     engine: Literal["auto", "torch", "ct2"] = "torch"
+    steps: int | None = None
+    """Of a decoder by diffusion."""
+    candidates: int | None = None
+    selection: str = "rover-sum"
 
 
 @runtime_checkable
@@ -62,6 +68,10 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
     options: dict[str, Any] = {}
     if settings.batch_seconds is not None:
         options["batch_seconds"] = settings.batch_seconds
+    if system.decoder in ("diffusion", "verified"):
+        options |= {"steps": settings.steps}
+    if system.decoder == "diffusion":
+        options |= {"candidates": settings.candidates, "selection": settings.selection}
     return Transcriber(
         system.weights,
         system.adapter,
@@ -69,6 +79,7 @@ def open_transcriber(system: System, settings: Settings) -> Transcribes:
         device=settings.device,
         beam_size=settings.beam_size,
         engine=settings.engine,
+        decoder=system.decoder,
         **options,
     )
 
@@ -89,6 +100,31 @@ def systems(
     for adapter, folder in folders.items():
         chosen.append(System(free_name(adapter, taken), folder, context, weights))
     return chosen
+
+
+def by_decoder(chosen: Sequence[System], decoders: Sequence[str]) -> list[System]:
+    """Each adapter once by every decoder: a column each. The base has one decoder alone.
+
+    With none named, an adapter that brought a decoder by diffusion is heard by that.
+    """
+    found = []
+    for system in chosen:
+        if system.adapter is None:
+            found.append(system)
+        elif not decoders:
+            own = "diffusion" if _brings_one(system.adapter) else "auto"
+            found.append(replace(system, decoder=own))
+        for decoder in decoders if system.adapter is not None else ():
+            name = system.name if len(decoders) == 1 else f"{system.name}-{decoder}"
+            found.append(replace(system, name=name, decoder=decoder))
+    return found
+
+
+def _brings_one(adapter: Path) -> bool:
+    try:
+        return "diffusion" in json_text.read_object(adapter / "adapter.json").get("head_config", {})
+    except ConfigError:
+        return False  # opening it says what is wrong
 
 
 def free_name(path: str, taken: set[str]) -> str:
@@ -124,6 +160,7 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Pred
             "context": system.context,
             "beam_size": settings.beam_size,
             "batch_seconds": settings.batch_seconds,
+            "decoder": system.decoder,
             "warm_up_files": min(_WARM_UP, len(files)),
             "language": only_language(transcriber),
             # What the transcriber says of itself knows better than what was asked for.

@@ -95,7 +95,7 @@ def traces(
         frames = max(1, min(int(mask[i].sum()), round(length * backbone.frame_rate)))
         weights = _attention(backbone, caught, i, len(row) + skip + 1, frames)
         # Row n is where token n was heard: the one before it is being read while the next is written.
-        starts = _first_frames(-_smoothed(weights)[skip - 1 : -1])
+        starts = first_frames(-smoothed(weights)[skip - 1 : -1])
         shares = weights.mean(0)[skip - 1 : -1].cpu().numpy()
         found.append(Trace(starts, shares, chosen[i]))
     return found
@@ -123,7 +123,7 @@ def _queries_and_keys(backbone: "Whisper") -> Iterator[dict[tuple[int, str], Ten
         return hook
 
     handles = []
-    for block in {block for block, _ in _heads(backbone)}:
+    for block in {block for block, _ in time_heads(backbone)}:
         attention = backbone.decoder.layers[block].encoder_attn
         handles += [
             attention.q_proj.register_forward_hook(catch((block, "q"))),
@@ -136,7 +136,7 @@ def _queries_and_keys(backbone: "Whisper") -> Iterator[dict[tuple[int, str], Ten
             handle.remove()
 
 
-def _heads(backbone: "Whisper") -> Sequence[tuple[int, int]]:
+def time_heads(backbone: "Whisper") -> Sequence[tuple[int, int]]:
     """The heads known to follow time; all of the upper half where nobody has looked."""
     if backbone.generation.alignment_heads:
         return backbone.generation.alignment_heads
@@ -151,14 +151,14 @@ def _attention(
     """What each of the time heads attends to, of the clip's own frames."""
     size = backbone.dim // backbone.module.config.decoder_attention_heads
     maps = []
-    for block, head in _heads(backbone):
+    for block, head in time_heads(backbone):
         part = slice(head * size, (head + 1) * size)
         queries, keys = caught[block, "q"][row, :length, part], caught[block, "k"][row, :frames, part]
         maps.append((queries.float() @ keys.float().T * size**-0.5).softmax(-1))
     return torch.stack(maps)
 
 
-def _smoothed(weights: Float[Tensor, "h n t"]) -> Float32[ndarray, "n t"]:
+def smoothed(weights: Float[Tensor, "h n t"]) -> Float32[ndarray, "n t"]:
     """Mean attention of the time heads, each normalised over tokens and smoothed over time."""
     deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     weights = (weights - mean) / deviation.clamp_min(1e-8)
@@ -168,7 +168,7 @@ def _smoothed(weights: Float[Tensor, "h n t"]) -> Float32[ndarray, "n t"]:
     return weights.mean(0).cpu().numpy()
 
 
-def _first_frames(cost: Float32[ndarray, "n t"]) -> Float64[ndarray, " n"]:
+def first_frames(cost: Float32[ndarray, "n t"]) -> Float64[ndarray, " n"]:
     """For each row the first column of the cheapest monotone path; whole anti-diagonals at a time."""
     rows, columns = cost.shape
     skewed = np.full((rows + columns - 1, rows), np.inf, np.float32)  # [diagonal, row]

@@ -173,7 +173,8 @@ class PrefixCache:
         from ...backbones.base import Features
 
         device = batch.lengths.device
-        states = torch.stack([entry.states for entry in entries]).to(device).float()
+        # Each to float32 before they meet: autocast to bfloat16 stacks no float16.
+        states = torch.stack([entry.states.float() for entry in entries]).to(device)
         masks = [entry.mask for entry in entries]
         mask = torch.stack(masks).to(device) if masks[0].numel() else None
         lengths = torch.stack([entry.length for entry in entries]).to(device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone, Encoded
@@ -20,10 +20,11 @@ from ...errors import ConfigError
 from ...metrics.normalise import normaliser
 from ...metrics.wer import align_words, corpus, count, count_characters
 from ...metrics.writing import unspaced
-from ...recipe.parts import AsrConfig
+from ...recipe.parts import AsrConfig, DiffusionConfig
 from ...recipe.recipe import Recipe
 from ...registry import TASKS
 from .base import Loss, Scores, Task, encoder_sites
+from .filling import Filling, groups
 from .seeds import chance
 
 if TYPE_CHECKING:
@@ -136,7 +137,12 @@ class Asr(Task):
         assert isinstance(recipe.task, AsrConfig)
         self.config = recipe.task
         self.decoder: Decoder
-        if self.config.decoder == "ctc":
+        if isinstance(self.config.decoder, DiffusionConfig):
+            self.decoder = Filling(self, self.config.decoder, data.texts)
+            self.heads["diffusion"] = self.decoder.head
+            if self.decoder.average is not None:
+                self.average = self.decoder.average  # a part of the state
+        elif self.config.decoder == "ctc":
             characters = self.config.vocabulary or Characters.of(data.texts).characters
             head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
             self.decoder = CtcLayer(head)
@@ -147,7 +153,23 @@ class Asr(Task):
             data.beside()
 
     def head_config(self) -> dict[str, Any]:
+        if isinstance(self.decoder, Filling):
+            return {"diffusion": self.decoder.head_config()}
         return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
+
+    @property
+    def kept_heads(self) -> dict[str, nn.Module]:
+        return {"diffusion": self.decoder.kept} if isinstance(self.decoder, Filling) else super().kept_heads
+
+    def head_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        if isinstance(self.decoder, Filling):
+            return groups(self.decoder.head, self.decoder.config.layer_decay)
+        return super().head_groups()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if isinstance(self.decoder, Filling):
+            self.decoder.step(self.global_step)
 
     def _ctc(self) -> dict[str, CtcHead]:
         return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
@@ -195,7 +217,7 @@ class Asr(Task):
         return Examined(float(loss.total), loss.targets, batch.texts, heard)
 
     def validate(self, batches: list[Examined]) -> Scores:
-        own_decoder = self.config.decoder == "whisper"  # which, unless told otherwise, writes English
+        own_decoder = self.config.decoder != "ctc"  # which, unless told otherwise, writes English
         write, language = normaliser(), self.config.language or ("en" if own_decoder else "")
         said = [write(text, language) for batch in batches for text in batch.said]
         heard = [write(text, language) for batch in batches for text in batch.heard]
@@ -210,4 +232,8 @@ class Asr(Task):
     @classmethod
     def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
         assert isinstance(recipe.task, AsrConfig)
-        return list(backbone.sites()) if recipe.task.decoder == "whisper" else encoder_sites(backbone)
+        decoder = recipe.task.decoder
+        of_whisper = (
+            decoder.kind == "whisper" if isinstance(decoder, DiffusionConfig) else decoder == "whisper"
+        )
+        return list(backbone.sites()) if of_whisper else encoder_sites(backbone)

@@ -120,6 +120,11 @@ class Task(L.LightningModule, ABC):
         return {}
 
     @property
+    def kept_heads(self) -> dict[str, nn.Module]:
+        """The heads as they are saved."""
+        return dict(self.heads)
+
+    @property
     def written(self) -> tuple[str, ...]:
         """The adapters that are saved, each with the heads."""
         return self.recipe.train
@@ -149,13 +154,15 @@ class Task(L.LightningModule, ABC):
         own = [p for name in self.recipe.train for p in self.model.parameters_of(name) if p.requires_grad]
         return [*own, *self.base_parameters.values()]
 
+    def head_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters of the heads, and what their learning rate is multiplied by."""
+        return [([p for p in self.heads.parameters() if p.requires_grad], 1.0)]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
-        heads = [p for p in self.heads.parameters() if p.requires_grad]
-        groups = [
-            *self._by_pace(),
-            {"params": heads, "times": (optim.head_lr or optim.lr) / optim.lr},
-        ]
+        faster = (optim.head_lr or optim.lr) / optim.lr
+        groups = self._by_pace()
+        groups += [{"params": part, "times": times * faster} for part, times in self.head_groups()]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=optim.lr,

@@ -1,0 +1,1 @@
+"""Text in a few parallel steps: masked-diffusion decoders, how they are sampled, chosen from and trained."""

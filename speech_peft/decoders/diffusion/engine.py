@@ -1,0 +1,134 @@
+"""What hears windows by a masked decoder: whisper's windows, guards and times, another way to the text.
+
+What runs in circles, or into its limit, is read again by the frozen model's own decoder.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..words.engine import TorchEngine
+from ..words.search import Found
+from ..words.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND
+from ..words.word_times import TimedWord, words_at
+from .lengths import by_duration
+from .masked import MaskedDecoder
+from .sample import Filled, Sampling, fill
+from .select import Selection, chosen
+from .times import placed
+
+if TYPE_CHECKING:
+    from ...backbones.whisper import Whisper
+
+Stock = Callable[[], AbstractContextManager[object]]
+"""Inside, the frozen decoder is what it was: no adapter of the masked one is at work."""
+
+
+class MaskedEngine(TorchEngine):
+    """Fills texts in a few parallel passes."""
+
+    name: str = "diffusion"
+
+    def __init__(
+        self,
+        backbone: "Whisper",
+        decoder: MaskedDecoder,
+        stock: Stock,
+        sampling: Sampling | None = None,
+        selection: Selection = "sum",
+    ):
+        super().__init__(backbone)
+        self.decoder, self.stock = decoder, stock
+        self.sampling, self.selection = sampling or Sampling(), selection
+        self._sure: dict[tuple[int, ...], tuple[float, ...]] = {}
+        """Of the texts that were found last, how sure each token was."""
+
+    @torch.inference_mode()
+    def find(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"] | None,
+        prompt: Int[Tensor, "b p"],
+        limits: Int[Tensor, " b"],
+        width: int = 1,
+        ngram: int = 0,
+    ) -> list[Found]:
+        if width > 1 or ngram:
+            with self.stock():
+                return super().find(states, mask, prompt, limits, width, ngram)
+        filled = self.filled(states, mask, prompt, limits)
+        rows = chosen(self.decoder, filled, self.selection)
+        silences = filled.silence.tolist()
+        found = [
+            _found(self.decoder, *row, silence, limit)
+            for row, silence, limit in zip(rows, silences, limits.tolist(), strict=True)
+        ]
+        self._sure = {one.tokens: one.logprobs for one in found}
+        return found
+
+    def filled(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"] | None,
+        prompt: Int[Tensor, "b p"],
+        limits: Int[Tensor, " b"],
+    ) -> Filled:
+        """All candidates of each clip."""
+        memory = self.decoder.memory(states, mask, prompt)
+        seconds = seconds_of(states, mask, limits, self.backbone.frame_rate)
+        return fill(self.decoder, memory, by_duration(seconds, self.decoder.room), self.sampling)
+
+    @torch.inference_mode()
+    def words(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"],
+        tokens: Sequence[Sequence[int]],
+        *,
+        seconds: Sequence[float],
+        language: Sequence[str | None],
+        task: str,
+    ) -> list[tuple[TimedWord, ...]]:
+        """Times by the decoder's own cross attention; how sure a word is, as it was when it was filled in."""
+        backbone = self.backbone
+        prompt = [backbone.generation.prompt(code, task) for code in language]
+        memory = self.decoder.memory(states, mask, torch.tensor(prompt, device=states.device))
+        counts = [
+            max(1, min(count, round(s * backbone.frame_rate)))
+            for count, s in zip(mask.sum(1).tolist(), seconds, strict=True)
+        ]
+        found = []
+        for row, frames, count in zip(
+            tokens, placed(self.decoder, memory, tokens, counts), counts, strict=True
+        ):
+            sure = self._sure.get(tuple(row), (0.0,) * len(row))
+            shares = np.exp(np.array([*sure, 0.0], np.float32))
+            end = count / backbone.frame_rate
+            found.append(words_at(backbone, row, frames / backbone.frame_rate, end, shares))
+        return found
+
+
+def seconds_of(states: Tensor, mask: Tensor | None, limits: Tensor, frame_rate: float) -> list[float]:
+    """How long each clip is: as its limit of tokens says, or at most as long as it has states."""
+    counts = [states.shape[1]] * len(states) if mask is None else mask.sum(1).tolist()
+    return [
+        min((limit - SPARE_TOKENS) / TOKENS_PER_SECOND, count / frame_rate)
+        if limit > SPARE_TOKENS
+        else count / frame_rate
+        for limit, count in zip(limits.tolist(), counts, strict=True)
+    ]
+
+
+def _found(
+    decoder: MaskedDecoder, tokens: list[int], shares: list[float], silence: float, limit: int
+) -> Found:
+    """As a search has it: log-probabilities of the tokens and of the end."""
+    text = decoder.until_end(tokens)[:limit]
+    logs = torch.tensor(shares[: len(text) + 1]).clamp(min=1e-6).log().tolist()
+    stopped = decoder.end not in tokens[: limit + 1]
+    return Found(tuple(text), sum(logs), silence, tuple(logs[: len(text)]), stopped)

@@ -1,0 +1,223 @@
+"""Draft and verify: the parallel decoder guesses a text, the stock one reads it in one pass and corrects it.
+
+A pass over a whole draft gives what the stock decoder would write at every place of it. The prefix that it
+agrees with stays, the first token that it does not becomes its own, and what follows is the next draft. So
+the text is the stock greedy text, token for token, in as many passes as there are corrections (speculative
+decoding, arXiv:2211.17192, with a drafter of one pass).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..words.search import Found
+from ..words.whisper_reader import Reader
+from .engine import MaskedEngine, Stock, seconds_of
+from .lengths import by_duration
+from .masked import MaskedDecoder, Memory, bucket
+from .ragged import Ragged
+from .sample import Sampling, fill, forbidden
+
+if TYPE_CHECKING:
+    from ...backbones.whisper import Whisper
+
+_LOOK_AHEAD = 1
+"""Tokens of the draft among which a correction is looked for: a word that the draft has too much."""
+
+Again = Callable[[Sequence[int], Sequence[Sequence[int]]], list[list[int]]]
+"""Clips, and what stands of their texts, to what may follow."""
+
+
+@dataclass
+class Row:
+    """A clip on its way."""
+
+    clip: int
+    limit: int
+    draft: list[int]
+    text: list[int] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    drafts: int = 0
+    passes: int = 0
+    ended: bool = False
+
+    @property
+    def open(self) -> bool:
+        return not self.ended and len(self.text) <= self.limit
+
+    def take(self, written: Sequence[int], logs: Sequence[float], end: int) -> int:
+        """Goes on with what the stock decoder writes behind each token of the draft; how many were agreed on.
+
+        `written[j]` follows the first j tokens of the draft.
+        """
+        agreed = 0
+        while agreed < len(self.draft) and written[agreed] == self.draft[agreed]:
+            agreed += 1
+        for token, log in zip(written[: agreed + 1], logs, strict=False):
+            if not self.open:
+                break
+            self.logs.append(log)
+            if token == end:
+                self.ended = True
+            else:
+                self.text.append(token)
+        self.draft = rest(self.draft, agreed, written[agreed])
+        self.passes += 1
+        return agreed
+
+    def found(self, silence: float) -> Found:
+        """As the stock search has it."""
+        stopped = not self.ended
+        tokens = self.text[: self.limit]
+        return Found(
+            tuple(tokens),
+            sum(self.logs[: len(tokens) + 1]),
+            silence,
+            tuple(self.logs[: len(tokens)]),
+            stopped,
+        )
+
+
+def rest(draft: Sequence[int], agreed: int, correction: int) -> list[int]:
+    """What is left of a draft when the token behind its first `agreed` is another.
+
+    Where the draft has the correction a little later, it goes on from there (what lay between was too much),
+    else the correction takes one token's place.
+
+    >>> rest([5, 6, 6, 7, 8], 2, 7), rest([5, 6, 7, 8], 1, 9)
+    ([8], [7, 8])
+    """
+    ahead = list(draft[agreed + 1 : agreed + 1 + _LOOK_AHEAD])
+    skip = ahead.index(correction) + 1 if correction in ahead else 0
+    return list(draft[agreed + 1 + skip :])
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The stock greedy text of each clip, and what it took."""
+
+    found: list[Found]
+    passes: list[int]
+    """Of either decoder, one behind the other."""
+
+
+def verify(
+    backbone: "Whisper",
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"] | None,
+    prompt: Int[Tensor, "b p"],
+    limits: Int[Tensor, " b"],
+    drafts: Sequence[Sequence[int]],
+    again: Again | None = None,
+) -> Verified:
+    """The greedy text of each clip, from drafts with their ends; `again` drafts what is missing."""
+    plain = Reader(backbone, states[:0], None)
+    first, later = plain.forbidden(first=True), plain.forbidden(first=False)
+    end, before = backbone.generation.eot, prompt.shape[1]
+    rows = [
+        Row(i, limit, list(draft)[: limit + 1])
+        for i, (limit, draft) in enumerate(zip(limits.tolist(), drafts, strict=True))
+    ]
+    silences: list[float] = []
+    room = before + max(row.limit for row in rows) + max(len(row.draft) for row in rows) + 2 * bucket(1)
+    reader = Ragged(backbone, states, mask, room)
+    active, pending = list(rows), prompt
+    start = torch.zeros(len(rows), dtype=torch.long, device=prompt.device)
+    while active:
+        longest = max(len(row.draft) for row in active)
+        drafted = [row.draft + [end] * (longest - len(row.draft)) for row in active]
+        chunk = torch.cat([pending, torch.tensor(drafted, device=prompt.device, dtype=torch.long)], 1)
+        hidden = reader.read(chunk, start)
+        if not silences:
+            silences = plain.no_speech(hidden[:, prompt[0].tolist().index(backbone.generation.sot)])
+        scores = plain.scores(hidden[:, pending.shape[1] - 1 :], later)
+        if pending is prompt:
+            scores[:, 0] = plain.scores(hidden[:, before - 1], first)
+        best, written = scores.max(-1)
+        logs = (best.float() - scores.float().logsumexp(-1)).tolist()
+        agreed = [
+            row.take(tokens, shares, end)
+            for row, tokens, shares in zip(active, written.tolist(), logs, strict=True)
+        ]
+        start = start + pending.shape[1] + torch.tensor(agreed, device=start.device)
+        kept = [i for i, row in enumerate(active) if row.open]
+        if len(kept) < len(active):
+            chosen = torch.tensor(kept, dtype=torch.long, device=start.device)
+            active, start = [active[i] for i in kept], start[chosen]
+            if active:
+                reader.keep(chosen)
+        if not active:
+            break
+        pending = torch.tensor([[row.text[-1]] for row in active], device=prompt.device)
+        if again is not None and (empty := [row for row in active if not row.draft]):
+            for row, draft in zip(
+                empty, again([row.clip for row in empty], [row.text for row in empty]), strict=True
+            ):
+                row.draft = draft[: max(0, row.limit + 1 - len(row.text))]
+                row.drafts += 1
+    found = [row.found(silence) for row, silence in zip(rows, silences, strict=True)]
+    return Verified(found, [row.passes + row.drafts for row in rows])
+
+
+class VerifiedEngine(MaskedEngine):
+    """Writes the stock greedy text; the decoder by diffusion drafts it."""
+
+    name: str = "verified"
+
+    def __init__(self, backbone: "Whisper", decoder: MaskedDecoder, stock: Stock, steps: int = 1):
+        super().__init__(backbone, decoder, stock, Sampling(steps=steps))
+        self.passes: list[int] = []
+        """Of each clip of the last batch, drafts included."""
+
+    @torch.inference_mode()
+    def find(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"] | None,
+        prompt: Int[Tensor, "b p"],
+        limits: Int[Tensor, " b"],
+        width: int = 1,
+        ngram: int = 0,
+    ) -> list[Found]:
+        if width > 1 or ngram:
+            return super().find(states, mask, prompt, limits, width, ngram)
+        memory = self.decoder.memory(states, mask, prompt)
+        seconds = seconds_of(states, mask, limits, self.backbone.frame_rate)
+        filled = fill(self.decoder, memory, by_duration(seconds, self.decoder.room), self.sampling)
+        drafts = [with_end(self.decoder, row) for row in filled.tokens[:, 0].tolist()]
+
+        def again(clips: Sequence[int], texts: Sequence[Sequence[int]]) -> list[list[int]]:
+            return go_on(self.decoder, memory.picked(torch.tensor(clips, device=states.device)), texts)
+
+        with self.stock():
+            verified = verify(self.backbone, states, mask, prompt, limits, drafts, again)
+        drafted = filled.passes.tolist()
+        self.passes = [own + draft for own, draft in zip(verified.passes, drafted, strict=True)]
+        self._sure = {one.tokens: one.logprobs for one in verified.found}
+        return verified.found
+
+
+def with_end(decoder: MaskedDecoder, row: Sequence[int]) -> list[int]:
+    """A text and its end."""
+    return [*decoder.until_end(row), decoder.end]
+
+
+def go_on(decoder: MaskedDecoder, memory: Memory, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """What the masked decoder takes to follow each of these beginnings, in one pass."""
+    device = memory.keys[0].device
+    width = min(bucket(max(map(len, texts)) + bucket(1)), decoder.room)
+    tokens = torch.full((len(texts), width), decoder.end, device=device)
+    masked = torch.ones(tokens.shape, dtype=torch.bool, device=device)
+    for i, text in enumerate(texts):
+        count = min(len(text), width)
+        tokens[i, :count] = torch.tensor(text[:count], device=device)
+        masked[i, :count] = False
+    scores = decoder(tokens, masked, memory)
+    if (bias := forbidden(decoder, device)) is not None:
+        scores = scores + bias
+    guesses = scores.argmax(-1).tolist()
+    return [with_end(decoder, guess[len(text) :]) for guess, text in zip(guesses, texts, strict=True)]
