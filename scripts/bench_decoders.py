@@ -1,0 +1,346 @@
+"""What each decoder costs and how often it is wrong: the tables of docs/diffusion.md.
+
+    wer       error rates of samplers and selections over a manifest, encoder states made once
+    verified  draft and verify: the stock greedy text on every clip, passes a token, time against greedy
+    cost      processor seconds of the parallel decoder as candidates and tokens grow, beside the stock one
+    published Whisfusion's decoding as published against ours, at equal K and S, in the shapes of version 1
+
+Times are processor seconds of this process on one thread, the encoder included where it says so; texts are
+counted without their padding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from speech_peft.audio import io, manifest
+from speech_peft.backbones.whisper import Whisper
+from speech_peft.decoders.ctc import Characters
+from speech_peft.decoders.diffusion import published
+from speech_peft.decoders.diffusion.kinds.bridged import Bridged
+from speech_peft.decoders.diffusion.kinds.texts import ByCharacter
+from speech_peft.decoders.diffusion.lengths import by_duration
+from speech_peft.decoders.diffusion.masked import MaskedDecoder, Memory
+from speech_peft.decoders.diffusion.sample import PUBLISHED, Filled, Sampling, fill, fill_bucket
+from speech_peft.decoders.diffusion.select import SELECTIONS, candidates_of, chosen
+from speech_peft.decoders.diffusion.verified import VerifiedEngine
+from speech_peft.decoders.words import search
+from speech_peft.decoders.words.whisper_text import MAX_TOKENS, SPARE_TOKENS, TOKENS_PER_SECOND
+from speech_peft.metrics.normalise import normaliser
+from speech_peft.metrics.wer import align_words, count
+from speech_peft.opening.loading import load
+
+RATE = 16_000
+SAMPLERS = {
+    **{f"confidence, {steps}": Sampling("confidence", steps, bias=0.0) for steps in (1, 2, 4, 8)},
+    "confidence with bias, 8": Sampling("confidence", 8),
+    "entropy, 8": Sampling("entropy", 8, bias=0.0),
+    "entropy with bias, 8": Sampling("entropy", 8),
+    "entropy with bias, 8, correcting": Sampling("entropy", 8, corrects=True),
+    "as published, K=8": Sampling("random", ratios=PUBLISHED, candidates=8),
+    "falling, K=8": Sampling("random", candidates=8),
+}
+
+
+class Clips:
+    """Clips of a manifest with the states of each, encoded alone."""
+
+    def __init__(self, backbone: Whisper, path: str, limit: int | None, join: float = 0.0):
+        rows = list(manifest.listed(path))[:limit]
+        self.texts = [row.text or "" for row in rows]
+        sounds = [io.load(row.audio, RATE, row.start, row.duration).samples for row in rows]
+        if join:
+            sounds, self.texts = _joined(sounds, self.texts, join)
+        self.seconds = [len(sound) / RATE for sound in sounds]
+        self.states = []
+        started = time.process_time()
+        with torch.inference_mode():
+            for sound in sounds:
+                features = backbone.prepare(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
+                self.states.append(backbone.encode(features).states)
+        self.encoding = time.process_time() - started
+
+    def batches(self, size: int) -> Iterator[list[int]]:
+        """Clips of one length together."""
+        lengths: dict[int, list[int]] = {}
+        for i, states in enumerate(self.states):
+            lengths.setdefault(states.shape[1], []).append(i)
+        for rows in lengths.values():
+            yield from (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _joined(sounds: Sequence[np.ndarray], texts: Sequence[str], seconds: float) -> tuple[list, list]:
+    """Dense windows: neighbours behind each other with 0.1 s between, up to so many seconds."""
+    windows, said = [], []
+    parts, words, length = [], [], 0
+    for sound, text in zip(sounds, texts, strict=True):
+        if parts and length + len(sound) > seconds * RATE:
+            windows.append(np.concatenate(parts)[: 30 * RATE])
+            said.append(" ".join(words))
+            parts, words, length = [], [], 0
+        parts += [sound, np.zeros(RATE // 10, np.float32)]
+        words.append(text)
+        length += len(sound) + RATE // 10
+    return windows, said
+
+
+def rate(said: Sequence[str], heard: Sequence[str]) -> tuple[float, float, float]:
+    """The corpus word error rate in percent, and its 95 % interval over utterances."""
+    write = normaliser()
+    pairs = align_words([write(t, "en") for t in said], [write(t, "en") for t in heard])
+    counts = [count(one) for one in pairs]
+    errors = np.array([c.errors for c in counts], float)
+    words = np.array([c.reference for c in counts], float)
+    draws = np.random.default_rng(0).integers(0, len(counts), (2000, len(counts)))
+    rates = errors[draws].sum(1) / words[draws].sum(1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return tuple(100 * float(x) for x in (errors.sum() / words.sum(), low, high))
+
+
+def _interval(found: tuple[float, float, float]) -> str:
+    middle, low, high = found
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+def prompts(backbone: Whisper, count: int) -> torch.Tensor:
+    return torch.tensor([backbone.generation.prompt()] * count)
+
+
+@torch.inference_mode()
+def filled(
+    decoder: MaskedDecoder, backbone: Whisper, clips: Clips, rows: list[int], how: Sampling, shift: int = 0
+) -> Filled:
+    states = [clips.states[i] for i in rows]
+    if shift:  # those of another clip
+        states = [clips.states[(i + shift) % len(clips.states)][:, : states[0].shape[1]] for i in rows]
+        longest = max(s.shape[1] for s in states)
+        states = [torch.nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s in states]
+    memory = decoder.memory(torch.cat(states), None, prompts(backbone, len(rows)))
+    return fill(decoder, memory, by_duration([clips.seconds[i] for i in rows], decoder.room), how)
+
+
+def wer(args: argparse.Namespace) -> None:
+    opened = load(args.adapter, args.weights)
+    backbone, decoder = opened.backbone, opened.diffusion
+    assert isinstance(backbone, Whisper)
+    assert decoder is not None
+    clips = Clips(backbone, args.data, args.limit)
+    print(f"{len(clips.texts)} clips, {sum(clips.seconds):.0f} s, encoded in {clips.encoding:.1f} s")
+    wanted = [name for name in SAMPLERS if not args.only or any(part in name for part in args.only)]
+    for name in wanted:
+        how, started = SAMPLERS[name], time.process_time()
+        texts: dict[str, list[str]] = {}
+        passes, pool = [], []
+        texts = {kind: [""] * len(clips.texts) for kind in (SELECTIONS if how.candidates > 1 else ("one",))}
+        for rows in clips.batches(16):
+            got = filled(decoder, backbone, clips, rows, how)
+            passes += got.passes.tolist()
+            for kind, found in texts.items():
+                for i, (tokens, _) in zip(
+                    rows, chosen(decoder, got, kind if kind != "one" else "sum"), strict=True
+                ):
+                    found[i] = decoder.decode(tokens)
+            if how.candidates > 1:
+                for i, tokens, sure in zip(rows, got.tokens.tolist(), got.probability.tolist(), strict=True):
+                    pool.append((i, [" ".join(c.words) for c in candidates_of(decoder, tokens, sure)]))
+        seconds = time.process_time() - started
+        for kind, found in texts.items():
+            shown = f"{_interval(rate(clips.texts, found)):22} passes {np.mean(passes):.1f}, {seconds:.1f} s"
+            print(f"{name:34} {kind:11} {shown}", flush=True)
+        if pool:
+            _pool(clips, pool, texts)
+    if args.deaf:
+        heard = [""] * len(clips.texts)
+        for rows in clips.batches(16):
+            got = filled(decoder, backbone, clips, rows, Sampling(), shift=len(clips.texts) // 2)
+            for i, row in zip(rows, got.tokens[:, 0].tolist(), strict=True):
+                heard[i] = decoder.decode(row)
+        print(
+            "with the states of other clips       one         %.1f (%.1f to %.1f)" % rate(clips.texts, heard)
+        )
+
+
+def _pool(clips: Clips, pool: list, texts: dict[str, list[str]]) -> None:
+    """One candidate, the best of all, and how often each selection finds a best one."""
+    write = normaliser()
+
+    def errors(i: int, text: str) -> int:
+        pair = align_words([write(clips.texts[i], "en")], [write(text, "en")])
+        return count(next(iter(pair))).errors
+
+    first, best, hits = [""] * len(clips.texts), [""] * len(clips.texts), dict.fromkeys(texts, 0)
+    for i, candidates in pool:
+        wrong = [errors(i, text) for text in candidates]
+        first[i], best[i] = candidates[0], candidates[int(np.argmin(wrong))]
+        for kind in texts:
+            hits[kind] += errors(i, texts[kind][i]) <= min(wrong)
+    print(f"    one candidate {_interval(rate(clips.texts, first))}")
+    print(f"    oracle        {_interval(rate(clips.texts, best))}")
+    print("    hit rate     ", {kind: round(100 * n / len(pool), 1) for kind, n in hits.items()})
+
+
+@torch.inference_mode()
+def verified(args: argparse.Namespace) -> None:
+    opened = load(args.adapter, args.weights, **({"context": args.context} if args.context else {}))
+    backbone, decoder = opened.backbone, opened.diffusion
+    assert isinstance(backbone, Whisper)
+    assert decoder is not None
+    clips = Clips(backbone, args.data, args.limit, args.join)
+    print(f"{len(clips.texts)} clips of {np.mean(clips.seconds):.1f} s")
+    for steps in args.steps:
+        engine = VerifiedEngine(backbone, decoder, nullcontext, steps)
+        for size in args.batch:
+            spent = {"greedy": 0.0, "verified": 0.0}
+            tokens, passes, other = 0, 0, []
+            for rows in clips.batches(size):
+                states, prompt = torch.cat([clips.states[i] for i in rows]), prompts(backbone, len(rows))
+                caps = [
+                    min(MAX_TOKENS, int(TOKENS_PER_SECOND * clips.seconds[i]) + SPARE_TOKENS) for i in rows
+                ]
+                limits = torch.tensor(caps)
+                started = time.process_time()
+                stock = search.by_reader(backbone, states, None, prompt, limits)
+                middle = time.process_time()
+                found = engine.find(states, None, prompt, limits)
+                spent["verified"] += time.process_time() - middle
+                spent["greedy"] += middle - started
+                passes += sum(engine.passes)
+                tokens += sum(len(one.tokens) + 1 for one in stock)
+                other += [
+                    i for i, one, two in zip(rows, stock, found, strict=True) if one.tokens != two.tokens
+                ]
+            share = f"{passes / tokens:.3f} passes a token ({passes} for {tokens})"
+            times = f"greedy {spent['greedy']:.1f} s, verified {spent['verified']:.1f} s"
+            told = f"other texts: {other or 'none'}"
+            print(f"draft of {steps}, batch {size}: {share}, {times}, {told}", flush=True)
+
+
+def _spent(work: Callable[[], Any], times: int = 2) -> float:
+    found = []
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+@torch.inference_mode()
+def cost(args: argparse.Namespace) -> None:
+    opened = load(args.adapter, args.weights)
+    backbone, decoder = opened.backbone, opened.diffusion
+    assert isinstance(backbone, Whisper)
+    assert decoder is not None
+    sound = torch.randn(1, 30 * RATE) * 0.05
+    features = backbone.prepare(sound, torch.tensor([30 * RATE]))
+    encoding = _spent(lambda: backbone.encode(features))
+    states, prompt = backbone.encode(features).states, prompts(backbone, 1)
+    remember = _spent(lambda: decoder.memory(states, None, prompt))
+    memory = decoder.memory(states, None, prompt)
+    print(f"encoder, 30 s: {encoding:.3f} s; cross keys and values: {remember:.3f} s")
+    for tokens in args.tokens:
+        limits = torch.tensor([tokens - 1])
+        ours = _spent(lambda n=tokens: fill_bucket(decoder, memory, n, whole(4)))
+        stock = _spent(lambda caps=limits: search.greedy(_endless(backbone, states), prompt, caps))
+        ratio = (encoding + stock) / (encoding + remember + ours)
+        print(
+            f"{tokens:4} tokens: 4 passes {ours:.3f} s, stock {stock:.3f} s, with the encoder {ratio:.2f} x",
+            flush=True,
+        )
+    for k in args.candidates:
+        how = Sampling("random", candidates=k)
+        spent = _spent(lambda how=how: fill_bucket(decoder, memory, 64, how))
+        print(f"K = {k:2}, 64 tokens, 4 passes: {spent:.3f} s", flush=True)
+
+
+def whole(steps: int) -> Sampling:
+    """Every place is filled, none before its turn: what a text of so many tokens costs."""
+    return Sampling("random", ratios=(1.0, 0.7, 0.5, 0.3)[:steps])
+
+
+def _endless(backbone: Whisper, states: torch.Tensor) -> Any:
+    """A stock reader that never writes the end: it stops at its limit."""
+    from speech_peft.decoders.words.whisper_reader import Reader
+
+    class Goes(Reader):
+        def forbidden(self, first: bool) -> torch.Tensor:
+            bias = super().forbidden(first)
+            bias[self.generation.eot] = float("-inf")
+            return bias
+
+    return Goes(backbone, states, None)
+
+
+@torch.inference_mode()
+def as_published(args: argparse.Namespace) -> None:
+    """Random weights: what is compared is the work, and that both fill the same texts."""
+    torch.manual_seed(0)
+    words = ByCharacter(Characters("".join(chr(0x4E00 + i) for i in range(args.vocabulary - 1))))
+    decoder = Bridged(768, words, width=768, layers=args.layers, heads=12, inner=3072).eval()
+    states = torch.randn(1, 1500, 768)
+    how = Sampling("random", ratios=PUBLISHED, candidates=args.k)
+    theirs = _spent(lambda: published.decode(decoder, states, args.k), 1)
+    same = published.decode(decoder, states, args.k, places=64)[0]
+    ours: dict[int, float] = {}
+    for places in (256, 64):
+        ours[places] = _spent(lambda n=places: fill_bucket(decoder, decoder.memory(states), n, how), 1)
+    got: Memory = decoder.memory(states)
+    equal = torch.equal(fill_bucket(decoder, got, 64, how).tokens[0], same)
+    print(
+        json.dumps(
+            {
+                "layers": args.layers,
+                "K": args.k,
+                "published, 256 places": round(theirs, 2),
+                **{f"ours, {n} places": round(s, 2) for n, s in ours.items()},
+                "times, 256 places": round(theirs / ours[256], 2),
+                "times, bucket of 64": round(theirs / ours[64], 2),
+                "same tokens at 64": equal,
+            }
+        )
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(required=True)
+    for name, work in (("wer", wer), ("verified", verified), ("cost", cost)):
+        part = parts.add_parser(name)
+        part.add_argument("--adapter", required=True)
+        part.add_argument("--weights")
+        part.set_defaults(work=work)
+        if name != "cost":
+            part.add_argument("--data", required=True)
+            part.add_argument("--limit", type=int)
+        if name == "wer":
+            part.add_argument("--only", nargs="*", help="parts of samplers' names")
+            part.add_argument("--deaf", action="store_true", help="also with the states of other clips")
+        if name == "verified":
+            part.add_argument("--context", choices=("full", "fit"))
+            part.add_argument("--join", type=float, default=0.0, help="seconds of dense windows")
+            part.add_argument("--steps", type=int, nargs="+", default=[1])
+            part.add_argument("--batch", type=int, nargs="+", default=[1])
+        if name == "cost":
+            part.add_argument("--tokens", type=int, nargs="+", default=[16, 32, 64, 96, 128, 192])
+            part.add_argument("--candidates", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    part = parts.add_parser("published")
+    part.add_argument("--layers", type=int, default=18)
+    part.add_argument("--k", type=int, default=15)
+    part.add_argument("--vocabulary", type=int, default=32_000)
+    part.set_defaults(work=as_published)
+    args = parser.parse_args()
+    args.work(args)
+
+
+if __name__ == "__main__":
+    main()
