@@ -163,9 +163,7 @@ def wer(args: argparse.Namespace) -> None:
             got = filled(decoder, backbone, clips, rows, Sampling(), shift=len(clips.texts) // 2)
             for i, row in zip(rows, got.tokens[:, 0].tolist(), strict=True):
                 heard[i] = decoder.decode(row)
-        print(
-            "with the states of other clips       one         %.1f (%.1f to %.1f)" % rate(clips.texts, heard)
-        )
+        print("with the states of other clips:", _interval(rate(clips.texts, heard)))
 
 
 def _pool(clips: Clips, pool: list, texts: dict[str, list[str]]) -> None:
