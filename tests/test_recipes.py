@@ -13,7 +13,21 @@ SMALL = {
     "wavefit": ["channels=16", "before=1", "up=[16,16,8,8,8]", "down=[8,8,8,16]", "mels=16", "steps=1"],
 }
 """Decoders that take a step in no time."""
+OWN = ["width=8", "layers=1", "heads=1", "room=16"]
+"""The same of those by diffusion."""
 JUDGES = "{scales: 1, periods: [3], scale_channels: 1, period_channels: 2}"
+
+
+def _own_decoders(stages) -> list[str]:
+    """Where a recipe says how large a decoder by diffusion is; a copy of Whisper's is as small as that."""
+    kinds = {
+        stage: getattr(getattr(recipe.task, "decoder", None), "kind", "") for stage, recipe in stages.items()
+    }
+    return [
+        f"stages.{s}.task.decoder." if s else "task.decoder."
+        for s, kind in kinds.items()
+        if kind in ("smdm", "scratch")
+    ]
 
 
 def shrunk(name: str) -> list[str]:
@@ -23,7 +37,7 @@ def shrunk(name: str) -> list[str]:
     if name.startswith("sweeps/") and stages[""].task.name == "classify":
         return ["task.layer=2", "data.cache=null"]  # adapters in both leave nothing to keep
     if not name.startswith("restore/"):
-        return []
+        return [f"{where}{given}" for where in _own_decoders(stages) for given in OWN]
     over = ["backbone.layer=1"]
     for stage, recipe in stages.items():
         prefix = f"stages.{stage}." if stage else ""

@@ -155,6 +155,8 @@ class Transcriber(Hearing):
             raise ConfigError("swap: adapters are chosen by what is heard here")
         if self._in_weights:
             raise ConfigError("swap: engine ct2 has the adapter in its weights; open it with engine='torch'")
+        if self.opened.diffusion is not None:
+            raise ConfigError("swap: the adapter brought a decoder of its own; open the other one anew")
         self.opened = exchanged(self.opened, adapter, self.device, self.offline)
         self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
         return self
