@@ -30,7 +30,7 @@ from speech_peft.decoders.diffusion.kinds.texts import ByCharacter
 from speech_peft.decoders.diffusion.lengths import by_duration
 from speech_peft.decoders.diffusion.masked import MaskedDecoder, Memory
 from speech_peft.decoders.diffusion.sample import PUBLISHED, Filled, Sampling, fill, fill_bucket
-from speech_peft.decoders.diffusion.select import SELECTIONS, candidates_of, chosen
+from speech_peft.decoders.diffusion.select import SELECTIONS, Selection, candidates_of, chosen
 from speech_peft.decoders.diffusion.verified import VerifiedEngine
 from speech_peft.decoders.words import search
 from speech_peft.decoders.words.whisper_text import MAX_TOKENS, SPARE_TOKENS, TOKENS_PER_SECOND
@@ -77,7 +77,9 @@ class Clips:
             yield from (rows[i : i + size] for i in range(0, len(rows), size))
 
 
-def _joined(sounds: Sequence[np.ndarray], texts: Sequence[str], seconds: float) -> tuple[list, list]:
+def _joined(
+    sounds: Sequence[np.ndarray], texts: Sequence[str], seconds: float
+) -> tuple[list[np.ndarray], list[str]]:
     """Dense windows: neighbours behind each other with 0.1 s between, up to so many seconds."""
     windows, said = [], []
     parts, words, length = [], [], 0
@@ -102,7 +104,7 @@ def rate(said: Sequence[str], heard: Sequence[str]) -> tuple[float, float, float
     draws = np.random.default_rng(0).integers(0, len(counts), (2000, len(counts)))
     rates = errors[draws].sum(1) / words[draws].sum(1)
     low, high = np.percentile(rates, [2.5, 97.5])
-    return tuple(100 * float(x) for x in (errors.sum() / words.sum(), low, high))
+    return 100 * float(errors.sum() / words.sum()), 100 * float(low), 100 * float(high)
 
 
 def _interval(found: tuple[float, float, float]) -> str:
@@ -137,16 +139,15 @@ def wer(args: argparse.Namespace) -> None:
     wanted = [name for name in SAMPLERS if not args.only or any(part in name for part in args.only)]
     for name in wanted:
         how, started = SAMPLERS[name], time.process_time()
-        texts: dict[str, list[str]] = {}
-        passes, pool = [], []
-        texts = {kind: [""] * len(clips.texts) for kind in (SELECTIONS if how.candidates > 1 else ("one",))}
+        passes: list[int] = []
+        pool: list[tuple[int, list[str]]] = []
+        kinds: tuple[Selection, ...] = SELECTIONS if how.candidates > 1 else ("sum",)
+        texts: dict[Selection, list[str]] = {kind: [""] * len(clips.texts) for kind in kinds}
         for rows in clips.batches(16):
             got = filled(decoder, backbone, clips, rows, how)
             passes += got.passes.tolist()
             for kind, found in texts.items():
-                for i, (tokens, _) in zip(
-                    rows, chosen(decoder, got, kind if kind != "one" else "sum"), strict=True
-                ):
+                for i, (tokens, _) in zip(rows, chosen(decoder, got, kind), strict=True):
                     found[i] = decoder.decode(tokens)
             if how.candidates > 1:
                 for i, tokens, sure in zip(rows, got.tokens.tolist(), got.probability.tolist(), strict=True):
@@ -166,7 +167,7 @@ def wer(args: argparse.Namespace) -> None:
         print("with the states of other clips:", _interval(rate(clips.texts, heard)))
 
 
-def _pool(clips: Clips, pool: list, texts: dict[str, list[str]]) -> None:
+def _pool(clips: Clips, pool: list[tuple[int, list[str]]], texts: dict[Selection, list[str]]) -> None:
     """One candidate, the best of all, and how often each selection finds a best one."""
     write = normaliser()
 

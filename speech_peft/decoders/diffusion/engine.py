@@ -44,7 +44,8 @@ class MaskedEngine(TorchEngine):
     ):
         super().__init__(backbone)
         self.decoder, self.stock = decoder, stock
-        self.sampling, self.selection = sampling or Sampling(), selection
+        self.sampling = sampling or Sampling()
+        self.selection: Selection = selection
         self._sure: dict[tuple[int, ...], tuple[float, ...]] = {}
         """Of the texts that were found last, how sure each token was."""
 

@@ -59,6 +59,8 @@ class MaskedDecoder(nn.Module, ABC):
     """The most places of a text, its end included."""
     per_second: float = 5.0
     """How many tokens fast speech has in a second."""
+    corrects: bool = False
+    """Whether it was trained to see through its own half-filled texts."""
     never: tuple[int, ...] = ()
     """Tokens that are never written."""
 

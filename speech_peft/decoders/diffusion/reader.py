@@ -19,7 +19,8 @@ class MaskedReader:
     def __init__(
         self, decoder: MaskedDecoder, sampling: Sampling | None = None, selection: Selection = "sum"
     ):
-        self.decoder, self.sampling, self.selection = decoder, sampling or Sampling(), selection
+        self.decoder, self.sampling = decoder, sampling or Sampling()
+        self.selection: Selection = selection
 
     @torch.inference_mode()
     def read(

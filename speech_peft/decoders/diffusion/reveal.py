@@ -19,6 +19,8 @@ class Guess:
     entropy: Float[Tensor, "r n"]
     """Of all tokens, in nats."""
     masked: Bool[Tensor, "r n"]
+    ends: Bool[Tensor, "r n"]
+    """Where the end of text is the likeliest."""
     left: int
     """Passes that are left, this one included."""
     bound: float = 0.1
@@ -26,8 +28,13 @@ class Guess:
 
     @property
     def least(self) -> Tensor:
-        """How many places each text must fill now, to be whole after the passes that are left."""
-        return -(-self.masked.sum(1) // max(1, self.left))
+        """How many places each text must fill now, to be whole after the passes that are left.
+
+        Ends do not count: behind the first nothing is asked, however long the bucket is.
+        """
+        if self.left <= 1:
+            return self.masked.sum(1)
+        return -(-(self.masked & ~self.ends).sum(1) // self.left)
 
 
 Policy = Callable[[Guess], Bool[Tensor, "r n"]]
@@ -45,7 +52,7 @@ def policy(name: str) -> Callable[[Policy], Policy]:
 @policy("confidence")
 def by_confidence(guess: Guess) -> Bool[Tensor, "r n"]:
     """The surest, equally many in each pass."""
-    return _first(guess, _order(guess), guess.least)
+    return _first(guess, _order(guess), guess.least.clamp(min=1))
 
 
 @policy("entropy")

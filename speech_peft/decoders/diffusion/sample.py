@@ -43,8 +43,8 @@ class Sampling:
     """`entropy`: of the sum of entropies that one pass may spend, in nats."""
     bias: float = 6.0
     """`entropy`, `confidence`: how much the left comes before the right, over the length of the text."""
-    corrects: bool = False
-    """Whether places that are filled are judged again in each pass: for decoders that were trained on it."""
+    corrects: bool | None = None
+    """Whether filled places are judged again in each pass; None: if the decoder was trained on it."""
     ratios: tuple[float, ...] = FALLING
     """`random`: how much is masked in each pass."""
     candidates: int = 1
@@ -117,15 +117,17 @@ def _by_revealing(decoder: MaskedDecoder, memory: Memory, length: int, sampling:
     rows, part, row_passes = torch.arange(clips, device=device), memory, 0
     bias = forbidden(decoder, device)
     silence = torch.zeros(clips, device=device)
+    corrects = decoder.corrects if sampling.corrects is None else sampling.corrects
     for step in range(sampling.steps):
         own = masked[rows]
-        asked = torch.ones_like(own) if sampling.corrects else own
+        asked = torch.ones_like(own) if corrects else own
         probability, entropy, guess, ends = _asked(decoder, tokens[rows], own, asked, part, bias)
         if step == 0:
             silence = ends[:, 0]
-        told = Guess(probability, entropy, own, sampling.steps - step, sampling.bound, sampling.bias)
+        left = sampling.steps - step
+        told = Guess(probability, entropy, own, guess == decoder.end, left, sampling.bound, sampling.bias)
         now = POLICIES[sampling.policy](told)
-        changed = _corrected(tokens[rows], guess, own) if sampling.corrects else torch.zeros_like(now)
+        changed = _corrected(tokens[rows], guess, own) if corrects else torch.zeros_like(now)
         put = now | changed
         tokens[rows] = torch.where(put, guess, tokens[rows])
         sure[rows] = torch.where(put | (asked & ~own), probability, sure[rows])
@@ -134,7 +136,7 @@ def _by_revealing(decoder: MaskedDecoder, memory: Memory, length: int, sampling:
         passes[rows] += 1
         row_passes += len(rows)
         alive = masked[rows].any(1)
-        if sampling.corrects:  # what came in now may change what was there
+        if corrects:  # what came in now may change what was there
             alive |= put.any(1)
         if not bool(alive.any()):
             break
@@ -244,8 +246,8 @@ def forbidden(decoder: MaskedDecoder, device: torch.device) -> Float[Tensor, " v
 
 def _picked(filled: Filled, place: int) -> Filled:
     part = slice(place, place + 1)
-    parts = (filled.tokens, filled.probability, filled.passes, filled.silence)
-    return Filled(*(x[part] for x in parts), 0)
+    tokens, sure = filled.tokens[part], filled.probability[part]
+    return Filled(tokens, sure, filled.passes[part], filled.silence[part], 0)
 
 
 def _stacked(clips: Sequence[Filled], end: int, row_passes: int) -> Filled:

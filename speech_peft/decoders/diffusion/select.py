@@ -21,7 +21,7 @@ from .masked import MaskedDecoder
 from .sample import Filled
 
 Selection = Literal["confidence", "mbr", "sum", "rover", "rover-sum"]
-SELECTIONS: tuple[str, ...] = get_args(Selection)
+SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 _CENTRAL = 0.5  # of the agreement beside the confidence
 
 

@@ -138,10 +138,10 @@ class Asr(Task):
         self.config = recipe.task
         self.decoder: Decoder
         if isinstance(self.config.decoder, DiffusionConfig):
-            self.decoder = Filling(self, self.config.decoder, data.texts)
-            self.heads["diffusion"] = self.decoder.head
-            if self.decoder.average is not None:
-                self.average = self.decoder.average  # a part of the state
+            self.decoder = filling = Filling(self, self.config.decoder, data.texts)
+            self.heads["diffusion"] = filling.head
+            if filling.average is not None:
+                self.average = filling.average  # a part of the state
         elif self.config.decoder == "ctc":
             characters = self.config.vocabulary or Characters.of(data.texts).characters
             head = self.heads["ctc"] = CtcHead(backbone.dim, characters)

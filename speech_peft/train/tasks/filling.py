@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Filling:
             for mean, now in zip(self.average.parameters(), self.head.parameters(), strict=True):
                 mean.lerp_(now, 1 - keeps)
 
-    def loss(self, encoded: Encoded, texts: list[str]) -> Loss:
+    def loss(self, encoded: Encoded, texts: list[str], languages: Sequence[str]) -> Loss:
         training = self.task.training
         decoder = self.head if training else self.kept
         generator = self.task.generator() if training else torch.Generator().manual_seed(_VALIDATED)
@@ -74,36 +75,42 @@ class Filling:
         if training and self.config.frame_drop:
             kept = torch.rand(states.shape[:2], generator=generator) >= self.config.frame_drop
             states = states * kept.to(states.device)[..., None]
-        memory = self._memory(decoder, encoded, states)
+        memory = self._memory(decoder, encoded, languages, states)
         tokens = decoder.rows(texts, decoder.room - 1).to(states.device)
-        teacher = None
-        if training and self.config.distil:
-
-            def teacher(tokens: Tensor, wanted: Tensor) -> Tensor:
-                return self._taught(encoded.states, tokens, wanted)
-
+        teaches = training and self.config.distil > 0
+        teacher = partial(self._taught, encoded.states, languages) if teaches else None
         total, weight, logits = self.objective.loss(decoder, tokens, memory, generator, teacher)
         targets = len(logits)
         return Loss(total * (targets / max(weight, 1e-6)), targets, Predicted(logits, "class"))
 
-    def _memory(self, decoder: MaskedDecoder, encoded: Encoded, states: Tensor | None = None) -> Memory:
+    def _memory(
+        self,
+        decoder: MaskedDecoder,
+        encoded: Encoded,
+        languages: Sequence[str],
+        states: Tensor | None = None,
+    ) -> Memory:
         """Whisper looks at the padding of every clip, as its own decoder does; others at what is heard."""
         states = encoded.states if states is None else states
         if self.config.kind == "whisper":
-            return decoder.memory(states, None, self._prompt(len(states), states.device))
+            return decoder.memory(states, None, self._prompt(languages, states.device))
         return decoder.memory(states, encoded.mask)
 
-    def _prompt(self, rows: int, device: torch.device) -> Tensor:
+    def _prompt(self, languages: Sequence[str], device: torch.device) -> Tensor:
+        """Of each clip's language: the recipe's, else the manifest's where this Whisper writes it."""
         backbone = self.task.backbone
         assert isinstance(backbone, Whisper)
-        return torch.tensor([backbone.generation.prompt(self.language)] * rows, device=device)
+        generation = backbone.generation
+        known = generation.languages if generation.is_multilingual else {}
+        chosen = [self.language or (one if one in known else None) for one in languages]
+        return torch.tensor([generation.prompt(one) for one in chosen], device=device)
 
     @torch.no_grad()
-    def _taught(self, states: Tensor, tokens: Tensor, wanted: Tensor) -> Tensor:
+    def _taught(self, states: Tensor, languages: Sequence[str], tokens: Tensor, wanted: Tensor) -> Tensor:
         """The logits of the frozen autoregressive decoder, which reads the text up to each wanted place."""
         backbone = self.task.backbone
         assert isinstance(backbone, Whisper)
-        prompt = self._prompt(len(tokens), tokens.device)
+        prompt = self._prompt(languages, tokens.device)
         with self.task.model.using():
             hidden = backbone.decoder(
                 input_ids=torch.cat([prompt, tokens[:, :-1]], 1),
@@ -113,9 +120,9 @@ class Filling:
         return backbone.module.proj_out(hidden[:, prompt.shape[1] - 1 :][wanted])
 
     @torch.no_grad()
-    def decode(self, encoded: Encoded) -> list[str]:
+    def decode(self, encoded: Encoded, languages: Sequence[str]) -> list[str]:
         decoder = self.kept
-        memory = self._memory(decoder, encoded)
+        memory = self._memory(decoder, encoded, languages)
         seconds = (encoded.mask.sum(1) / self.task.backbone.frame_rate).tolist()
         filled = fill(decoder, memory, by_duration(seconds, decoder.room, decoder.per_second), Sampling())
         return [decoder.decode(row) for row in filled.tokens[:, 0].tolist()]
@@ -130,9 +137,11 @@ def decoder_of(
     """
     if config.kind == "whisper":
         fields: dict[str, Any] = {"kind": "whisper", "own": config.train == "decoder"}
+        fields |= {"corrects": True} if config.own else {}
         _check_sites(task, config)
         return forms.build(task.backbone, **fields), fields
     fields = config.model_dump(include={"kind", "tokenizer", "width", "layers", "heads", "inner", "room"})
+    fields |= {"corrects": True} if config.own else {}
     if config.tokenizer == "characters":
         fields["characters"] = characters_of(texts)
     decoder = forms.build(task.backbone, **fields)

@@ -44,17 +44,27 @@ def test_what_was_misread_beside_a_gap_is_corrected_once_the_gap_is_filled_but_o
     assert heard(fill_bucket(decoder, memory, 16, at_once)) == [[5, 6, 29]]
     again = Sampling("entropy", bound=1e6, bias=0.0, corrects=True)
     assert heard(fill_bucket(decoder, memory, 16, again)) == [[5, 6, 7]]
+    decoder.corrects = True  # as one that was trained on it
+    assert heard(fill_bucket(decoder, memory, 16, at_once)) == [[5, 6, 7]]
 
 
 def test_entropies_of_a_pass_stay_under_the_bound_but_for_the_largest():
-    entropy = torch.tensor([[0.01, 0.05, 0.05, 3.0]])
-    guess = Guess(1 - entropy / 4, entropy, torch.ones(1, 4, dtype=torch.bool), left=9, bound=0.07)
+    entropy, masked = torch.tensor([[0.01, 0.05, 0.05, 3.0]]), torch.ones(1, 4, dtype=torch.bool)
+    guess = Guess(1 - entropy / 4, entropy, masked, ~masked, left=9, bound=0.07)
     assert POLICIES["entropy"](guess).tolist() == [[True, True, True, False]]
 
 
 def test_a_bias_fills_from_the_left_what_is_equally_sure():
-    guess = Guess(torch.full((1, 4), 0.5), torch.ones(1, 4), torch.ones(1, 4, dtype=torch.bool), 4, bias=1.0)
+    masked = torch.ones(1, 4, dtype=torch.bool)
+    guess = Guess(torch.full((1, 4), 0.5), torch.ones(1, 4), masked, ~masked, 4, bias=1.0)
     assert POLICIES["confidence"](guess).tolist() == [[True, False, False, False]]
+
+
+def test_ends_that_fill_the_bucket_hurry_nobody_but_the_last_pass_leaves_nothing():
+    masked = torch.ones(1, 16, dtype=torch.bool)
+    ends = torch.arange(16)[None] >= 4
+    assert Guess(torch.rand(1, 16), torch.ones(1, 16), masked, ends, left=4).least.tolist() == [1]
+    assert Guess(torch.rand(1, 16), torch.ones(1, 16), masked, ends, left=1).least.tolist() == [16]
 
 
 def test_candidates_are_one_row_until_they_branch_and_every_clip_is_filled_as_if_alone():

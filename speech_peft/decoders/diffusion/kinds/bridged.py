@@ -10,6 +10,7 @@ The model is not told how much is masked: it sees that.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,14 +48,22 @@ class Bridged(MaskedDecoder):
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
                 nn.init.normal_(part.weight, std=(2 / 5 / width) ** 0.5)
-        for block in self.blocks:
+        for block in self._rows:
             for last in (block.out, block.cross_out, block.down):
                 nn.init.normal_(last.weight, std=width**-0.5 / layers)
 
     @property
+    def _rows(self) -> "list[Block]":
+        return cast("list[Block]", list(self.blocks))
+
+    @property
+    def heads(self) -> int:
+        return self._rows[0].heads
+
+    @property
     def bridge(self) -> list[nn.Parameter]:
         """What joins text and sound: all that the first stage of Whisfusion trains."""
-        parts = [m for b in self.blocks for m in (b.norm_cross, b.cross_q, b.cross_kv, b.cross_out)]
+        parts = [m for b in self._rows for m in (b.norm_cross, b.cross_q, b.cross_kv, b.cross_out)]
         return [p for part in parts for p in part.parameters()]
 
     def memory(
@@ -65,7 +74,7 @@ class Bridged(MaskedDecoder):
     ) -> Memory:
         if mask is not None and bool(mask.all()):
             mask = None
-        pairs = [block.remember(states.to(block.cross_kv.weight.dtype)) for block in self.blocks]
+        pairs = [block.remember(states.to(block.cross_kv.weight.dtype)) for block in self._rows]
         return Memory(tuple(k for k, _ in pairs), tuple(v for _, v in pairs), mask)
 
     def hidden(
@@ -73,18 +82,18 @@ class Bridged(MaskedDecoder):
     ) -> Float[Tensor, "r n d"]:
         k = beside(len(tokens), memory)
         x = self.embed(tokens.masked_fill(masked, self.vocabulary))
-        turn = rotation(tokens.shape[1], self.blocks[0].size, x)
+        turn = rotation(tokens.shape[1], self._rows[0].size, x)
         closed = None if memory.mask is None else memory.mask[:, None, None]
-        for block, keys, values in zip(self.blocks, memory.keys, memory.values, strict=True):
+        for block, keys, values in zip(self._rows, memory.keys, memory.values, strict=True):
             x = block(x, turn, keys, values, closed, k)
         return self.norm(x)
 
     def attention(self, tokens: Int[Tensor, "b n"], memory: Memory) -> Float[Tensor, "b h n t"]:
         x = self.embed(tokens)
-        turn = rotation(tokens.shape[1], self.blocks[0].size, x)
+        turn = rotation(tokens.shape[1], self._rows[0].size, x)
         closed = None if memory.mask is None else memory.mask[:, None, None]
         maps = []
-        for i, (block, keys, values) in enumerate(zip(self.blocks, memory.keys, memory.values, strict=True)):
+        for i, (block, keys, values) in enumerate(zip(self._rows, memory.keys, memory.values, strict=True)):
             if i >= len(self.blocks) // 2:
                 maps.append(block.looks(x, turn, keys, closed))
             x = block(x, turn, keys, values, closed, 1)

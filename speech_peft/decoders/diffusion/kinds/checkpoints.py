@@ -46,7 +46,7 @@ def load_checkpoint(decoder: Bridged, path: str | Path) -> bool:
 
     Raises ConfigError naming what is missing, unknown or of another shape.
     """
-    found = renamed(_read(Path(path)), decoder.blocks[0].heads)
+    found = renamed(_read(Path(path)), decoder.heads)
     own = decoder.state_dict()
     missing = sorted(key for key in own.keys() - found.keys() if not _BRIDGE.match(key))
     unknown = sorted(found.keys() - own.keys())

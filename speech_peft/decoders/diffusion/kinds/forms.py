@@ -10,8 +10,14 @@ from .texts import texts
 from .whisper_masked import WhisperMasked
 
 
-def build(backbone: Any, *, kind: str, **fields: Any) -> MaskedDecoder:
+def build(backbone: Any, *, kind: str, corrects: bool = False, **fields: Any) -> MaskedDecoder:
     """The decoder of this kind beside its backbone, untrained. Raises ConfigError where that has none."""
+    decoder = _built(backbone, kind, fields)
+    decoder.corrects = corrects
+    return decoder
+
+
+def _built(backbone: Any, kind: str, fields: dict[str, Any]) -> MaskedDecoder:
     if kind == "whisper":
         if not isinstance(backbone, Whisper) or backbone.layer:
             name = getattr(backbone, "name", type(backbone).__name__)

@@ -13,9 +13,14 @@ from ...ctc import Characters
 class Texts(Protocol):
     """A text as tokens and back."""
 
-    end: int
-    vocabulary: int
-    per_second: float
+    @property
+    def end(self) -> int: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def per_second(self) -> float:
+        """How many tokens fast speech has in a second."""
+        ...
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, tokens: Sequence[int]) -> str: ...

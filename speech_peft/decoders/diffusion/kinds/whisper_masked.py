@@ -41,10 +41,10 @@ class WhisperMasked(MaskedDecoder):
         self.mask_embedding = nn.Parameter(torch.randn(width) * scale)
         self.blocks: nn.ModuleList | None = None
         if own:
-            self.blocks = copy.deepcopy(backbone.decoder.layers)
+            blocks, norm = copy.deepcopy((backbone.decoder.layers, backbone.decoder.layer_norm))
+            self.blocks, self.norm = blocks, norm
             self.places = nn.Parameter(backbone.decoder.embed_positions.weight.detach().clone())
-            self.norm = copy.deepcopy(backbone.decoder.layer_norm)
-            for part in (self.blocks, self.norm):
+            for part in (blocks, norm):
                 part.float().requires_grad_(True)
 
     @property
