@@ -10,11 +10,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from speech_peft.compat import guard_torchaudio
 
 guard_torchaudio()
 torch.set_num_threads(1)
+# A busy machine is no reason to fail: neither how long a draw takes, nor how long an example.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..files import json_text
-from ..folders import escapes
+from ..files import escapes, json_text
 from .result import Classified, Heard
 
 SCHEMA = 1

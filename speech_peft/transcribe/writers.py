@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..files import json_text
-from ..folders import escapes
+from ..files import escapes, json_text
 from .result import Choice, Result, Segment
 from .routing.drawing import page
 from .routing.routed import Routing

@@ -18,7 +18,7 @@ from speech_peft.registry import METHODS
 from .read import ROOT, code, lines_of, ours
 
 SHORT = ["trainer.max_steps=2", "data.seconds_per_batch=4", "optim.warmup=0", "trainer.precision=32-true"]
-DOWNLOADS = re.compile(r"asterisk-prompts|openai/|my-whisper|german|gpu")
+DOWNLOADS = re.compile(r"asterisk-prompts|amazon-queen|openai/|my-whisper|german|gpu")
 """What needs a network, a GPU or a reader's own weights: `test_commands.py` reads it, nothing runs it."""
 WALKED = [
     "README.md",
@@ -66,24 +66,24 @@ def shortened(block: str) -> str:
 
 def toy_corpus(folder: Path) -> None:
     """Recordings of a few tones under the names that the pages use."""
-    corpus = folder / "corpora" / "asterisk-en"
     (folder / "recordings").mkdir()
-    corpus.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for split in ("train", "valid", "test"):
-        rows = []
-        for i in range(4):
-            path = corpus / f"{split}-{i}.wav"
-            tone = 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * np.arange(16000) / 16000)
-            io.save(path, (tone + 0.01 * random.standard_normal(16000)).astype(np.float32), 16000)
-            rows.append(manifest.Row(id=path.stem, audio=path, duration=1.0, text="please hold the line"))
-        manifest.write(corpus / f"{split}.jsonl", rows)
-        table = [f"{row.audio},please hold the line" for row in rows]
-        (folder / f"{split}.csv").write_text("\n".join(["audio,text", *table]))
-        for i, row in enumerate(rows):
-            sound = folder / "sounds" / split / ("dog", "rain")[i % 2]
-            sound.mkdir(parents=True, exist_ok=True)
-            shutil.copy(row.audio, sound)
+    for corpus in (folder / "corpora" / name for name in ("asterisk-en", "queen")):
+        corpus.mkdir(parents=True)
+        for split in ("train", "valid", "test"):
+            rows = []
+            for i in range(4):
+                path = corpus / f"{split}-{i}.wav"
+                tone = 0.3 * np.sin(2 * np.pi * (200 + 100 * i) * np.arange(16000) / 16000)
+                io.save(path, (tone + 0.01 * random.standard_normal(16000)).astype(np.float32), 16000)
+                rows.append(manifest.Row(id=path.stem, audio=path, duration=1.0, text="please hold the line"))
+            manifest.write(corpus / f"{split}.jsonl", rows)
+            table = [f"{row.audio},please hold the line" for row in rows]
+            (folder / f"{split}.csv").write_text("\n".join(["audio,text", *table]))
+            for i, row in enumerate(rows):
+                sound = folder / "sounds" / split / ("dog", "rain")[i % 2]
+                sound.mkdir(parents=True, exist_ok=True)
+                shutil.copy(row.audio, sound)
     shutil.copy(corpus / "test-0.wav", folder / "recordings" / "call.wav")
 
 
