@@ -1,0 +1,154 @@
+#!/usr/bin/env python
+"""What packs of languages gain, what a wrong one costs, and what it costs to tell which is right.
+
+    python scripts/measure_packs.py PACKS cs=cs/test.jsonl nl=nl/test.jsonl [--limit 40] [--threads 1]
+
+Prints a table of word error rates: of each language's clips by the frozen model at full context (told the
+language), by every pack (told the language), and by packs that are chosen by what is heard; intervals of 95 %
+by the bootstrap over clips, and how many clips got the right pack. Then, of all clips mixed:
+
+    texts       how many differ between one run over all languages and a run for each
+    states      the largest difference of a mixed batch's encoder states from those of single rows
+    routing     CPU seconds of choosing by what is heard over those of being told, less 1
+    swap        CPU seconds of one pack in the place of another, over those of one clip's forward
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from speech_peft.audio import io, manifest
+from speech_peft.audio.rows.row import Row
+from speech_peft.compose.packs import Packs
+from speech_peft.metrics import bootstrap
+from speech_peft.metrics.normalise import normaliser
+from speech_peft.metrics.wer import align_words
+from speech_peft.transcribe.transcriber import Transcriber
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("packs")
+    parser.add_argument("data", nargs="+", help="LANGUAGE=MANIFEST")
+    parser.add_argument("--limit", type=int, default=40, help="clips of each language")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = {code: spread(path, options.limit) for code, _, path in (d.partition("=") for d in options.data)}
+    print(json.dumps({code: len(each) for code, each in rows.items()}), flush=True)
+    packs = Packs.read(options.packs)
+    first = next(iter(packs.opened().values()))
+    waves = {code: [wave(row) for row in each] for code, each in rows.items()}
+
+    base = Transcriber(first.backbone.id, engine="torch", vad="none", language=next(iter(rows)))
+    for code in rows:
+        said(base, code)
+        tell(code, "base", rows[code], texts(base, waves[code]))
+    del base
+    for name, folder in packs.folders.items():
+        one = Transcriber(adapter=folder, engine="torch", vad="none", language=next(iter(rows)))
+        for code in rows:
+            said(one, code)
+            tell(code, f"pack {name}", rows[code], texts(one, waves[code]))
+        del one
+    routed = Transcriber(packs=options.packs, vad="none")
+    alone = {}
+    for code in rows:
+        found = list(routed.transcribe(waves[code]))
+        right = sum(packs.pack_of(code) in r.chosen[0][1].adapters for r in found)
+        alone[code] = [r.text for r in found]
+        tell(code, "chosen", rows[code], alone[code], right_pack=f"{right} of {len(found)}")
+    together(routed, waves, alone)
+    routing(routed, waves)
+    swap(packs, next(iter(waves.values()))[0])
+
+
+def together(routed: Transcriber, waves: dict[str, list], alone: dict[str, list[str]]) -> None:
+    """One run over all languages, clip by clip in turn, against a run for each."""
+    order = sorted((i, code) for code, each in waves.items() for i in range(len(each)))
+    mixed = texts(routed, [waves[code][i] for i, code in order])
+    differ = sum(text != alone[code][i] for (i, code), text in zip(order, mixed, strict=True))
+    model, backbone = routed.opened.model, routed.backbone
+    names = [*list(model.methods)[: len(waves)], None]
+    size = min(len(each[0]) for each in waves.values())
+    audio = torch.stack([torch.from_numpy(next(iter(waves.values()))[0][:size])] * len(names))
+    features = backbone.prepare(audio, torch.full((len(names),), size))
+    with torch.inference_mode():
+        with model.using_rows(*names):
+            states = backbone.encode(features).states
+        gap = 0.0
+        for row, name in enumerate(names):
+            with model.using(*([name] if name else [])):
+                own = backbone.encode(features).states[row]
+            gap = max(gap, float((states[row] - own).abs().max() / own.abs().max()))
+    print(json.dumps({"texts_that_differ": differ, "of": len(mixed), "states_relative": gap}), flush=True)
+
+
+def routing(routed: Transcriber, waves: dict[str, list]) -> None:
+    """Choosing by what is heard against being told, the same clips and packs."""
+    told = heard = 0.0
+    for code, each in waves.items():
+        said(routed, code)
+        told += cpu(lambda each=each: texts(routed, each))
+        said(routed, None)
+        heard += cpu(lambda each=each: texts(routed, each))
+    print(json.dumps({"told_cpu": told, "heard_cpu": heard, "routing": heard / told - 1}), flush=True)
+
+
+def swap(packs: Packs, clip) -> None:
+    """One pack in the place of another, in a transcriber that is open."""
+    first, *others = packs.folders.values()
+    one = Transcriber(adapter=first, engine="torch", vad="none")
+    forward = min(cpu(lambda: texts(one, [clip])) for _ in range(3))
+    taken = min(cpu(lambda other=other: one.swap(other)) for other in [*others, first, *others])
+    print(json.dumps({"swap_cpu": taken, "clip_cpu": forward, "swap": taken / forward}), flush=True)
+
+
+def cpu(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def said(transcriber: Transcriber, language: str | None) -> None:
+    transcriber.options = replace(transcriber.options, language=language)
+
+
+def texts(transcriber: Transcriber, clips: list) -> list[str]:
+    return [result.text for result in transcriber.transcribe(list(clips))]
+
+
+def spread(path: str, limit: int) -> list[Row]:
+    rows = manifest.read(path)
+    return [rows[round(i * (len(rows) - 1) / max(1, limit - 1))] for i in range(min(limit, len(rows)))]
+
+
+def wave(row: Row):
+    return io.load(Path(row.audio), start=row.start, duration=row.duration).samples
+
+
+def tell(code: str, system: str, rows: list[Row], heard: list[str], **more: object) -> None:
+    clean = normaliser("auto")
+    pairs = align_words([clean(r.text or "", code) for r in rows], [clean(text, code) for text in heard])
+    errors = [sum(p.operation != "equal" for p in pair) for pair in pairs]
+    words = [sum(p.operation != "insert" for p in pair) for pair in pairs]
+    within = bootstrap.interval(errors, words, [row.id for row in rows])
+    line = {
+        "language": code,
+        "system": system,
+        "wer": round(sum(errors) / sum(words), 4),
+        "low": within and round(within.low, 4),
+        "high": within and round(within.high, 4),
+    }
+    print(json.dumps(line | more), flush=True)
+
+
+if __name__ == "__main__":
+    main()
