@@ -45,13 +45,17 @@ def make(
     least: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="How sure a language has to be; 0.5 if not given.")
     ] = None,
+    closed: Annotated[
+        bool | None,
+        typer.Option("--closed/--open", help="Recordings are in no other languages than those of the packs."),
+    ] = None,
 ) -> None:
     """Copy adapters into a folder of packs, beside those that are there."""
     given = {name: Path(path) for name, path in map(_named, adapters)}
     groups = {name: tuple(tags.split(",")) for name, tags in map(_named, group or [])}
     from ..compose import packs
 
-    made = packs.make(folder, given, groups, least)
+    made = packs.make(folder, given, groups, least, closed)
     line(f"{folder}: {', '.join(made.folders)}")
 
 

@@ -37,6 +37,8 @@ class Settings(BaseModel):
     """What is no language, and which languages it is for."""
     least: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How sure the language has to be; below, the frozen model hears alone."""
+    closed: bool = False
+    """Whether recordings are in no other languages than those of the packs: one of these is then heard."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,22 @@ class Packs:
 
 
 def make(
-    folder: Path, adapters: Mapping[str, Path], groups: Mapping[str, Tags], least: float | None
+    folder: Path,
+    adapters: Mapping[str, Path],
+    groups: Mapping[str, Tags],
+    least: float | None = None,
+    closed: bool | None = None,
 ) -> Packs:
     """Copy adapters into a folder of packs under their names, beside those that are there.
 
     Raises ConfigError, and copies nothing, for a name that says no language and for adapters of two bases.
     """
     before = _settings(folder / FILE)
-    settings = Settings(groups={**before.groups, **groups}, least=before.least if least is None else least)
+    settings = Settings(
+        groups={**before.groups, **groups},
+        least=before.least if least is None else least,
+        closed=before.closed if closed is None else closed,
+    )
     there = {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter.json"))}
     every = {name: read(path) for name, path in {**there, **adapters}.items()}
     first = next(iter(every.values()))

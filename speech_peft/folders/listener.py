@@ -142,12 +142,13 @@ class Listener(ABC, Generic[R]):
             for i in range(0, len(pieces), size):
                 yield pieces[i : i + size]
 
-    def _features(self, batch: list[Piece[R]]) -> Features:
+    def _features(self, batch: list[Piece[R]], pad_to: int = 0) -> Features:
+        """Features of windows that share a batch, padded to at least so many samples."""
         lengths = torch.tensor([len(piece.window.samples) for piece in batch])
         audio = torch.zeros(len(batch), int(lengths.max()))
         for row, piece in zip(audio, batch, strict=True):
             row[: len(piece.window.samples)] = torch.from_numpy(piece.window.samples)
-        return self.backbone.prepare(audio.to(self.device), lengths.to(self.device))
+        return self.backbone.prepare(audio.to(self.device), lengths.to(self.device), pad_to)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def catalogue_of(adapter: str | Path | None) -> Path | None:
 class CatalogueChooser:
     """What suits a recording best, by how it sounds to the frozen model and by words that were given."""
 
-    whole = True
+    whole, pad_to = True, 0
 
     def __init__(self, catalogue: Catalogue, together: Together, words: str = ""):
         self.catalogue, self.together, self.words = catalogue, together, words

@@ -22,6 +22,9 @@ class Chooser(Protocol):
 
     whole: bool
     """Whether once for a recording, by the window that tells most of it; else for every window."""
+    pad_to: int
+    """Samples of sound and silence that the frozen model alone is used to hear, where the backbone was opened
+    for fewer: rows without an adapter get so many. 0: as it was opened."""
 
     def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
         """The states that the frozen model alone makes of a batch, and what is chosen for each row."""
@@ -47,6 +50,9 @@ class PackChooser:
             )
         self.packs, self.together, self.whole = packs, together, by == "file"
         self.backbone = together.backbone
+        # A Whisper that no adapter helps writes poorly of less than 30 s; a language it tells as well.
+        full = round((self.backbone.max_seconds or 0.0) * self.backbone.sample_rate)
+        self.pad_to = full if self.backbone.context == "fit" else 0
 
     def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
         states = self.backbone.encode(features).states
@@ -61,6 +67,9 @@ class PackChooser:
         return {"packs": {name: saved.digest for name, saved in each.items() if saved is not None}}
 
     def _sure(self, shares: dict[str, float]) -> Choice:
+        own = {code: share for code, share in shares.items() if self.packs.pack_of(code)}
+        if self.packs.settings.closed and own:
+            shares = {code: share / sum(own.values()) for code, share in own.items()}
         language = max(shares, key=shares.__getitem__)
         heard = f"language {language} ({shares[language]:.2f})"
         if shares[language] < self.packs.least:

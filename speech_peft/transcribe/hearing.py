@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -72,7 +73,7 @@ class Hearing(Listener[File]):
     """Tokens of a text that came before."""
     chooser: Chooser | None = None
     """What chooses adapters for each recording, or each window, where that is asked."""
-    _bare: Mapping[_Piece, Tensor]
+    _bare: Mapping[_Piece, Tensor] = MappingProxyType({})
     """States of the pool's windows that the frozen model alone has made, where no adapter changes them."""
 
     def _hear(self, pool: list[_Piece]) -> None:
@@ -112,9 +113,11 @@ class Hearing(Listener[File]):
 
         Parts of windows have been told their language and adapters with the whole.
         """
-        self._bare = {} if self.chooser is None or parts else self._choose(self.chooser, pool)
+        self._bare = {}
+        if self.chooser is not None:
+            return self._read_chosen(self.chooser, pool, parts)
         groups = list(self._groups(pool))
-        if not self._asks or self.chooser is not None:
+        if not self._asks:
             found = self._each(lambda group: self._decoded(group, self._encoded(group)), groups)
         else:
             states = list(self._each(self._encoded, groups))
@@ -149,8 +152,9 @@ class Hearing(Listener[File]):
         """States of a batch; those that the frozen model alone has made already are not made again."""
         assert self.engine is not None
         new = [piece for piece in batch if piece not in self._bare]
+        pad_to = 0 if self.chooser is None else self._padded(batch[0])
         with self._running(new), self._noting(new):
-            made = self.engine.encode(self._features(new)) if new else torch.empty(0)
+            made = self.engine.encode(self._features(new, pad_to)) if new else torch.empty(0)
         if len(new) == len(batch):
             return made
         rows = iter(made)
@@ -168,6 +172,22 @@ class Hearing(Listener[File]):
                 each = [by_steps(notes[site], row, piece.window.seconds, rate) for site in mixers]
                 piece.file.routes.setdefault(piece.window.start, torch.stack(each))
 
+    def _read_chosen(self, chooser: Chooser, pool: list[_Piece], parts: bool) -> list[Reading]:
+        """The same where adapters are chosen first, and with them how long a window is padded."""
+        if not parts:
+            self._bare = self._choose(chooser, pool)
+        readings: dict[_Piece, Reading] = {}
+        for group in self._groups(sorted(pool, key=self._padded)):
+            pieces = [piece for batch in group for piece in batch]
+            readings |= dict(zip(pieces, self._decoded(group, self._encoded(group)), strict=True))
+        return [readings[piece] for piece in pool]
+
+    def _padded(self, piece: _Piece) -> int:
+        own, choice = super()._padded(piece), piece.file.choice_at(piece.window.start)
+        if self.chooser is None or choice is None or choice.runs:
+            return own
+        return max(own, self.chooser.pad_to)
+
     def _choose(self, chooser: Chooser, pool: list[_Piece]) -> dict[_Piece, Tensor]:
         """Choose adapters by what the frozen model alone makes of windows; its states that will do."""
         bare: dict[_Piece, Tensor] = {}
@@ -180,7 +200,7 @@ class Hearing(Listener[File]):
                 piece.file.choices[0.0 if chooser.whole else piece.window.start] = choice
                 if chooser.whole:
                     piece.file.language = piece.file.language or choice.language
-                if not choice.encodes:
+                if not choice.encodes and (choice.runs or not chooser.pad_to):
                     bare[piece] = states
         return bare
 

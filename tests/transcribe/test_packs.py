@@ -47,8 +47,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(choosing, "detect_language", lambda _, states: [_told(s) for s in states])
     plain, heard = backbone.prepare, {}
 
-    def prepare(audio, lengths, **more):
-        features = plain(audio, lengths, **more)
+    def prepare(audio, lengths, pad_to=0):
+        features = plain(audio, lengths, pad_to)
         for clip, values in zip(audio, features.values, strict=True):
             heard[float(values.sum())] = float(clip.abs().max())
         return features
@@ -88,6 +88,7 @@ def test_a_batch_of_several_languages_reads_as_each_does_alone(folder):
     assert [r.language for r in together] == ["de", "fr", "en", "en"]
     assert "less sure than 0.6" in together[3].chosen[0][1].why
     assert [r.text for r in together] == [heard(folder, name)[0].text for name in WAVES]
+    assert together[3].text == heard(folder, "unsure", language="en")[0].text
     assert together[0].text != heard(folder, "de", language="fr")[0].text, "packs do something"
     written = json.loads(json.dumps(as_json(together[0])))["chosen"]
     assert written == [{"start": 0.0, "adapters": {"de": 1.0}, "language": "de", "why": "language de (0.90)"}]
@@ -118,6 +119,12 @@ def test_a_recording_of_two_languages_is_heard_stretch_by_stretch(folder):
     texts, german = ([segment.text for segment in one.segments] for one in (found, as_one))
     assert texts[0] == first.text == german[0]
     assert texts[1] != german[1]
+
+
+def test_where_there_are_no_other_languages_it_is_heard_which_of_the_packs_it_is(folder):
+    (folder / "packs.json").write_text('{"groups": {"slavic": ["cs"]}, "least": 0.6, "closed": true}')
+    (unsure,) = heard(folder, "unsure")
+    assert unsure.chosen[0][1].why == "language de (1.00)"
 
 
 def test_a_language_gets_its_own_pack_that_of_its_group_or_none(folder):
@@ -153,7 +160,10 @@ def test_adapters_are_put_into_a_folder_by_their_languages(folder, tmp_path_fact
     assert command.main(["make", str(out), *given]) == 2
     assert "of a group say --group south=cs,pl" in capsys.readouterr().err
     assert not list(out.iterdir())
-    assert command.main(["make", str(out), *given, "--group", "south=it,es", "--least", "0.7"]) == 0
+    assert (
+        command.main(["make", str(out), *given, "--group", "south=it,es", "--least", "0.7", "--closed"]) == 0
+    )
+    assert Packs.read(out).settings.closed
     assert Packs.read(out).least == 0.7
     assert command.main(["list", str(out)]) == 0
     assert "south        bottleneck" in capsys.readouterr().out
