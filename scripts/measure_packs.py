@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,7 @@ def main() -> None:
     swap(packs, next(iter(waves.values()))[0])
 
 
-def together(routed: Transcriber, waves: dict[str, list], alone: dict[str, list[str]]) -> None:
+def together(routed: Transcriber, waves: dict[str, list[Any]], alone: dict[str, list[str]]) -> None:
     """One run over all languages, clip by clip in turn, against a run for each."""
     order = sorted((i, code) for code, each in waves.items() for i in range(len(each)))
     mixed = texts(routed, [waves[code][i] for i, code in order])
@@ -91,7 +92,7 @@ def together(routed: Transcriber, waves: dict[str, list], alone: dict[str, list[
     print(json.dumps({"texts_that_differ": differ, "of": len(mixed), "states_relative": gap}), flush=True)
 
 
-def routing(routed: Transcriber, waves: dict[str, list]) -> None:
+def routing(routed: Transcriber, waves: dict[str, list[Any]]) -> None:
     """Choosing by what is heard against being told, the same clips and packs."""
     told = heard = 0.0
     for code, each in waves.items():
@@ -102,7 +103,7 @@ def routing(routed: Transcriber, waves: dict[str, list]) -> None:
     print(json.dumps({"told_cpu": told, "heard_cpu": heard, "routing": heard / told - 1}), flush=True)
 
 
-def swap(packs: Packs, clip) -> None:
+def swap(packs: Packs, clip: Any) -> None:
     """One pack in the place of another, in a transcriber that is open."""
     first, *others = packs.folders.values()
     one = Transcriber(adapter=first, engine="torch", vad="none")
@@ -121,7 +122,7 @@ def said(transcriber: Transcriber, language: str | None) -> None:
     transcriber.options = replace(transcriber.options, language=language)
 
 
-def texts(transcriber: Transcriber, clips: list) -> list[str]:
+def texts(transcriber: Transcriber, clips: list[Any]) -> list[str]:
     return [result.text for result in transcriber.transcribe(list(clips))]
 
 
@@ -130,7 +131,7 @@ def spread(path: str, limit: int) -> list[Row]:
     return [rows[round(i * (len(rows) - 1) / max(1, limit - 1))] for i in range(min(limit, len(rows)))]
 
 
-def wave(row: Row):
+def wave(row: Row) -> Any:
     return io.load(Path(row.audio), start=row.start, duration=row.duration).samples
 
 
