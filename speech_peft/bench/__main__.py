@@ -60,8 +60,11 @@ def asr(
     engine: Engine = "torch",
     beam_size: BeamSize = 1,
     decoder: Annotated[
-        list[Literal["autoregressive", "diffusion", "verified"]] | None,
-        typer.Option(help="Of an adapter with a decoder by diffusion; a column each; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            metavar="[autoregressive|diffusion|verified]",
+            help="Of an adapter with a decoder by diffusion; a column each; may be repeated.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=64, help="Passes of a decoder by diffusion.")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from speech_peft.core.step_parallel import LocalComm, StepParallelSampler, TorchDistComm
+from speech_peft.core.sampling.step_parallel import LocalComm, StepParallelSampler, TorchDistComm
 from speech_peft.errors import ConfigError
 from tests.workers import in_two
 

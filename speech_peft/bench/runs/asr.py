@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ... import __version__
 from ...audio.manifest import Row
-from ...errors import ConfigError, SpeechPeftError
+from ...errors import ConfigError, SpeechPeftError, did_you_mean
 from ...files import json_text
 from ...folders.inputs import Job, task_of
 from ...folders.progress import watched
@@ -25,6 +25,7 @@ from ...transcribe.result import Result
 if TYPE_CHECKING:
     pass
 
+DECODERS = ("autoregressive", "diffusion", "verified")
 _WARM_UP = 4  # recordings transcribed before the clock starts: caches, thread pools, lazy kernels
 
 
@@ -105,8 +106,12 @@ def systems(
 def by_decoder(chosen: Sequence[System], decoders: Sequence[str]) -> list[System]:
     """Each adapter once by every decoder: a column each. The base has one decoder alone.
 
-    With none named, an adapter that brought a decoder by diffusion is heard by that.
+    With none named, an adapter that brought a decoder by diffusion is heard by that. Raises ConfigError for
+    a name that is none.
     """
+    for decoder in decoders:
+        if decoder not in DECODERS:
+            raise ConfigError(f"decoder: there is no {decoder!r}. {did_you_mean(decoder, DECODERS)}")
     found = []
     for system in chosen:
         if system.adapter is None:

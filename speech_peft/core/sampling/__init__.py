@@ -1,0 +1,1 @@
+"""How many steps of an iteration are taken, and by whom: nothing of models."""
