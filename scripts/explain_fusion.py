@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     options = parser.parse_args()
     model = sp.load(options.out / "fusion" / "fuse")
-    rows = tested(options.test, 150)[: options.clips]
+    rows = tested(options.test, options.clips)
     heard = {name: _sounds(in_channel(name, rows, options.out)) for name in CHANNELS}
     by_channel(model, heard)
     in_the_middle(model, heard["plain"], heard["telephone"])

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("what", choices=("spread", "costs", "languages"))
     parser.add_argument("--weights", default=BASE)
     parser.add_argument("--languages", type=int, default=6)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[16], help="Width of the network's h.")
     parser.add_argument("--corpora", nargs="+", default=[], metavar="CODE=FOLDER")
     parser.add_argument("--new", metavar="CODE=FOLDER")
     parser.add_argument("--steps", type=int, default=100, help="For each language.")
@@ -47,7 +48,8 @@ def main() -> None:
     if options.what == "spread":
         spread()
     elif options.what == "costs":
-        costs(options.weights, options.languages)
+        for hidden in options.hidden:
+            costs(options.weights, options.languages, hidden)
     else:
         languages(options)
 
@@ -63,20 +65,23 @@ def spread() -> None:
         print(f"hidden {hidden}: deviation {size:.4f}, undivided {size * hidden**0.5:.4f}")
 
 
-def costs(weights: str, languages: int) -> None:
+def costs(weights: str, languages: int, hidden: int) -> None:
     names = tuple(f"l{i}" for i in range(languages))
-    one = sp.adapt(weights, {"a": sp.Hyper(names=names, width=WIDTH, sites=SITES)}, context="fit")
+    hyper: Any = sp.Hyper(names=names, width=WIDTH, hidden=hidden, sites=SITES)
+    one = sp.adapt(weights, {"a": hyper}, context="fit")
     written = count(one.parameters_of("a"))
     alone = sp.Bottleneck(form="series", norm=True, bias=False, width=WIDTH, sites=SITES)
     each = count(sp.adapt(weights, {"a": alone}, context="fit").parameters_of("a"))
-    print(f"one network for {languages} languages: {written:,}; as many adapters: {languages * each:,}")
-    print(f"ratio {written / (languages * each):.3f}; another language: {32:,} beside {each:,}")
+    print(f"hidden {hidden}: one network for {languages} languages has {written:,} numbers")
+    print(f"  as many adapters: {languages * each:,}")
+    print(f"  ratio {written / (languages * each):.3f}; another language: {hyper.vector:,} beside {each:,}")
 
 
 def languages(options: argparse.Namespace) -> None:
     corpora = dict(given.split("=", 1) for given in options.corpora)
     joint = joined(corpora, options.out)
-    hyper = {"method": "hyper", "names": list(corpora), "width": WIDTH, "sites": list(SITES)}
+    hyper: dict[str, Any] = {"method": "hyper", "names": list(corpora), "width": WIDTH, "sites": list(SITES)}
+    hyper["hidden"] = options.hidden[0]
     together = trained(options, "together", hyper, joint, options.steps * len(corpora))
     for code, folder in corpora.items():
         plain = {"method": "bottleneck", "form": "series", "norm": True, "bias": False, "width": WIDTH}

@@ -13,6 +13,9 @@ language costs one more vector.
     hyperformer       A = norm(U gelu(D y + b_D) + b_U),  f: an MLP; each place has a network of its own
     hyperformer_pp    the same, and one network for all places
 
+A network costs as many numbers as `hidden` adapters of one block, however many blocks and languages there
+are: it pays where these are many more, and with few of them where `hidden` is small.
+
 Division by sqrt(hidden) keeps what is made at one size, however wide the network is. As published neither
 starts as the identity; here U, or gain and shift of the norm behind it, start at zero, unless `paper_start`.
 An encoder and a decoder have networks of their own in Hyperformer, and one together in Hyper-Adapters.
