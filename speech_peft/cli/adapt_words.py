@@ -51,7 +51,7 @@ def command(
     each: Annotated[int, typer.Option(min=1, help="Carrier sentences for a word.")] = 12,
     real: Annotated[
         float, typer.Option(min=0, help="Seconds of real speech to a second of synthetic.")
-    ] = 1.0,
+    ] = 2.0,
     seed: Annotated[int, typer.Option(min=0, help="Of voices, carriers and the choice of real speech.")] = 0,
 ) -> None:
     """An adapter that knows the words of a list, learned from their spelling in synthetic voices."""
