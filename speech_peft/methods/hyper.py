@@ -197,7 +197,8 @@ class _Head(nn.Module):
         """A norm in front is written as what it has more than one."""
 
     def forward(self, h: Float[Tensor, "k h"]) -> Tensor:
-        return self.around + self.scale * self.linear(h).view(-1, *self.shape)
+        written = self.linear(h).to(self.linear.weight.dtype)  # autocast writes in half precision
+        return self.around + self.scale * written.view(-1, *self.shape)
 
 
 class _Residual(nn.Module):
