@@ -144,8 +144,8 @@ def test_a_short_clip_is_heard_at_its_own_length(tmp_path):
     classifier = Classifier(save(tmp_path / "a", TOP))
     seen = []
     prepare = classifier.backbone.prepare
-    classifier.backbone.prepare = lambda audio, lengths: (
-        seen.append(audio.shape[1]) or prepare(audio, lengths)
+    classifier.backbone.prepare = lambda audio, lengths, pad_to: (
+        seen.append(audio.shape[1]) or prepare(audio, lengths, pad_to)
     )  # type: ignore[method-assign]
     (result,) = classifier.classify(noise(0.7))
     assert seen == [round(0.7 * RATE)]

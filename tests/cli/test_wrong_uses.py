@@ -19,7 +19,7 @@ WRONG = {
     "transcribe a.wav --dtype fp8": "'auto', 'float32', 'bfloat16', 'int8'",
     "transcribe a.wav --engine tensorrt": "'auto', 'torch', 'ct2'",
     "transcribe a.wav --device tpu": "auto, cpu, cuda, cuda:1, ... or mps",
-    "transcribe a.wav --format doc": "all, json, jsonl, srt, tsv, txt, vtt",
+    "transcribe a.wav --format doc": "all, html, json, jsonl, srt, tsv, txt, vtt",
     "transcribe a.wav --beam-size 99": "20",
     "transcribe a.wav --beamsize 5": "--beam-size",
     "transcribe a.wav --progress dots": "'auto', 'plain', 'json'",
