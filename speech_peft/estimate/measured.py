@@ -17,6 +17,7 @@ from ..shards.blocks import Cut
 
 _PLACES = 50  # of the manifest, from which rows are taken
 _MOST_ROWS = 2000
+_GOLDEN = 0.6180339887  # whose multiples, less their whole parts, spread evenly
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,10 @@ def sampled(inputs: list[str], suffixes: frozenset[str], seconds: float) -> Samp
 
 
 def _spread(cut: Cut) -> Iterator[Job]:
-    """The first row of every place, then the second, and so on."""
-    left = [iter(block.jobs()) for block in cut]
+    """The first row of every place, then the second, and so on; the first places are from all over too."""
+    places = list(cut)
+    order = sorted(range(len(places)), key=lambda place: place * _GOLDEN % 1)
+    left = [iter(places[place].jobs()) for place in order]
     while left:
         for rows in list(left):
             job = next(rows, None)

@@ -1,7 +1,6 @@
 """What lies in a folder of shards: how far it is, whether all of it is whole, and all of it in one file."""
 
 import hashlib
-import json
 import re
 import tarfile
 from collections import Counter
@@ -201,7 +200,7 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(cell, dict | bytes):
             continue
         if name == "json" and isinstance(cell, str):
-            cell = json.loads(cell)
+            cell = json_text.parse(cell, name)
         plain[name] = cell.rstrip("\n") if name == "text" and isinstance(cell, str) else cell
     return plain
 

@@ -127,7 +127,9 @@ def test_a_second_reading_stays_only_where_it_explains_the_audio_better(backbone
     states = torch.cat([states_of(backbone, 1.0, seed) for seed in range(3)])
     plain, again = greedy(backbone, states), decode(backbone, states)
     assert any(row.loops for row in plain)
-    clips = Clips(backbone, states, None, torch.zeros(3, 1, dtype=torch.long), [1.0] * 3, [None] * 3)
+    clips = Clips(
+        backbone, states, None, torch.zeros(3, 1, dtype=torch.long), [1.0] * 3, [None] * 3, torch.arange(3)
+    )
     for before, after, old, new in zip(
         plain, again, evidence(clips, plain), evidence(clips, again), strict=True
     ):
@@ -180,7 +182,8 @@ def test_the_reading_that_was_asked_last_is_taken_where_it_covers_more(monkeypat
         texts = {0: "right"} if ngram == 0 else {0: "short", 1: "right"}
         return [Decoded(texts[i], (), 0.0, 0.0) for i in chosen]
 
-    clips = Clips(None, torch.zeros(2, 1, 1), None, torch.zeros(2, 1, dtype=torch.long), [1, 1], [None] * 2)
+    prompt = torch.zeros(2, 1, dtype=torch.long)
+    clips = Clips(None, torch.zeros(2, 1, 1), None, prompt, [1, 1], [None] * 2, torch.arange(2))
     found = rereading.best(clips, [Decoded("loop", (), 0.0, 0.0)] * 2, again, 3)
     assert [one.text for one in found] == ["right", "right"]
     assert asked == [([0, 1], 3), ([0], 0)]
