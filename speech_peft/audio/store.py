@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 from ..errors import ConfigError
 from ..files.atomic import atomic_path, write_bytes
@@ -53,6 +53,7 @@ class Found:
     """Seconds since 1970 by the store's clock; 0.0 where it does not say."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """A folder, here or far. Names are below it; FileNotFoundError for what is not there, OSError beyond."""
 

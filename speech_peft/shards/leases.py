@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..audio.store import Folder, Store
 from ..files import owner
@@ -23,6 +23,7 @@ LEASES = f"{FOLDER}/leases"
 _TOUCH_SECONDS, _GONE_SECONDS = 60.0, 600.0
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """What a process takes before it works, and gives back."""
 

@@ -1,7 +1,7 @@
 """Which adapters a recording is heard with, told by what the frozen model alone makes of it."""
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .result import Choice
 By = Literal["file", "segment"]
 
 
+@runtime_checkable
 class Chooser(Protocol):
     """Chooses by states of telling windows."""
 

@@ -5,7 +5,7 @@ compute. `TorchEngine` runs every adapter on every device; `ct2_engine` has CTra
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Computes for one Whisper."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import soxr
@@ -18,6 +18,7 @@ ENGINES = {"hibari": "hibari", "kokoro": "kokoro", "command": "command"}
 """Name to module. Each has `voices(settings) -> list[Voice]`."""
 
 
+@runtime_checkable
 class Voice(Protocol):
     """Somebody who can speak."""
 

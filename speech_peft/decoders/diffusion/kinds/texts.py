@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ....backbones.whisper import Whisper
 from ....errors import ConfigError
 from ...ctc import Characters
 
 
+@runtime_checkable
 class Texts(Protocol):
     """A text as tokens and back."""
 
