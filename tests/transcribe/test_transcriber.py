@@ -62,10 +62,10 @@ def test_a_window_that_cannot_be_heard_is_the_row_of_its_file_and_the_batch_is_h
 ):
     features = Transcriber._features
 
-    def fails(self, batch):
+    def fails(self, batch, pad_to=0):
         if any(np.abs(piece.window.samples).max() > 0.5 for piece in batch):
             raise error("too loud")
-        return features(self, batch)
+        return features(self, batch, pad_to)
 
     monkeypatch.setattr(Transcriber, "_features", fails)
     inputs = [sentences(2, 1), sentences(2, level=0.9), sentences(2), sentences(2)]
@@ -239,10 +239,10 @@ def test_a_language_that_was_given_is_not_asked_for(multilingual):
 def test_the_language_is_known_even_where_a_batch_fails_before(multilingual, monkeypatch):
     features = Transcriber._features
 
-    def fails(self, batch):
+    def fails(self, batch, pad_to=0):
         if any(np.abs(piece.window.samples).max() > 0.5 for piece in batch):
             raise RuntimeError("too loud")
-        return features(self, batch)
+        return features(self, batch, pad_to)
 
     monkeypatch.setattr(Transcriber, "_features", fails)
     good, _ = texts([sentences(0.5, 5, 2), sentences(1, level=0.9)])
