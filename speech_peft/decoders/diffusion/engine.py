@@ -17,7 +17,7 @@ from ..words.search import Found
 from ..words.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND
 from ..words.word_times import TimedWord, words_at
 from .lengths import by_duration
-from .masked import MaskedDecoder
+from .masked import MaskedDecoder, Memory
 from .sample import Filled, Sampling, fill
 from .select import Selection, chosen
 from .times import placed
@@ -62,7 +62,7 @@ class MaskedEngine(TorchEngine):
         if width > 1 or ngram:
             with self.stock():
                 return super().find(states, mask, prompt, limits, width, ngram)
-        filled = self.filled(states, mask, prompt, limits)
+        _, filled = self.filled(states, mask, prompt, limits)
         rows = chosen(self.decoder, filled, self.selection)
         silences = filled.silence.tolist()
         found = [
@@ -78,11 +78,11 @@ class MaskedEngine(TorchEngine):
         mask: Bool[Tensor, "b t"] | None,
         prompt: Int[Tensor, "b p"],
         limits: Int[Tensor, " b"],
-    ) -> Filled:
-        """All candidates of each clip."""
+    ) -> tuple[Memory, Filled]:
+        """What the decoder remembers of each clip, and all candidates."""
         memory = self.decoder.memory(states, mask, prompt)
         seconds = seconds_of(states, mask, limits, self.backbone.frame_rate)
-        return fill(self.decoder, memory, by_duration(seconds, self.decoder.room), self.sampling)
+        return memory, fill(self.decoder, memory, by_duration(seconds, self.decoder.room), self.sampling)
 
     @torch.inference_mode()
     def words(

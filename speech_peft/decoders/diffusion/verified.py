@@ -16,11 +16,10 @@ from torch import Tensor
 
 from ..words.search import Found
 from ..words.whisper_reader import Reader
-from .engine import MaskedEngine, Stock, seconds_of
-from .lengths import by_duration
+from .engine import MaskedEngine, Stock
 from .masked import MaskedDecoder, Memory, bucket
 from .ragged import Ragged
-from .sample import Sampling, fill, forbidden
+from .sample import Sampling, forbidden
 
 if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
@@ -185,9 +184,7 @@ class VerifiedEngine(MaskedEngine):
     ) -> list[Found]:
         if width > 1 or ngram:
             return super().find(states, mask, prompt, limits, width, ngram)
-        memory = self.decoder.memory(states, mask, prompt)
-        seconds = seconds_of(states, mask, limits, self.backbone.frame_rate)
-        filled = fill(self.decoder, memory, by_duration(seconds, self.decoder.room), self.sampling)
+        memory, filled = self.filled(states, mask, prompt, limits)
         drafts = [with_end(self.decoder, row) for row in filled.tokens[:, 0].tolist()]
 
         def again(clips: Sequence[int], texts: Sequence[Sequence[int]]) -> list[list[int]]:
