@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -47,6 +48,7 @@ def checks(offline: bool = False) -> Iterator[Check]:
     yield python()
     yield from dependencies()
     yield torchaudio()
+    yield bytecode()
     yield from decoders()
     yield from attempt("device", device)
     yield from attempt("bf16", bf16)
@@ -129,6 +131,20 @@ def torchaudio() -> Check:
             "if another program that imports transformers fails here: pip uninstall torchaudio",
         )
     return Check(name, "ok", "whole")
+
+
+def bytecode() -> Check:
+    """Whether torch is compiled, or will be at its first import and then stay so."""
+    spec = util.find_spec("torch")
+    there = bool(spec and spec.origin and Path(util.cache_from_source(spec.origin)).exists())
+    if there or not sys.dont_write_bytecode:
+        return Check("bytecode", "ok", "kept" if there else "kept from the first import on")
+    return Check(
+        "bytecode",
+        "note",
+        "not kept, as PYTHONDONTWRITEBYTECODE is set: every command compiles its libraries anew, for seconds",
+        f"unset PYTHONDONTWRITEBYTECODE, or once {sys.executable} -m compileall -q {sysconfig.get_path('purelib')}",
+    )
 
 
 def decoders() -> Iterator[Check]:

@@ -128,3 +128,13 @@ def test_an_unreachable_hub_is_a_note(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
     check = doctor.hub()
     assert (check.state, bool(check.fix)) == ("note", True)
+
+
+def test_libraries_that_every_command_compiles_anew_are_a_note(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))  # where nothing was compiled yet
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert doctor.bytecode().state == "ok"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert doctor.bytecode().state == "note" and "compileall" in doctor.bytecode().fix
