@@ -135,7 +135,7 @@ def torchaudio() -> Check:
 
 def bytecode() -> Check:
     """Whether torch is compiled, or will be at its first import and then stay so."""
-    spec = util.find_spec("torch")
+    spec, packages = util.find_spec("torch"), sysconfig.get_path("purelib")
     there = bool(spec and spec.origin and Path(util.cache_from_source(spec.origin)).exists())
     if there or not sys.dont_write_bytecode:
         return Check("bytecode", "ok", "kept" if there else "kept from the first import on")
@@ -143,7 +143,7 @@ def bytecode() -> Check:
         "bytecode",
         "note",
         "not kept, as PYTHONDONTWRITEBYTECODE is set: every command compiles its libraries anew, for seconds",
-        f"unset PYTHONDONTWRITEBYTECODE, or once {sys.executable} -m compileall -q {sysconfig.get_path('purelib')}",
+        f"unset PYTHONDONTWRITEBYTECODE, or once {sys.executable} -m compileall -q {packages}",
     )
 
 

@@ -137,4 +137,5 @@ def test_libraries_that_every_command_compiles_anew_are_a_note(
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert doctor.bytecode().state == "ok"
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    assert doctor.bytecode().state == "note" and "compileall" in doctor.bytecode().fix
+    assert doctor.bytecode().state == "note"
+    assert "compileall" in doctor.bytecode().fix
