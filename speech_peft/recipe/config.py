@@ -16,8 +16,8 @@ from ..errors import ConfigError, did_you_mean
 from ..files import yaml_text
 from ..files.dotted import leaves, validate
 from . import stages
-from .parts import AsrConfig, RestoreConfig
 from .recipe import Recipe
+from .tasks import AsrConfig, RestoreConfig
 
 if TYPE_CHECKING:
     from ..audio.degrade import Degrader

@@ -7,16 +7,8 @@ from typing import Annotated, Any, cast
 from pydantic import Field, model_validator
 
 from ..errors import did_you_mean
-from .parts import (
-    AsrConfig,
-    BackboneConfig,
-    ClassifyConfig,
-    DataConfig,
-    OptimConfig,
-    Part,
-    RestoreConfig,
-    TrainerConfig,
-)
+from .parts import BackboneConfig, DataConfig, OptimConfig, Part, TrainerConfig
+from .tasks import AsrConfig, ClassifyConfig, RestoreConfig
 
 
 class Recipe(Part):

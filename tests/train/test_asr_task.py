@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from speech_peft.recipe.parts import AsrConfig
+from speech_peft.recipe.tasks import AsrConfig
 from speech_peft.train.tasks.asr import Asr, Examined
 from speech_peft.train.tasks.base import Scores
 

@@ -8,7 +8,7 @@ import torch
 
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
-from speech_peft.recipe.parts import DiffusionConfig
+from speech_peft.recipe.tasks import DiffusionConfig
 from speech_peft.transcribe.transcriber import Transcriber
 from tests import tiny
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.recipe.parts import FeatureLosses, WaveformLosses
+from speech_peft.recipe.tasks import FeatureLosses, WaveformLosses
 from speech_peft.train.tasks.distance import WaveformDistance, feature_distance, noise_to_speech
 
 

@@ -11,7 +11,7 @@ from speech_peft.audio.manifest import Row
 from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
 from speech_peft.recipe import config
-from speech_peft.recipe.parts import ClassifyConfig
+from speech_peft.recipe.tasks import ClassifyConfig
 from speech_peft.train import fit
 from speech_peft.train.data import labels
 from tests import tiny

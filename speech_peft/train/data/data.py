@@ -23,8 +23,8 @@ from ...audio.rows.listing import pick, seconds_of, spoken
 from ...backbones.base import Backbone
 from ...errors import AudioError, ConfigError
 from ...recipe.config import degrader_of
-from ...recipe.parts import ClassifyConfig
 from ...recipe.recipe import Recipe
+from ...recipe.tasks import ClassifyConfig
 from ..tasks.base import Task
 from . import labels
 from .bad import BadList

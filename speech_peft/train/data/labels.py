@@ -13,7 +13,7 @@ from torch import Tensor
 from ...audio.manifest import Row
 from ...audio.rows.listing import pick
 from ...errors import ConfigError, did_you_mean
-from ...recipe.parts import ClassifyConfig
+from ...recipe.tasks import ClassifyConfig
 
 
 def split(label: str | None) -> list[str]:

@@ -20,8 +20,8 @@ from ...errors import ConfigError
 from ...metrics.normalise import normaliser
 from ...metrics.wer import align_words, corpus, count, count_characters
 from ...metrics.writing import unspaced
-from ...recipe.parts import AsrConfig, DiffusionConfig
 from ...recipe.recipe import Recipe
+from ...recipe.tasks import AsrConfig, DiffusionConfig
 from ...registry import TASKS
 from .base import Loss, Scores, Task, encoder_sites
 from .filling import Filling, groups

@@ -16,8 +16,8 @@ from ...core.lifecycle import Predicted
 from ...decoders.classifier import ClassifierHead
 from ...errors import ConfigError
 from ...metrics.classification import accuracy, macro_f1
-from ...recipe.parts import ClassifyConfig
 from ...recipe.recipe import Recipe
+from ...recipe.tasks import ClassifyConfig
 from ...registry import TASKS
 from ..data import augment, labels
 from .base import Loss, Scores, Task, encoder_sites

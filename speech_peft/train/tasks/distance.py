@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...decoders.spectral import CompressedSpectrum, MelDistance, MultiResolutionStft
-from ...recipe.parts import FeatureLosses, WaveformLosses
+from ...recipe.tasks import FeatureLosses, WaveformLosses
 
 QUIET = 1e-3
 """Noise this far below the speech (-30 dB) counts as none."""

@@ -24,7 +24,7 @@ from ...decoders.diffusion.masked import MaskedDecoder, Memory
 from ...decoders.diffusion.sample import Sampling, fill
 from ...decoders.diffusion.training.objective import Objective
 from ...errors import ConfigError
-from ...recipe.parts import AsrConfig, DiffusionConfig
+from ...recipe.tasks import AsrConfig, DiffusionConfig
 from .base import Loss, Task
 
 _VALIDATED = 17

@@ -27,8 +27,8 @@ from ...decoders.discriminators import Discriminators, feature_matching, judge_l
 from ...decoders.spectral import MultiResolutionStft, averaged
 from ...decoders.waveform import WaveformDecoder, build_decoder
 from ...errors import ConfigError
-from ...recipe.parts import RestoreConfig
 from ...recipe.recipe import Recipe
+from ...recipe.tasks import RestoreConfig
 from ...registry import TASKS
 from ..data.targets import Targets
 from .base import Loss, Scores, Task, encoder_sites
