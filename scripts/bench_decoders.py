@@ -1,9 +1,7 @@
-"""What each decoder costs and how often it is wrong: the tables of docs/diffusion.md.
+"""How often each decoder is wrong, and how many passes it takes: the tables of docs/diffusion.md.
 
     wer       error rates of samplers and selections over a manifest, encoder states made once
     verified  draft and verify: the stock greedy text on every clip, passes a token, time against greedy
-    cost      processor seconds of the parallel decoder as candidates and tokens grow, beside the stock one
-    published Whisfusion's decoding as published against ours, at equal K and S, in the shapes of version 1
 
 Times are processor seconds of this process on one thread, the encoder included where it says so; texts are
 counted without their padding.
@@ -12,24 +10,18 @@ counted without their padding.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 
 from speech_peft.audio import io, manifest
 from speech_peft.backbones.whisper import Whisper
-from speech_peft.decoders.ctc import Characters
-from speech_peft.decoders.diffusion import published
-from speech_peft.decoders.diffusion.kinds.bridged import Bridged
-from speech_peft.decoders.diffusion.kinds.texts import ByCharacter
 from speech_peft.decoders.diffusion.lengths import by_duration
-from speech_peft.decoders.diffusion.masked import MaskedDecoder, Memory
-from speech_peft.decoders.diffusion.sample import PUBLISHED, Filled, Sampling, fill, fill_bucket
+from speech_peft.decoders.diffusion.masked import MaskedDecoder
+from speech_peft.decoders.diffusion.sample import PUBLISHED, Filled, Sampling, fill
 from speech_peft.decoders.diffusion.select import SELECTIONS, Selection, candidates_of, chosen
 from speech_peft.decoders.diffusion.verified import VerifiedEngine
 from speech_peft.decoders.words import search
@@ -222,105 +214,19 @@ def verified(args: argparse.Namespace) -> None:
             print(f"draft of {steps}, batch {size}: {share}, {times}, {told}", flush=True)
 
 
-def _spent(work: Callable[[], Any], times: int = 2) -> float:
-    found = []
-    for _ in range(times):
-        started = time.process_time()
-        work()
-        found.append(time.process_time() - started)
-    return min(found)
-
-
-@torch.inference_mode()
-def cost(args: argparse.Namespace) -> None:
-    opened = load(args.adapter, args.weights)
-    backbone, decoder = opened.backbone, opened.diffusion
-    assert isinstance(backbone, Whisper)
-    assert decoder is not None
-    sound = torch.randn(1, 30 * RATE) * 0.05
-    features = backbone.prepare(sound, torch.tensor([30 * RATE]))
-    encoding = _spent(lambda: backbone.encode(features))
-    states, prompt = backbone.encode(features).states, prompts(backbone, 1)
-    remember = _spent(lambda: decoder.memory(states, None, prompt))
-    memory = decoder.memory(states, None, prompt)
-    print(f"encoder, 30 s: {encoding:.3f} s; cross keys and values: {remember:.3f} s")
-    for tokens in args.tokens:
-        limits = torch.tensor([tokens - 1])
-        ours = _spent(lambda n=tokens: fill_bucket(decoder, memory, n, whole(4)))
-        stock = _spent(lambda caps=limits: search.greedy(_endless(backbone, states), prompt, caps))
-        ratio = (encoding + stock) / (encoding + remember + ours)
-        print(
-            f"{tokens:4} tokens: 4 passes {ours:.3f} s, stock {stock:.3f} s, with the encoder {ratio:.2f} x",
-            flush=True,
-        )
-    for k in args.candidates:
-        how = Sampling("random", candidates=k)
-        spent = _spent(lambda how=how: fill_bucket(decoder, memory, 64, how))
-        print(f"K = {k:2}, 64 tokens, 4 passes: {spent:.3f} s", flush=True)
-
-
-def whole(steps: int) -> Sampling:
-    """Every place is filled, none before its turn: what a text of so many tokens costs."""
-    return Sampling("random", ratios=(1.0, 0.7, 0.5, 0.3)[:steps])
-
-
-def _endless(backbone: Whisper, states: torch.Tensor) -> Any:
-    """A stock reader that never writes the end: it stops at its limit."""
-    from speech_peft.decoders.words.whisper_reader import Reader
-
-    class Goes(Reader):
-        def forbidden(self, first: bool) -> torch.Tensor:
-            bias = super().forbidden(first)
-            bias[self.generation.eot] = float("-inf")
-            return bias
-
-    return Goes(backbone, states, None)
-
-
-@torch.inference_mode()
-def as_published(args: argparse.Namespace) -> None:
-    """Random weights: what is compared is the work, and that both fill the same texts."""
-    torch.manual_seed(0)
-    words = ByCharacter(Characters("".join(chr(0x4E00 + i) for i in range(args.vocabulary - 1))))
-    decoder = Bridged(768, words, width=768, layers=args.layers, heads=12, inner=3072).eval()
-    states = torch.randn(1, 1500, 768)
-    how = Sampling("random", ratios=PUBLISHED, candidates=args.k)
-    theirs = _spent(lambda: published.decode(decoder, states, args.k), 1)
-    same = published.decode(decoder, states, args.k, places=64)[0]
-    ours: dict[int, float] = {}
-    for places in (256, 64):
-        ours[places] = _spent(lambda n=places: fill_bucket(decoder, decoder.memory(states), n, how), 1)
-    got: Memory = decoder.memory(states)
-    equal = torch.equal(fill_bucket(decoder, got, 64, how).tokens[0], same)
-    print(
-        json.dumps(
-            {
-                "layers": args.layers,
-                "K": args.k,
-                "published, 256 places": round(theirs, 2),
-                **{f"ours, {n} places": round(s, 2) for n, s in ours.items()},
-                "times, 256 places": round(theirs / ours[256], 2),
-                "times, bucket of 64": round(theirs / ours[64], 2),
-                "same tokens at 64": equal,
-            }
-        )
-    )
-
-
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(required=True)
-    for name, work in (("wer", wer), ("verified", verified), ("cost", cost)):
+    for name, work in (("wer", wer), ("verified", verified)):
         part = parts.add_parser(name)
         part.add_argument("--adapter", required=True)
         part.add_argument("--weights")
+        part.add_argument("--data", required=True)
+        part.add_argument("--limit", type=int)
         part.set_defaults(work=work)
-        if name != "cost":
-            part.add_argument("--data", required=True)
-            part.add_argument("--limit", type=int)
         if name == "wer":
             part.add_argument("--only", nargs="*", help="parts of samplers' names")
             part.add_argument("--deaf", action="store_true", help="also with the states of other clips")
@@ -329,14 +235,6 @@ def main() -> None:
             part.add_argument("--join", type=float, default=0.0, help="seconds of dense windows")
             part.add_argument("--steps", type=int, nargs="+", default=[1])
             part.add_argument("--batch", type=int, nargs="+", default=[1])
-        if name == "cost":
-            part.add_argument("--tokens", type=int, nargs="+", default=[16, 32, 64, 96, 128, 192])
-            part.add_argument("--candidates", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    part = parts.add_parser("published")
-    part.add_argument("--layers", type=int, default=18)
-    part.add_argument("--k", type=int, default=15)
-    part.add_argument("--vocabulary", type=int, default=32_000)
-    part.set_defaults(work=as_published)
     args = parser.parse_args()
     args.work(args)
 
