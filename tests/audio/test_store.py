@@ -160,7 +160,7 @@ def test_rows_and_shards_may_both_lie_in_a_store(tmp_path, far):
 
 
 def test_requests_that_fail_for_a_moment_are_made_again_and_counted(tmp_path, far, monkeypatch):
-    monkeypatch.setattr(store, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("speech_peft.audio.stores.objects._PAUSE_SECONDS", 0.0)
     place = store.at("memory://b")
     failures = iter([True, True, False])
     write = type(far).pipe_file
