@@ -22,9 +22,9 @@ from ..errors import AudioError, ConfigError
 from ..folders.inputs import Job, task_of
 from ..folders.ledger import settings_hash
 from ..folders.listener import Listener
+from ..folders.outcomes.outcome import Outcome, failed
 from ..folders.progress import watched
 from ..folders.reader import SAMPLE_RATE, Piece, Recording, Samples, Source
-from ..folders.runner import Outcome, failed
 from ..folders.told import check_task, telling
 from ..opening.asked import asked
 from ..opening.loading import load_together

@@ -12,7 +12,7 @@ from ..audio import io
 from ..audio.containers.held import size_of
 from ..errors import AudioError, ConfigError
 from ..folders.inputs import Job
-from ..folders.runner import Outcome
+from ..folders.outcomes.outcome import Outcome
 from ..shards.blocks import Cut
 
 _PLACES = 50  # of the manifest, from which rows are taken

@@ -8,8 +8,9 @@ from ..errors import ConfigError
 from ..terminal.door import say
 from .inputs import Job, gather
 from .options import use_threads
+from .outcomes.outcome import Outcome
 from .progress import reporter
-from .runner import DONE, FAILED, PARTIAL, Outcome
+from .runner import DONE, FAILED, PARTIAL
 
 Work = Callable[[Iterable[Job]], Iterator[Outcome]]
 STANDARD_OUTPUT = Path("-")

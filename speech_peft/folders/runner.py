@@ -4,49 +4,26 @@ Outputs appear under their final names complete or not at all, and the ledger ge
 run that is killed anywhere is continued by running it again. One bad file is a row with the reason.
 """
 
-import errno
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from ..errors import SpeechPeftError
 from ..files import json_text
-from ..files.atomic import finish, sweep, write_bytes, write_text
+from ..files.atomic import sweep, write_text
 from ..terminal.interrupts import held, sigterm_as_ctrl_c
 from .agenda import Agenda
 from .claims import Claims
 from .inputs import Job
-from .ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
-from .plan import Plan, Policy, Step, missing, output_name, plan
+from .ledger import FOLDER, fingerprint
+from .outcomes.outcome import Outcome, Work
+from .outcomes.placing import Placing
+from .plan import Plan, Policy, Step, missing
+from .plan import plan as plan
 from .progress import Progress
 
-__all__ = ["Outcome", "Plan", "Policy", "Step", "Work", "failed", "plan", "run"]
 DONE, PARTIAL, FAILED, INTERRUPTED = 0, 3, 1, 130
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one job: the content of its files by extension, or an error.
-
-    A file too large to hold is a Path, written whole under a temporary name on the file system of the output.
-    """
-
-    job: Job
-    files: Mapping[str, str | bytes | Path] = field(default_factory=dict)
-    audio_seconds: float = 0.0
-    seconds: float = 0.0
-    truncated: bool = False
-    error: str | None = None
-    stage: str = ""
-
-
-Work = Callable[[Iterable[Job]], Iterator[Outcome]]
-"""Takes jobs and yields the outcome of each when it has it, in any order; may look ahead to fill batches."""
 
 
 def run(plan: Plan, work: Work, progress: Progress, policy: Policy | None = None) -> int:
@@ -62,14 +39,10 @@ class _Stopped(Exception):
     """The run cannot go on: what every further input needs is gone, such as room on the disk."""
 
 
-# A failure to write that the next input would meet as well.
-_FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
-
-
 class _Run:
     def __init__(self, plan: Plan, progress: Progress, policy: Policy):
         self.plan, self.progress, self.policy = plan, progress, policy
-        self.ledger = plan.ledger
+        self.ledger, self.placing = plan.ledger, Placing(plan, policy)
         self.folder = plan.out / FOLDER
         self.claims = Claims(self.folder / "claims", plan.ledger.command)
         self.steps: dict[Job, Step] = {}
@@ -182,88 +155,17 @@ class _Run:
             self.progress.planned(self.agenda.files, self.agenda.bytes)
 
     def _commit_step(self, step: Step, outcome: Outcome, print_before: str | None) -> None:
-        job = outcome.job
-        print_ = fingerprint(job.audio, job.start, job.duration)
-        error, written, fatal = outcome.error, [], False
-        if error is None and print_before not in (None, print_):
-            error = "was changed while it was read; run it again"
-        if error is None:
-            try:
-                self._write(step, outcome, print_, written)
-            except _InTheWay as failure:
-                error = str(failure)
-            except (OSError, ValueError) as failure:
-                error = f"cannot be written: {getattr(failure, 'strerror', None) or failure}"
-                fatal = isinstance(failure, OSError) and failure.errno in _FATAL
-        status = "failed" if error else "truncated" if outcome.truncated else "ok"
-        stage = outcome.stage or ("write" if error else "")
-        self.counts[status] += 1
+        placed = self.placing.place(step, outcome, print_before)
+        self.counts[placed.status] += 1
         self.audio_seconds += outcome.audio_seconds
-        self.progress.file(str(job.audio), status, outcome.audio_seconds, step.bytes, error)
+        shown = str(outcome.job.audio), placed.status, outcome.audio_seconds, step.bytes, placed.error
+        self.progress.file(*shown)
         try:
-            self._record(outcome, status, error, stage, print_, written)
+            self.placing.record(placed)
         except OSError as failure:
             raise _Stopped(_said(failure)) from failure
-        if fatal:
-            raise _Stopped(f"{self.plan.out}: {error}")
-
-    def _record(
-        self,
-        outcome: Outcome,
-        status: str,
-        error: str | None,
-        stage: str,
-        print_: str,
-        written: Sequence[tuple[str, int, str]],
-    ) -> None:
-        entry = self._entry(outcome.job, status, print_, written)
-        self.ledger.add(
-            replace(
-                entry,
-                audio_seconds=round(outcome.audio_seconds, 3),
-                seconds=round(outcome.seconds, 4),
-                error=error,
-                stage=stage,
-            )
-        )
-        if error:
-            job = outcome.job
-            row = {"path": str(job.audio), "stage": stage, "error": error, "id": job.id}
-            append(self.folder / "errors.jsonl", row)
-
-    def _entry(self, job: Job, status: str, print_: str, written: Sequence[tuple[str, int, str]]) -> Entry:
-        sizes, digests = outputs_of(written)
-        return Entry(
-            id=job.id,
-            audio=os.path.abspath(job.audio),
-            status=status,
-            fingerprint=print_,
-            settings=self.plan.settings,
-            outputs=sizes,
-            command=self.ledger.command,
-            digests=digests,
-        )
-
-    def _write(self, step: Step, outcome: Outcome, print_: str, written: list[tuple[str, int, str]]) -> None:
-        """Put the outputs in their places; `written` grows by each that is. Nothing that is not ours goes."""
-        job, ready = outcome.job, []
-        for extension, content in outcome.files.items():
-            name = output_name(job, extension, self.policy.name_template)
-            if name in step.missing:
-                raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-                size = raw.stat().st_size if isinstance(raw, Path) else len(raw)
-                ready.append((name, raw, (name, size, digest_of(raw) or "")))
-        self.ledger.refresh()
-        for name, _, _ in () if self.policy.overwrite else ready:
-            if why := self.ledger.in_the_way(name, job.id, job.audio):
-                raise _InTheWay(why)
-        self.ledger.add(self._entry(job, WRITING, print_, [made for _, _, made in ready]))
-        for name, raw, made in ready:
-            if isinstance(raw, Path):
-                finish(raw, self.plan.out / name)
-            else:
-                write_bytes(self.plan.out / name, raw)
-            written.append(made)
+        if placed.fatal:
+            raise _Stopped(f"{self.plan.out}: {placed.error}")
 
     def _code(self, stopped: bool) -> int:
         good = self.counts["ok"] + self.counts["truncated"] + self.counts["skipped"]
@@ -286,10 +188,6 @@ class _Run:
         }
 
 
-class _InTheWay(Exception):
-    """A file that is not ours has the name of an output."""
-
-
 def _closable(outcomes: Iterator[Outcome]) -> Any:
     """Whoever makes outcomes is told when no more are wanted, so that what it holds is put away now."""
     return outcomes if hasattr(outcomes, "close") else (outcome for outcome in outcomes)
@@ -302,11 +200,4 @@ def _said(error: OSError) -> str:
 
 
 def _json(summary: Mapping[str, Any]) -> str:
-
     return json_text.write(summary, indent=2) + "\n"
-
-
-def failed(job: Job, error: BaseException, stage: str) -> Outcome:
-    """The outcome of a job that raised: our own messages as they are, a bug with its type."""
-    text = str(error) if isinstance(error, SpeechPeftError) else f"{type(error).__name__}: {error}"
-    return Outcome(job, error=text.removeprefix(f"{job.audio}: "), stage=stage)

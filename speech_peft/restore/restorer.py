@@ -25,8 +25,8 @@ from ..files import json_text
 from ..files.atomic import finish, temporary_beside
 from ..folders.inputs import Job
 from ..folders.ledger import FOLDER, settings_hash
+from ..folders.outcomes.outcome import Outcome
 from ..folders.reader import Source
-from ..folders.runner import Outcome
 from ..opening.asked import asked
 from ..opening.loading import Opened, load
 from .blend import Mixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..folders.runner import Outcome
+from ..folders.outcomes.outcome import Outcome
 
 SOUND = ("wav", "flac")
 COLUMNS = {"txt": "text", "wav": "audio", "flac": "audio"}

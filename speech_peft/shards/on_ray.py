@@ -17,8 +17,9 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..folders.inputs import Job
+from ..folders.outcomes.outcome import Outcome
 from ..folders.progress import Progress
-from ..folders.runner import Outcome, Policy
+from ..folders.runner import Policy
 from ..terminal.interrupts import sigterm_as_ctrl_c
 from . import marks
 from .asked import Asked

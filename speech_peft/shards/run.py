@@ -12,8 +12,9 @@ from typing import Any
 
 from ..audio.store import Store
 from ..folders.ledger import FOLDER
+from ..folders.outcomes.outcome import Outcome
 from ..folders.progress import Progress
-from ..folders.runner import DONE, FAILED, INTERRUPTED, PARTIAL, Outcome, Policy
+from ..folders.runner import DONE, FAILED, INTERRUPTED, PARTIAL, Policy
 from ..terminal.interrupts import sigterm_as_ctrl_c
 from . import marks
 from .blocks import Block, Cut, name_of

@@ -14,8 +14,8 @@ from ..audio.store import Store
 from ..files.atomic import finish, temporary_beside
 from ..folders.inputs import Job
 from ..folders.ledger import FOLDER, digest_of
+from ..folders.outcomes.outcome import Outcome
 from ..folders.plan import output_name
-from ..folders.runner import Outcome
 from . import files, marks
 from .blocks import Block
 from .marks import Mark, Terms

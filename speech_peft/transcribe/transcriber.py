@@ -19,8 +19,8 @@ from ..backbones.whisper import Whisper
 from ..decoders.words.previous import previous
 from ..errors import ConfigError
 from ..folders.inputs import Job
+from ..folders.outcomes.outcome import Outcome, failed
 from ..folders.reader import Samples, Source
-from ..folders.runner import Outcome, failed
 from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from speech_peft.folders import agenda, inputs, runner
 from speech_peft.folders.ledger import FOLDER
 from speech_peft.folders.names import Names
+from speech_peft.folders.outcomes.outcome import Outcome
 from speech_peft.folders.progress import Quiet
-from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.folders.runner import Policy
 
 SUFFIXES = frozenset({".wav"})
 

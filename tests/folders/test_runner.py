@@ -17,8 +17,9 @@ from speech_peft.files import owner
 from speech_peft.folders import runner
 from speech_peft.folders.claims import Claims
 from speech_peft.folders.ledger import FOLDER, Ledger
+from speech_peft.folders.outcomes.outcome import Outcome
 from speech_peft.folders.progress import Lines, Quiet
-from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.folders.runner import Policy
 
 SUFFIXES = frozenset({".wav"})
 
@@ -380,7 +381,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_summary(folder, monkeypa
         for job in jobs:
             if done:
                 if where == "output":
-                    monkeypatch.setattr(runner, "write_bytes", no_room)
+                    monkeypatch.setattr("speech_peft.folders.outcomes.placing.write_bytes", no_room)
                 elif where == "ledger":
                     monkeypatch.setattr("speech_peft.folders.ledger.os.write", no_room)
             done.append(job)

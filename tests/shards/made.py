@@ -10,8 +10,9 @@ import numpy as np
 
 from speech_peft.audio import io
 from speech_peft.folders.inputs import Job
+from speech_peft.folders.outcomes.outcome import Outcome
 from speech_peft.folders.progress import Quiet
-from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.folders.runner import Policy
 from speech_peft.shards import marks, run
 from speech_peft.shards.blocks import Cut
 from speech_peft.shards.work import Task

@@ -9,7 +9,8 @@ import pytest
 
 from speech_peft.audio import store
 from speech_peft.errors import ConfigError
-from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.folders.outcomes.outcome import Outcome
+from speech_peft.folders.runner import Policy
 from speech_peft.shards import __main__ as command
 from speech_peft.shards import look, marks
 from speech_peft.shards.blocks import Cut
