@@ -7,7 +7,8 @@
 | folder with `wav.scp` | Kaldi: `segments`, `text`, `utt2spk`, `utt2lang` as far as they are there |
 | folder with `metadata.csv`, `.tsv` or `.jsonl` | AudioFolder: `file_name` and any other column |
 | `.parquet`, or a folder of them | Hugging Face's data sets, with the sound inside (the extra `parquet`) |
-| `.tar` | WebDataset's: sound, `.txt`, `.json` and `.cls` of one key are a row |
+| `.tar`, or a folder of them | WebDataset's: sound, `.txt`, `.json` and `.cls` of one key are a row |
+| an address such as `s3://bucket/*.tar` | `.jsonl`, `.tar`, `.parquet` and recordings in a store |
 | `cuts.000000.jsonl.gz` | Lhotse's shar, with `recording.000000.tar` beside it |
 | folder with `noisy/` and `clean/` | pairs of the same relative stem |
 | folder whose recordings all lie one folder down | classification: the folder's name is the label |
@@ -26,7 +27,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..files.atomic import atomic_path
-from . import parquet
+from . import parquet, store
 from .io import AUDIO_SUFFIXES
 from .rows import kaldi, packed, text
 from .rows.columns import COLUMNS as COLUMNS
@@ -57,6 +58,8 @@ def listed(
     With `broken="kept"` a row that cannot be read is a ConfigError of its own, when it is asked for.
     """
     path = Path(path)
+    if store.is_remote(path):
+        return _far(store.address(path), broken)
     try:
         known = Columns(path, columns or {}) and path.exists()
     except ValueError as error:  # a NUL in the name
@@ -127,7 +130,13 @@ def _file(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Ro
     )
 
 
-def _packed(path: Path, broken: Broken) -> list[Row]:
+def _far(path: str, broken: Broken) -> list[Row]:
+    """Rows of what lies in a store, where a pattern may stand for several."""
+    names = store.matching(path) if "*" in path else [path]
+    return [row for name in names for row in _packed(name, broken)]
+
+
+def _packed(path: PathLike, broken: Broken) -> list[Row]:
     rows = list(packed.rows(path))
     if broken == "refused" and (wrong := next((row for row in rows if isinstance(row, str)), None)):
         raise ConfigError(wrong)
@@ -142,6 +151,8 @@ def _folder(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[
             return _file(path / name, columns, broken)
     if parquet.shards(path):
         return parquet.read(path)
+    if tars := sorted(path.glob("*.tar")):
+        return [row for tar in tars for row in _packed(tar, broken)]
     if (path / "noisy").is_dir() and (path / "clean").is_dir():
         return read_pairs(path / "noisy", path / "clean")
     files = recordings(path)

@@ -11,12 +11,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..audio.containers.held import is_held
+from ..audio.containers.held import is_held, print_of
 from ..files import json_text
 
 FOLDER = ".speech_peft"
@@ -267,7 +267,9 @@ def fingerprint(path: Path, start: float = 0.0, duration: float | None = None) -
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return f"{path}:{start}:{duration}" if is_held(path) else ""
+        with suppress(OSError, ValueError):
+            return f"{print_of(path)}:{start}:{duration}" if is_held(path) else ""
+        return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{start}:{duration}"
 
 

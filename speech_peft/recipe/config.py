@@ -88,9 +88,11 @@ def checked(tree: dict[str, Any]) -> Recipe:
 
 def check_there(recipe: Recipe) -> None:
     """Raises ConfigError where a manifest is not there, with the names that are near."""
+    from ..audio.stores.address import is_remote
+
     for key in ("train", "valid"):
         value = getattr(recipe.data, key)
-        if value is not None and not Path(value).exists():
+        if value is not None and not (is_remote(value) or Path(value).exists()):
             raise ConfigError(f"data.{key}: {value} does not exist{_nearby(Path(value))}")
 
 

@@ -145,6 +145,30 @@ def _sound(path: str, row: int) -> bytes:
     raise OSError("there is no such row")
 
 
+def is_there(path: PathLike) -> bool:
+    """Whether there is such a file, or the tar that it lies in; of a far one that is not asked."""
+    file = _file_of(str(path))
+    return store.is_remote(file) or Path(file).is_file()
+
+
+def _file_of(name: str) -> str:
+    """The file that holds it: of a member its tar."""
+    match = _MEMBER.fullmatch(name) or _CELL.fullmatch(name) if "::" in name else None
+    return match[1] if match else name
+
+
+def print_of(path: PathLike) -> str:
+    """Which recording it is; changes when its file does, or the tar it lies in. Of a far one its address.
+
+    Raises OSError where it is gone.
+    """
+    name, file = str(path), _file_of(str(path))
+    if store.is_remote(file):
+        return store.address(name)
+    status = Path(file).stat()
+    return f"{Path(file).resolve()}{name.removeprefix(file)}|{status.st_size}|{status.st_mtime_ns}"
+
+
 def size_of(path: PathLike) -> int:
     """Bytes of a file, or of a member; 0 where to know it would be a request."""
     if match := _MEMBER.fullmatch(str(path)):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -47,7 +46,9 @@ def _rows(path: str, wanted: Any) -> "Sequence[Row]":
 
 def _missing(part: str, rows: "Sequence[Row]", most: float) -> Iterator[str]:
     """Rows whose recording, or whose clean recording, is not there."""
-    there = lru_cache(maxsize=100_000)(Path.is_file)
+    from ...audio.containers.held import is_there
+
+    there = lru_cache(maxsize=100_000)(is_there)
     gone, first = 0, ""
     for row in rows:
         for path in (row.audio, row.target_audio):

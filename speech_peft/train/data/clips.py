@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ...audio import manifest
 from ...audio.batch import Example, collate
+from ...audio.containers.held import print_of
 from ...audio.degrade import Degrader
 from ...audio.rows.listing import pick
 from ...errors import AudioError, ConfigError
@@ -227,10 +228,8 @@ class Clips(Dataset[Heard | Bad]):
     def _source(self, place: Place) -> str:
         epoch, index = place
         row = self.rows[index]
-        file = row.audio.stat()
         variant = self.degrader.variant(epoch) if self.degrader else "as recorded"
-        recording = f"{row.audio.resolve()}|{file.st_size}|{file.st_mtime_ns}"
-        return f"{recording}|{row.start}|{row.duration}|{row.id}|{variant}"
+        return f"{print_of(row.audio)}|{row.start}|{row.duration}|{row.id}|{variant}"
 
     def _other(self, own: int, generator: np.random.Generator) -> np.ndarray:
         """An utterance other than the clip's own, for babble."""

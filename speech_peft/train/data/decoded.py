@@ -1,17 +1,17 @@
 """Clips that this process has decoded, for its next run: a sweep hears the same ones hundreds of times."""
 
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 
 from ...audio import io
+from ...audio.containers.held import print_of
 from ...audio.manifest import Row
 from ...errors import AudioError
 
 LIMIT_BYTES = 256 * 2**20
 """About an hour and ten minutes at 16 kHz."""
-_Key = tuple[Path, int, int, float, float | None, int]
+_Key = tuple[str, float, float | None, int]
 
 
 class Decoded:
@@ -24,10 +24,9 @@ class Decoded:
     def load(self, row: Row, sample_rate: int) -> np.ndarray:
         """The clip's samples, which nobody may write to; raises AudioError."""
         try:
-            file = row.audio.stat()
+            key = (print_of(row.audio), row.start, row.duration, sample_rate)
         except OSError:
             return decode(row, sample_rate)  # which says what is wrong
-        key = (row.audio.resolve(), file.st_size, file.st_mtime_ns, row.start, row.duration, sample_rate)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
