@@ -3,7 +3,8 @@
 The model is a stand-in: it decodes each clip and writes the digest of its samples, with some milliseconds
 of arithmetic for the work. Parts: `rows` (a million), `overhead` (Ray beside two plain processes), `kills`,
 `poison`, `store` (an S3 server of moto here, whose requests fail; needs s3fs and moto). Each prints
-one object.
+one object. `overhead --rows ROWS --words "--adapter A --engine ct2"` is about `speech-peft transcribe ROWS`
+with these words, in place of the stand-in.
 """
 
 # pyright: reportMissingParameterType=false, reportMissingTypeArgument=false
@@ -13,12 +14,14 @@ import json
 import os
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections import Counter
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +29,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from speech_peft.audio import io, store
+from speech_peft.folders.outcomes.outcome import Outcome
 from speech_peft.folders.progress import Quiet
-from speech_peft.folders.runner import Outcome, Policy
+from speech_peft.folders.runner import Policy
 from speech_peft.shards import look, marks, run
 from speech_peft.shards.asked import Asked
 from speech_peft.shards.blocks import Cut
@@ -37,14 +41,14 @@ SUFFIXES = frozenset({".wav"})
 MILLISECONDS = 20
 
 
-def open_work():
+def open_work(milliseconds=MILLISECONDS):
     """Decodes, and computes for a while."""
     matrix = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 
     def work(jobs):
         for job in jobs:
             poison(job.relpath)
-            samples, until = io.load(job.audio).samples, time.process_time() + MILLISECONDS / 1000
+            samples, until = io.load(job.audio).samples, time.process_time() + milliseconds / 1000
             while time.process_time() < until:
                 np.matmul(matrix, matrix)
             yield Outcome(job, {"txt": hashlib.sha256(samples.tobytes()).hexdigest()}, len(samples) / 16_000)
@@ -74,9 +78,11 @@ def task(out: str, shards: int, opened=open_work) -> Task:
     return Task(out, marks.Terms("transcribe", "measured", shards, "tar", ("txt",)), opened)
 
 
-def worker(rows: str, out: str, shards: int, on: str, row_seconds: float) -> int:
+def worker(
+    rows: str, out: str, shards: int, on: str, row_seconds: float, milliseconds: float = MILLISECONDS
+) -> int:
     """One process of a run, or the driver of actors."""
-    cut, made = Cut([rows], SUFFIXES, shards), task(out, shards)
+    cut, made = Cut([rows], SUFFIXES, shards), task(out, shards, partial(open_work, milliseconds))
     if on == "ray":
         from speech_peft.shards import on_ray
 
@@ -99,21 +105,16 @@ def clips(folder: Path, count: int, names=lambda number: f"row-{number:04}") -> 
     return folder / "rows.jsonl"
 
 
-def start(rows, out, shards, on="here", row_seconds=60.0) -> subprocess.Popen:
-    words = [
-        sys.executable,
-        __file__,
-        "worker",
-        "--out",
-        str(out),
-        "--rows",
-        str(rows),
-        "--shards",
-        str(shards),
-    ]
-    return subprocess.Popen(
-        [*words, "--on", on, "--row-seconds", str(row_seconds)], stderr=subprocess.DEVNULL
-    )
+def start(
+    rows, out, shards, on="here", row_seconds=60.0, milliseconds=MILLISECONDS, words=None
+) -> subprocess.Popen:
+    """A process of the stand-in; with `words`, of `speech-peft transcribe`."""
+    if words is None:
+        own = [__file__, "worker", "--rows", str(rows), "--milliseconds", str(milliseconds)]
+    else:
+        own = ["-m", "speech_peft", "transcribe", str(rows), "--threads", "1", *shlex.split(words)]
+    common = ["--out", str(out), "--shards", str(shards), "--on", on, "--row-seconds", str(row_seconds)]
+    return subprocess.Popen([sys.executable, *own, *common], stderr=subprocess.DEVNULL)
 
 
 def texts(out: Path) -> dict[str, str]:
@@ -126,41 +127,54 @@ def texts(out: Path) -> dict[str, str]:
     return found
 
 
-def by_two(rows: Path, out: Path, shards: int) -> float:
-    """Seconds of two plain processes."""
-    began = time.monotonic()
-    for one in [start(rows, out, shards) for _ in range(2)]:
-        one.wait()
-    return time.monotonic() - began
+def watched(*processes: subprocess.Popen) -> dict:
+    """What processes take until they end, with all that they start."""
+    psutil = import_module("psutil")
+    began, taken = time.monotonic(), {}
+    while any(one.poll() is None for one in processes):
+        for one in processes:
+            try:
+                first = psutil.Process(one.pid)
+                for each in [first, *first.children(recursive=True)]:
+                    times = each.cpu_times()
+                    taken[each.pid] = times.user + times.system
+            except psutil.Error:
+                continue
+        time.sleep(0.5)
+    return {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(sum(taken.values()), 1)}
 
 
-def overhead(folder: Path, count: int) -> dict:
-    rows = clips(folder, count)
-    worker(str(rows), str(folder / "one"), 40, "here", 60)
-    by_plain = by_two(rows, folder / "two", 40)
-    began = time.monotonic()
-    start(rows, folder / "ray", 40, "ray").wait()
-    by_ray = time.monotonic() - began
-    told = json.loads((folder / "ray/.speech_peft/summary.json").read_text())
-    one = texts(folder / "one")
-    return {
-        "rows": count,
-        "equal": one == texts(folder / "ray") == texts(folder / "two") and len(one) == count,
-        "two_processes_seconds": round(by_plain, 1),
-        "ray_seconds": round(by_ray, 1),
-        "ray_seconds_after_opening": round(told["seconds"] - told["opening_seconds"], 1),
+def overhead(folder: Path, count: int, rows: str | None = None, words: str | None = None) -> dict:
+    """One process, two that share the folder, and two actors, one after the other."""
+    path = Path(rows) if rows else clips(folder, count)
+    found = {
+        "one": watched(start(path, folder / "one", 40, words=words)),
+        "two": watched(*[start(path, folder / "two", 40, words=words) for _ in range(2)]),
+        "ray": watched(start(path, folder / "ray", 40, "ray", words=words)),
     }
+    for name, told in found.items():
+        summary = json.loads((folder / name / ".speech_peft/summary.json").read_text())
+        told["seconds_after_opening"] = round(summary["seconds"] - summary["opening_seconds"], 1)
+    one = texts(folder / "one")
+    equal = one == texts(folder / "ray") == texts(folder / "two")
+    return {"rows": len(one), "equal": equal, **found}
 
 
-def kills(folder: Path, count: int) -> dict:
-    """kill -9 of actors 20 times and of the driver 5 times, at random moments."""
-    import psutil
+def kills(folder: Path, count: int, milliseconds: float = MILLISECONDS) -> dict:
+    """kill -9 of actors 20 times and of the driver 5 times, at random moments.
+
+    A driver may also end by itself, when too many actors are killed while they open: it is started again.
+    """
+    psutil = import_module("psutil")
 
     rows, out, chance = clips(folder, count), folder / "out", random.Random(0)
     left = Counter(actor=20, driver=5)
-    driver, runs, began = start(rows, out, 100, "ray"), 1, time.monotonic()
+    again = partial(start, rows, out, 100, "ray", milliseconds=milliseconds)
+    driver, runs, began = again(), 1, time.monotonic()
     done_by = []
-    while driver.poll() is None:
+    while driver.poll() is None or (driver.returncode and runs < 20):
+        if driver.poll() is not None:
+            driver, runs = again(), runs + 1
         time.sleep(chance.uniform(0.5, 2.0))
         try:
             below = psutil.Process(driver.pid).children(recursive=True)
@@ -174,25 +188,28 @@ def kills(folder: Path, count: int) -> dict:
         if left["actor"] and (left["actor"] % 4 or left["driver"] * 4 <= left["actor"] - 4):
             chance.choice(actors).kill()
             left["actor"] -= 1
+            done = len(list(out.glob("*.tar")))
+            said = f"{time.monotonic() - began:.0f} s: left to kill {dict(left)}; {done} shards are there"
+            print(said, file=sys.stderr, flush=True)
         elif left["driver"]:
             driver.kill()
             driver.wait()
             left["driver"] -= 1
-            left["actor"] -= bool(left["actor"])  # its actors end with it
-            done_by.append(look.status(out).done)
+            done_by.append(len(list(out.glob("*.tar"))))
             for one in below:
                 one.kill() if one.is_running() else None
-            driver, runs = start(rows, out, 100, "ray"), runs + 1
+            driver, runs = again(), runs + 1
     before = {name.name: name.stat().st_mtime_ns for name in out.glob("*.tar")}
-    again = worker(str(rows), str(out), 100, "here", 60)
+    further = worker(str(rows), str(out), 100, "here", 60)
     after = {name.name: name.stat().st_mtime_ns for name in out.glob("*.tar")}
     found = texts(out)
-    worker(str(rows), str(folder / "one"), 100, "here", 60)
+    worker(str(rows), str(folder / "one"), 100, "here", 60, 0)
     return {
         "rows": count,
         "killed": {"actors": 20 - left["actor"], "drivers": 5 - left["driver"]},
         "exit_code": driver.returncode,
-        "exit_code_of_a_further_run": again,
+        "exit_code_of_a_further_run": further,
+        "drivers": runs,
         "further_run_wrote": sum(after[name] != before.get(name) for name in after),
         "problems": list(look.problems(out)),
         "equal_to_one_process": found == texts(folder / "one"),
@@ -352,12 +369,20 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--on", default="here")
     parser.add_argument("--row-seconds", type=float, default=60.0)
+    parser.add_argument("--milliseconds", type=float, default=MILLISECONDS, help="of the stand-in, for a row")
+    parser.add_argument("--words", help="of `speech-peft transcribe`, for overhead of real weights")
     asked = parser.parse_args()
     if asked.part == "worker":
-        raise SystemExit(worker(asked.rows, asked.out, asked.shards, asked.on, asked.row_seconds))
+        given = asked.rows, asked.out, asked.shards, asked.on, asked.row_seconds, asked.milliseconds
+        raise SystemExit(worker(*given))
     folder = Path(asked.out)
     folder.mkdir(parents=True)
-    print(json.dumps({"part": asked.part, **PARTS[asked.part](folder, asked.count)}), flush=True)
+    more = {
+        "overhead": {"rows": asked.rows, "words": asked.words},
+        "kills": {"milliseconds": asked.milliseconds},
+    }
+    found = PARTS[asked.part](folder, asked.count, **more.get(asked.part, {}))
+    print(json.dumps({"part": asked.part, **found}), flush=True)
 
 
 if __name__ == "__main__":
