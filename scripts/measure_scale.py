@@ -38,7 +38,7 @@ from speech_peft.shards.blocks import Cut
 from speech_peft.shards.work import Task
 
 SUFFIXES = frozenset({".wav"})
-MILLISECONDS = 20
+MILLISECONDS = 20.0
 
 
 def open_work(milliseconds=MILLISECONDS):

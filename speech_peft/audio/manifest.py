@@ -136,7 +136,7 @@ def _far(path: str, broken: Broken) -> list[Row]:
     return [row for name in names for row in _packed(name, broken)]
 
 
-def _packed(path: PathLike, broken: Broken) -> list[Row]:
+def _packed(path: str | Path, broken: Broken) -> list[Row]:
     rows = list(packed.rows(path))
     if broken == "refused" and (wrong := next((row for row in rows if isinstance(row, str)), None)):
         raise ConfigError(wrong)
