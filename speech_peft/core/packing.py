@@ -77,19 +77,18 @@ def places(module: nn.Module) -> dict[str, Place]:
 
 def plain(module: nn.Module) -> dict[str, Tensor]:
     """What a file holds of the rest of a module's state; the tensors are the module's own."""
-    rest, kept = _unpacked(module), _condensed(module)
-    return rest if kept is None else {key: rest[key] for key in kept}
+    return parted(module, places(module))[0]
 
 
-def left_out(module: nn.Module) -> dict[str, Tensor]:
-    """The rest of its state, of which a file holds nothing: it is zero in what is loaded."""
-    held = plain(module)
-    return {key: value for key, value in _unpacked(module).items() if key not in held}
-
-
-def _unpacked(module: nn.Module) -> dict[str, Tensor]:
-    prefixes = tuple(_prefix(key) for key in places(module))
-    return {key: value for key, value in module.state_dict().items() if not key.startswith(prefixes or "\0")}
+def parted(module: nn.Module, packed: Mapping[str, Place]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state of a module beside its `places`: what a file holds of it, and that of which it holds nothing,
+    as it is zero in what is loaded."""
+    prefixes = tuple(_prefix(key) for key in packed)
+    state, kept = module.state_dict(), _condensed(module)
+    rest = {key: value for key, value in state.items() if not key.startswith(prefixes or "\0")}
+    if kept is None:
+        return rest, {}
+    return {key: rest[key] for key in kept}, {key: value for key, value in rest.items() if key not in kept}
 
 
 def _condensed(module: nn.Module) -> dict[str, Tensor] | None:

@@ -5,6 +5,7 @@ What is read is finite and of the kind that was asked for: one NaN in a weight m
 cast from whole or complex numbers says nothing while it changes everything.
 """
 
+import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -76,12 +77,15 @@ def shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
 
 
 def read(path: str | os.PathLike[str], keys: Collection[str] | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, or those of these keys; all are finite. Raises ConfigError as `shapes` does."""
+    """The tensors of a file, or those of some keys that `shapes` gave; all are finite.
+
+    Raises ConfigError as `shapes` does.
+    """
     path = Path(path)
-    there = shapes(path)
+    wanted = shapes(path) if keys is None else keys  # a header is not read a second time
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in (there if keys is None else keys)}
+            tensors = {key: file.get_tensor(key) for key in wanted}
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     check_finite(tensors, str(path))
@@ -101,11 +105,11 @@ def not_finite(value: Tensor, most: float = LARGEST) -> str | None:
         return "holds complex numbers"
     if not value.is_floating_point() or not value.numel():
         return None
-    low, high = torch.aminmax(value.detach())  # NaN where one is
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+    low, high = map(float, torch.aminmax(value.detach()))  # NaN where one is
+    if not (math.isfinite(low) and math.isfinite(high)):
         count = int((~torch.isfinite(value)).sum())
         return f"has {count} of {value.numel()} numbers that are not finite (NaN or infinite)"
-    if (largest := max(abs(float(low)), abs(float(high)))) > most:
+    if (largest := max(abs(low), abs(high))) > most:
         return f"has a number as large as {largest:.3g}; weights stay below {most:g}"
     return None
 

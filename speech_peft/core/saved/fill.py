@@ -27,9 +27,13 @@ def fill_parts(path: Path, parts: Mapping[str, nn.Module], ignore: tuple[str, ..
 
     Keys that begin with one of `ignore` are left alone.
     """
-    own = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.plain(part).items()}
-    places = {f"{p}.{key}": place for p, part in parts.items() for key, place in packing.places(part).items()}
-    zero = {f"{p}.{key}": value for p, part in parts.items() for key, value in packing.left_out(part).items()}
+    own, zero, places = {}, {}, {}
+    for name, part in parts.items():
+        packed = packing.places(part)
+        held, empty = packing.parted(part, packed)
+        own |= {f"{name}.{key}": value for key, value in held.items()}
+        zero |= {f"{name}.{key}": value for key, value in empty.items()}
+        places |= {f"{name}.{key}": place for key, place in packed.items()}
     fill(path, own, places, ignore, zero)
 
 

@@ -6,7 +6,6 @@ head.safetensors      optional: "<head>.<parameter>" (a CTC layer, a classifier,
 recipe.yaml README.md optional: the recipe that made it, the model card
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from ...registry import METHODS
 from .. import packing
 from ..method import Method
 from ..model import AdaptedModel
+from .digests import digest_of
 from .fill import fill, fill_parts, shapes_of
 from .room import Room
 from .swap import complete
@@ -137,12 +137,9 @@ class Saved:
     @property
     def digest(self) -> str:
         """sha256 of the adapter's tensors and configuration: what a fusion names its experts by."""
-        digest = hashlib.sha256(self.manifest.model_dump_json(include={"method", "config"}).encode())
-        for file in ("adapter.safetensors", *(["base.safetensors"] if self.base_trained else [])):
-            with open(self.folder / file, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        config = self.manifest.model_dump_json(include={"method", "config"})
+        names = ("adapter.safetensors", *(["base.safetensors"] if self.base_trained else []))
+        return digest_of(config, [self.folder / name for name in names])
 
     def room(self, file: str = "adapter.safetensors") -> Room:
         """What may be made to be filled by one of its files; raises ConfigError where that cannot be read."""
