@@ -10,7 +10,7 @@ from ..folders.options import ADDRESS
 from ..terminal.door import line
 
 if TYPE_CHECKING:
-    from ..compose.catalogue import Catalogue
+    from ..compose.cards.catalogue import Catalogue
 
 Weights = Annotated[
     str | None,
@@ -36,9 +36,9 @@ def search(
         raise ConfigError(f"--audio: there is no {audio}")
     from dataclasses import replace
 
-    from ..compose.catalogue import Catalogue
-    from ..compose.select import Request, select
-    from ..compose.select import search as found_by
+    from ..compose.cards.catalogue import Catalogue
+    from ..compose.cards.select import Request, select
+    from ..compose.cards.select import search as found_by
     from ..transcribe.catalogues import usable
 
     there = Catalogue.read(catalogue)
@@ -82,7 +82,7 @@ def card(
     """Write what an adapter is for into card.json beside it; what is not given stays. Prints the card."""
     from pydantic import ValidationError
 
-    from ..compose.card import AdapterCard, read_card, write_card
+    from ..compose.cards.card import AdapterCard, read_card, write_card
     from ..core.saved.save import read
 
     saved = read(adapter)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..compose.card import cross_track
+from ..compose.cards.card import cross_track
 from ..compose.join import join
 from ..compose.joining import Activations, Joined, Joining
 from ..core.passage.hooks import detach

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..audio import io, manifest
 from ..backbones.base import Backbone, Features
 from ..compose.alignment import units_of
-from ..compose.card import Sound
+from ..compose.cards.card import Sound
 from ..compose.joining import Activations
-from ..compose.select import distance_of
 from ..core.adapter import NotMergeable
 from ..core.model import AdaptedModel
 from ..core.passage.routing import counted
@@ -24,7 +23,7 @@ from ..errors import ConfigError, SpeechPeftError
 SECONDS = 30.0
 """Of a clip, at most."""
 _TOGETHER = 4  # clips in a batch
-_INSIDE = 0.9  # of a card's clips are within its radius
+_DIRECTIONS = 8  # along which a card says how its clips differ
 FRAMES = 10_000
 """Of speech by which units are told apart; more tell no more."""
 
@@ -70,12 +69,17 @@ def sound_of(backbone: Backbone, features: Features) -> tuple[Float[Tensor, "b k
 
 
 def sound_on(backbone: Backbone, clips: str | Path) -> Sound:
-    """How the recordings of a manifest or folder sound: mean, variance, and how far nine of ten are away."""
+    """How the recordings of a manifest or folder sound: the mean, and how and along what they differ."""
     every = torch.cat([sound_of(backbone, features)[0] for features in features_of(backbone, clips)]).double()
     mean, variance = every.mean(0), every.var(0, unbiased=False)
-    made = Sound(mean=_few(mean), variance=_few(variance), clips=len(every), radius=0.0)
-    far = torch.tensor([distance_of(one.numpy(), made) for one in every])
-    return made.model_copy(update={"radius": round(float(far.quantile(_INSIDE)), 4)})
+    _, size, along = torch.linalg.svd((every - mean) / len(every) ** 0.5, full_matrices=False)
+    directions = (size[:, None] * along)[: min(_DIRECTIONS, len(every) - 1)]
+    return Sound(
+        mean=_few(mean),
+        variance=_few(variance),
+        clips=len(every),
+        directions=tuple(map(_few, directions)),
+    )
 
 
 def _few(numbers: Tensor) -> tuple[float, ...]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..backbones.base import Features, open_backbone
 from ..backbones.whisper import Whisper
-from ..compose.catalogue import Catalogue, Entry
+from ..compose.cards.catalogue import Catalogue, Entry
+from ..compose.cards.select import Request, Selection, select
 from ..compose.join import join
 from ..compose.joining import Joining
-from ..compose.select import Request, Selection, select
 from ..compose.stated import states_lora
 from ..decoders.words.whisper_text import detect_language
 from ..errors import ConfigError

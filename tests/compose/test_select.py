@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from speech_peft.compose.card import AdapterCard, Sound, read_card, write_card
-from speech_peft.compose.catalogue import Catalogue, Entry
-from speech_peft.compose.select import CAP, Request, search, select, terms
+from speech_peft.compose.cards.card import AdapterCard, Sound, read_card, write_card
+from speech_peft.compose.cards.catalogue import Catalogue, Entry
+from speech_peft.compose.cards.select import CAP, Request, search, select, terms
 from speech_peft.core.saved.save import BackboneCard, Manifest, Saved
 from speech_peft.errors import ConfigError
 from speech_peft.methods.lora import Lora
@@ -22,7 +22,7 @@ def saved(folder, base=BASE) -> Saved:
 
 def entry(i: int, folder, **card) -> Entry:
     language, channel = LANGUAGES[i % 4], CHANNELS[i // 4]
-    sound = Sound(mean=tuple(PLACES[i]), variance=(0.01,) * 4, clips=9, radius=1.2)
+    sound = Sound(mean=tuple(PLACES[i]), variance=(0.01,) * 4, clips=9)
     given = {"language": (language,), "channel": (channel,), "tags": ("speech",), "sound": sound, **card}
     return Entry(f"{language}-{channel}", saved(folder), AdapterCard(**given))
 
@@ -45,6 +45,23 @@ def test_a_sound_finds_those_that_sound_like_it(catalogue):
         near = PLACES[i] + 0.05
         assert search(catalogue, Request(sound=near), 1)[0].entry is own
         assert list(select(catalogue, Request(sound=near)).factors) == [own.name]
+
+
+def test_what_differs_among_the_clips_of_every_card_tells_none_of_them_apart(tmp_path):
+    """Two cards 1 apart along one number; what both differ in most leads across that line."""
+    rng = np.random.default_rng(0)
+    across = np.array([0.7, 0.7, 0.0, 0.0])
+    entries = []
+    for i, mean in enumerate(([0.0, 0, 0, 0], [1.0, 0, 0, 0])):
+        clips = np.array(mean) + rng.normal(size=(40, 1)) * across + 0.05 * rng.normal(size=(40, 4))
+        _, size, along = np.linalg.svd(clips - clips.mean(0), full_matrices=False)
+        first = (size[:1, None] * along[:1] / 40**0.5).tolist()
+        sound = Sound(mean=mean, variance=clips.var(0).tolist(), clips=40, directions=first)
+        entries.append(Entry(str(i), saved(tmp_path), AdapterCard(sound=sound)))
+    both, far = Catalogue(tmp_path, entries), 1.2 * across  # nearer to the other mean by any measure but one
+    assert [one.entry.name for one in search(both, Request(sound=far))] == ["0", "1"]
+    assert list(select(both, Request(sound=far)).factors) == ["0"]
+    assert not select(both, Request(sound=np.array([0, 0, 1.2, 0]))).factors, "their clips never go there"
 
 
 @pytest.mark.parametrize(

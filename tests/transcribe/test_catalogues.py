@@ -7,7 +7,7 @@ import torch
 import speech_peft as sp
 from speech_peft.backbones.base import tiny
 from speech_peft.cli import adapters as command
-from speech_peft.compose.card import AdapterCard, write_card
+from speech_peft.compose.cards.card import AdapterCard, write_card
 from speech_peft.core.saved.save import write
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading, probing
@@ -53,7 +53,7 @@ def test_each_recording_is_heard_with_what_suits_it_and_nothing_suits_what_is_un
     found = list(transcriber.transcribe([LOUD[0], QUIET[0], tone]))
     transcriber.opened.model.detach()
     assert [list(r.chosen[0][1].adapters) for r in found] == [["loud"], ["quiet"], []]
-    assert "radii from its own" in as_json(found[0])["chosen"][0]["why"]
+    assert "times as far as its own" in as_json(found[0])["chosen"][0]["why"]
     assert "nothing suits" in found[2].chosen[0][1].why
     single = list(Transcriber(adapter=folder / "quiet", vad="none", engine="torch").transcribe([QUIET[0]]))
     assert single[0].text == found[1].text

@@ -3,6 +3,7 @@ arXiv:2404.18928).
 
     retrieve    by words: what share of what is asked, weighed by how few cards say it, the card says too
                 by sound: how far the clip is from the card's clips, in the frozen encoder's pooled states
+                (`likeness.py`)
     compose     the best one, and for what it does not cover others, one for each facet that is left
     weigh       as each card recommends; of several, 0.8 of it each, and no more than 1.5 in sum
     abstain     where less than half of what was asked is covered, or the clip lies far outside of all
@@ -16,17 +17,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from .card import FACETS, Sound
+from .card import FACETS
 from .catalogue import Catalogue, Entry
 
 COVERED = 0.5
 """Of what is asked for in words, at least."""
-OUTSIDE = 1.4
-"""How many times the radius of a card's own clips a clip may be away."""
+OUTSIDE = 2.0
+"""How many times as far as a card's own clips are on the mean a clip may be away."""
 EACH, CAP = 0.8, 1.5
 """Of several adapters, the share of its weight that each gets, and the most that all have in sum."""
 MOST = 3
@@ -57,7 +57,7 @@ class Found:
     words: float | None = None
     """The share of what was asked that its card says."""
     distance: float | None = None
-    """Of the clip from its clips, by their radius: 1 is as far as nine of ten of them are."""
+    """Of the clip from its clips: 1 is as far as they are on the mean."""
     rank_distance: float = 0.0
     """The same in a measure that all cards share, by which they are compared."""
 
@@ -72,7 +72,7 @@ class Found:
         if self.words is not None:
             parts.append(f"its card says {self.words:.0%} of what was asked")
         if self.distance is not None:
-            parts.append(f"the sound is {self.distance:.2f} radii from its own")
+            parts.append(f"the sound is {self.distance:.2f} times as far as its own")
         return ", ".join(parts)
 
 
@@ -91,18 +91,10 @@ def search(catalogue: Catalogue, request: Request, k: int | None = None) -> list
     asked = terms(request.words)
     known = [terms(entry.card.text) | _languages(entry) for entry in catalogue.entries]
     rare = {word: _rarity(word, known) for word in asked}
-    shared = _shared_variance([entry.card.sound for entry in catalogue.entries])
     found = []
     for entry, words in zip(catalogue.entries, known, strict=True):
         said = _covered(asked, words, rare) if asked else None
-        own = entry.card.sound
-        if request.sound is None or own is None or len(own.mean) != len(request.sound):
-            far = math.inf if request.sound is not None else 0.0
-            found.append(Found(entry, said, None if request.sound is None or asked else math.inf, far))
-            continue
-        distance = distance_of(request.sound, own) / max(own.radius, 1e-9)
-        gap = request.sound - np.asarray(own.mean)
-        found.append(Found(entry, said, distance, float(np.sqrt(np.mean(gap**2 / shared)))))
+        found.append(_found(catalogue, entry, said, request.sound))
     found.sort(key=lambda one: (-round(one.words or 0.0, 3), one.rank_distance, one.entry.name))
     return found[:k]
 
@@ -126,10 +118,17 @@ def select(catalogue: Catalogue, request: Request, most: int = MOST) -> Selectio
     return Selection(_weighed(chosen), "; ".join(whys))
 
 
-def distance_of(sound: Float[ndarray, " k"], own: Sound) -> float:
-    """How many deviations a clip is from a card's, on the mean over all dimensions."""
-    gap = (sound - np.asarray(own.mean)) ** 2 / np.maximum(np.asarray(own.variance), 1e-8)
-    return float(np.sqrt(gap.mean()))
+def _found(
+    catalogue: Catalogue, entry: Entry, said: float | None, sound: Float[ndarray, " k"] | None
+) -> Found:
+    """How an adapter suits; without a card of its sound it suits no sound, unless words say that it does."""
+    if sound is None:
+        return Found(entry, said)
+    own, measure = entry.card.sound, catalogue.likeness
+    if own is None or measure is None or not len(own.mean) == measure.width == len(sound):
+        return Found(entry, said, math.inf if said is None else None, math.inf)
+    between = measure.between(sound, own)
+    return Found(entry, said, between / measure.within(own), between)
 
 
 def terms(text: str) -> set[str]:
@@ -191,10 +190,3 @@ def _weighed(chosen: Sequence[Found]) -> dict[str, float]:
     factors = {one.entry.name: share * one.entry.card.weight for one in chosen}
     total = sum(factors.values())
     return {name: factor * min(1.0, CAP / total) for name, factor in factors.items()}
-
-
-def _shared_variance(sounds: Sequence[Sound | None]) -> Float[ndarray, " k"]:
-    """Within one card, on the mean over all cards of one kind."""
-    each = [np.asarray(sound.variance) for sound in sounds if sound is not None]
-    each = [one for one in each if len(one) == len(each[0])]
-    return np.maximum(np.mean(each, 0), 1e-8) if each else np.ones(1)

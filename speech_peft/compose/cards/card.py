@@ -6,11 +6,11 @@ What no card says is read off what is there: the task and language of the recipe
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core.saved.save import Saved
-from ..errors import ConfigError
-from ..files import json_text, yaml_text
+from ...core.saved.save import Saved
+from ...errors import ConfigError
+from ...files import json_text, yaml_text
 
 FILE = "card.json"
 Words = Annotated[str, Field(max_length=2000)]
@@ -30,8 +30,17 @@ class Sound(BaseModel):
     variance: Numbers
     """Along each of them, between clips."""
     clips: Annotated[int, Field(ge=1)]
-    radius: Annotated[float, Field(ge=0)]
-    """How far its own clips are from the mean, in deviations: nine of ten are nearer."""
+    directions: Annotated[tuple[Numbers, ...], Field(max_length=16)] = ()
+    """Along which its clips differ most, each as long as their deviation there."""
+    radius: Annotated[float, Field(ge=0)] = 0.0
+    """In cards of before; nothing reads it."""
+
+    @model_validator(mode="after")
+    def _of_one_width(self) -> "Sound":
+        widths = {len(numbers) for numbers in (self.mean, self.variance, *self.directions)}
+        if len(widths) > 1:
+            raise ValueError(f"mean, variance and directions have {sorted(widths)} numbers, expected as many")
+        return self
 
 
 class AdapterCard(BaseModel):

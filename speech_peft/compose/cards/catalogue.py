@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from ..core.saved.save import BackboneCard, Saved, read
-from ..errors import ConfigError
+from ...core.saved.save import BackboneCard, Saved, read
+from ...errors import ConfigError
 from .card import AdapterCard, read_card
+from .likeness import Likeness
 
 MOST = 10_000
 """Adapters in one folder."""
@@ -60,6 +62,13 @@ class Catalogue:
             and entry.saved.backbone.sha256 == card.sha256
         ]
         return replace(self, entries=fits)
+
+    @cached_property
+    def likeness(self) -> Likeness | None:
+        """The measure of its sounds, those of the first one's width; None where no card has one."""
+        sounds = [entry.card.sound for entry in self.entries if entry.card.sound is not None]
+        alike = [sound for sound in sounds if len(sound.mean) == len(sounds[0].mean)]
+        return Likeness(alike) if alike else None
 
     @property
     def bases(self) -> dict[str, BackboneCard]:

@@ -1,0 +1,1 @@
+"""Adapters in a folder, found by what their cards say and by how they sound."""
