@@ -54,7 +54,7 @@ def shrunk(name: str) -> list[str]:
 def test_a_bundled_recipe_takes_a_step_on_a_tiny_backbone(name, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "open_backbone", base.open_backbone)
     tiny.use_tiny_backbones()
-    manifest = tiny.corpus(tmp_path, clips=30)  # a clip of every class in every fold
+    manifest = tiny.corpus(tmp_path, clips=30, speakers=2)  # a clip of every class in every fold
     over = [f"data.train={manifest}", f"data.valid={manifest}", "data.workers=0", f"out={tmp_path}/run"]
     limits = ["trainer.max_minutes=null", "trainer.max_steps=1", "trainer.max_trainable_pct=99"]
     alone = ["trainer.devices=1", "trainer.strategy=auto"]  # contract/test_ddp.py has those of two

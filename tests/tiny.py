@@ -21,8 +21,11 @@ from speech_peft.train import fit
 WORDS = ("one", "two", "three", "four")
 
 
-def corpus(folder: Path, clips: int = 12, seconds: float | None = None) -> Path:
-    """A manifest of chirps of 0.4 to 1.3 s (or of one length), each with two words, a class and a fold."""
+def corpus(folder: Path, clips: int = 12, seconds: float | None = None, speakers: int = 0) -> Path:
+    """A manifest of chirps of 0.4 to 1.3 s (or of one length), each with two words, a class and a fold.
+
+    They are of so many `speakers` in turn; of 0, nobody is named.
+    """
     random = np.random.default_rng(0)
     rows = []
     for i in range(clips):
@@ -32,6 +35,7 @@ def corpus(folder: Path, clips: int = 12, seconds: float | None = None) -> Path:
         soundfile.write(folder / f"{i}.wav", wave + 0.01 * random.standard_normal(len(time)), 16000)
         text = f"{WORDS[i % 4]} {WORDS[i // 4 % 4]}"
         row = {"id": str(i), "audio": f"{i}.wav", "duration": len(time) / 16000, "text": text}
+        row |= {"speaker": f"voice {i % speakers}"} if speakers else {}
         rows.append({**row, "label": WORDS[i % 3], "fold": i % 10 + 1})
     manifest = folder / "train.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))

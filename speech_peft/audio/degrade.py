@@ -133,7 +133,14 @@ class Degrader:
     variants: int | None = None
 
     def __call__(
-        self, samples: Samples, sample_rate: int, *, id: str, epoch: int = 0, pool: Pool | None = None
+        self,
+        samples: Samples,
+        sample_rate: int,
+        *,
+        id: str,
+        epoch: int = 0,
+        pool: Pool | None = None,
+        stranger: Pool | None = None,
     ) -> Degraded:
         variant = self.variant(epoch)
         if self._generator(id, variant, "clean").random() < self.clean:
@@ -142,7 +149,7 @@ class Degrader:
         clean = x
         for place, step in enumerate(self.steps):
             # A generator for each step: what one step draws never shifts what the next one does.
-            scene = Scene(sample_rate, self._generator(id, variant, f"{place} {step.kind}"), pool)
+            scene = Scene(sample_rate, self._generator(id, variant, f"{place} {step.kind}"), pool, stranger)
             if scene.generator.random() < step.p:
                 x, drawn = step.apply(x, scene)
                 applied.append({"kind": step.kind, **drawn})
@@ -170,7 +177,7 @@ class Degrader:
     @property
     def needs_others(self) -> bool:
         """Whether some step is made of other utterances, so that one alone cannot be degraded."""
-        return any(step.kind == "babble" and step.p > 0 for step in self.steps)
+        return any(step.kind in ("babble", "talker") and step.p > 0 for step in self.steps)
 
     def variant(self, epoch: int) -> int:
         """Which of a clip's degradations an epoch hears."""

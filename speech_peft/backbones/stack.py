@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..core.site import Kind, Site, resolve
+from ..core.site import Heads, Kind, Site, resolve
 from ..errors import ConfigError
 from .told import Told
 
@@ -76,7 +76,18 @@ class Stack:
             resolve(root, key)
         fixed = row.kind not in self.free
         told = self.told if row.kind == "block" else None
-        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys, told)
+        heads = self._heads(root, row, path) if row.kind == "attn" else None
+        return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys, heads, told)
+
+    def _heads(self, root: nn.Module, row: Row, path: str) -> Heads | None:
+        """The projections of an attention, where the table has all four and they lie inside it."""
+        module = resolve(root, entry := row.entry.format(b=path))
+        size = getattr(module, "head_dim", getattr(module, "head_size", 0))
+        inside = {one.name: one.entry.format(b=path) for one in self.rows}
+        paths = [inside.get(f"{row.name}.{n}", "") for n in "qkvo"]
+        if row.exit or not size or not all(one.startswith(f"{entry}.") for one in paths):
+            return None
+        return Heads(*(one.removeprefix(f"{entry}.") for one in paths), size=size)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import ConfigError
+from .listening.reference import Reference
 from .rows import Rows
 
 
@@ -22,6 +23,10 @@ class Context:
     """The same of its language."""
     memory: Float[Tensor, "b m d"] | None = None
     """A condition to attend to."""
+    reference: Reference | None = None
+    """Other recordings to listen to: of the speaker that is wanted, say."""
+    views: int = 1
+    """How many rows that follow each other are one recording, each heard by another microphone."""
     mask: Bool[Tensor, "b t"] | None = None
     """True where a frame holds signal, one entry for each frame that passes the sites in question."""
     sound: Bool[Tensor, "b t"] | None = None
@@ -56,7 +61,8 @@ class Context:
         """Of how many rows this says something, row by row; None where it says nothing of the kind."""
         if self.rows is not None:
             return len(self.rows.names)
-        told = (self.task, self.language, self.timestep, self.memory)
+        heard = None if self.reference is None else self.reference.rows
+        told = (self.task, self.language, self.timestep, self.memory, heard)
         return next((len(tensor) for tensor in told if tensor is not None), None)
 
     def picked(self, rows: Int[Tensor, " k"]) -> "Context":
@@ -65,7 +71,9 @@ class Context:
         mine = {
             name: v.index_select(0, rows.to(v.device)) for name, v in every.items() if isinstance(v, Tensor)
         }
-        return replace(self, rows=None if self.rows is None else self.rows.picked(rows.tolist()), **mine)
+        reference = self.reference and self.reference.picked(rows)
+        names = None if self.rows is None else self.rows.picked(rows.tolist())
+        return replace(self, rows=names, reference=reference, **mine)
 
     def for_rows(self, rows: int) -> "Context":
         """For a batch in which each clip takes as many rows, one beside the other, as beams do.
@@ -99,7 +107,8 @@ class Context:
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         longer = {name: torch.cat([v] * times) for name, v in every.items() if isinstance(v, Tensor)}
         rows = None if self.rows is None else self.rows.repeated(times)
-        return replace(self, streams=self.streams * times, rows=rows, **longer)
+        reference = self.reference and self.reference.repeated(times)
+        return replace(self, streams=self.streams * times, rows=rows, reference=reference, **longer)
 
     def narrowed(self, frames: Int[Tensor, "b k"], taken: Bool[Tensor, "b k"] | None) -> "Context":
         """For these frames alone; where one is not `taken` it only fills up the batch."""

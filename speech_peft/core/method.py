@@ -85,6 +85,11 @@ class Method(BaseModel):
         """Context fields with the id of each clip, and the names that these ids count from 0."""
         return {}
 
+    @property
+    def hears(self) -> frozenset[str]:
+        """Context fields that it listens to where a pass has them; where not, it changes nothing."""
+        return frozenset()
+
     def pace(self, parameter: str) -> float:
         """How many times the recipe's rate a parameter learns at, by its name in a part; 0: it stays."""
         return 1.0

@@ -165,6 +165,7 @@ class AdaptedModel(nn.Module):
             "changes the number of frames": not method.keeps_length,
             "runs the batch several times over": not method.keeps_batch,
             "chooses the frames that the frozen modules work on": any(a.selects_frames for a in adapters),
+            "lets the channels of a recording hear each other": "views" in method.hears,
             "gives the attention keys and values": any(a.changes_attention for a in adapters),
         }
         for why in (why for why, holds in reasons.items() if holds):

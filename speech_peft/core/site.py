@@ -20,6 +20,17 @@ _IN_BLOCK = re.compile(r"(.*?)layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
+class Heads:
+    """What an attention is made of: its projections, by their paths inside it, and the size of a head."""
+
+    q: str
+    k: str
+    v: str
+    o: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Site:
     """A span of a frozen model: what enters `entry` is x, what leaves `exit` is y."""
 
@@ -39,6 +50,8 @@ class Site:
     keys: tuple[str, ...] = ()
     """Paths of the norm and the two projections that make a frame of x a key and a value of the attention
     inside, where nothing but that frame has a part in them; empty where something has, or it is no block."""
+    heads: Heads | None = None
+    """Of an attention from whose projections a method can make another one."""
     told: Callable[[tuple[Any, ...], Mapping[str, Any]], Context] | None = None
     """Of a block: what its arguments say about the frames that pass, for encoders that tell it."""
 

@@ -108,6 +108,10 @@ class Wrapping(Method, ABC):
         return self.host.sees_neighbours
 
     @property
+    def hears(self) -> frozenset[str]:
+        return self.host.hears
+
+    @property
     def ids(self) -> Mapping[str, tuple[str, ...]]:
         return self.host.ids
 

@@ -88,6 +88,13 @@ AdapterTask = Annotated[
     str | None,
     typer.Option(help="Which of its tasks, for an adapter that differs by task; else a manifest's column."),
 ]
+SpeakerReference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A recording of the one who is wanted of those who talk, for an adapter that listens to it.",
+    ),
+]
 
 Language = Annotated[
     str | None, typer.Option(help="Code such as de; found by itself when not given.", metavar="<code>")

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 
 from ..core.keyed.keyed import Keyed
+from ..core.listening.reference import Reference
 from ..core.model import AdaptedModel
 from ..core.passage.ids import context_of
 from ..errors import ConfigError, did_you_mean
@@ -19,19 +21,20 @@ def telling(
     task: str | None,
     languages: Sequence[str | None],
     device: torch.device,
+    reference: Reference | None = None,
 ) -> AbstractContextManager[object]:
     """Inside, each row of a batch is of the recording that is named for it here.
 
-    `task` is that of all of them. A name in a manifest that no adapter knows counts as none.
+    `task` and `reference` are those of all. A name in a manifest that no adapter knows counts as none.
     """
     methods = _differing(model)
-    if not methods or not sources:
+    if not (methods or reference) or not sources:
         return nullcontext()
     jobs = [source if isinstance(source, Job) else None for source in sources]
     tasks = [task or (job.task if job else "") for job in jobs]
     spoken = [said or (job.lang if job else "") for said, job in zip(languages, jobs, strict=True)]
     known = {"task": _known(methods, "task", tasks), "language": _known(methods, "language", spoken)}
-    return model.context(context_of(methods, known, device))
+    return model.context(replace(context_of(methods, known, device), reference=reference))
 
 
 def check_task(model: AdaptedModel, task: str | None) -> None:

@@ -29,6 +29,11 @@ def of_adapter(address: str | Path, offline: bool = False) -> dict[str, Any]:
     }
 
 
+def of_file(path: str | Path) -> str:
+    """What a recording holds."""
+    return _digest([Path(path)])
+
+
 def of_folder(folder: str | Path) -> dict[str, Any]:
     """All adapters in a folder, and what is said of them beside."""
     top = Path(folder)

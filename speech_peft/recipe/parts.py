@@ -92,6 +92,13 @@ class JoinConfig(Part):
         return self
 
 
+class EnrolConfig(Part):
+    """What adapters that listen to a reference hear of each clip's speaker: other clips of the same."""
+
+    seconds: tuple[Positive, Positive] = (3.0, 10.0)
+    """How long, at least and at most, as far as a speaker has so much: drawn for each clip."""
+
+
 Where = dict[str, tuple[str | int | float, ...]]
 """Column of a manifest to the values that are wanted."""
 
@@ -121,6 +128,9 @@ class DataConfig(Part):
     """Share of the training clips left as recorded."""
     variants: PositiveInt | None = None
     """Degrade each clip in only this many ways, in turn: what the prefix cache needs."""
+    enrol: EnrolConfig | None = None
+    """asr, restore: other clips of each clip's speaker, for adapters that listen to a reference. The manifest
+    names the speakers."""
     join: JoinConfig | None = None
     """asr: hear some of the training clips joined to longer windows; by default each alone."""
     seconds_per_batch: Positive = 120.0

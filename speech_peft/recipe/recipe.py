@@ -68,6 +68,8 @@ class Recipe(Part):
             raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
         if self.data.cache and (why := self._uncacheable()):
             raise ValueError(f"data.cache: {why}, or drop data.cache")
+        if self.data.enrol and self.data.join:
+            raise ValueError("data.enrol: windows of several clips have no one speaker; drop data.join")
         self._of_one_task_only()
         if isinstance(self.task, RestoreConfig):
             _restores(self, self.task)

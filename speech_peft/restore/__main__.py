@@ -52,6 +52,7 @@ def restore(
             help="Whisper that hears the words; by default base where `judge` is installed, else tiny.en."
         ),
     ] = None,
+    speaker_reference: cli.SpeakerReference = None,
     steps: Annotated[
         int | None, typer.Option("--steps", "-T", min=1, help="Rounds of a decoder that refines (WaveFit).")
     ] = None,
@@ -112,6 +113,7 @@ def restore(
     )
     from ..audio.io import AUDIO_SUFFIXES
     from ..folders import runner
+    from ..opening import contents
     from ..shards.work import scratch
 
     divided = scale.Asked(shards, out_format, on, workers, gpus_per_worker, address, row_seconds)
@@ -119,7 +121,10 @@ def restore(
     judge = (guard, guard_seconds, guard_weights)
 
     def settings() -> dict[str, Any]:
-        return _settings(weights, adapter, decoder, context, options, judge, offline)
+        asked = _settings(weights, adapter, decoder, context, options, judge, offline)
+        if speaker_reference is None:
+            return asked
+        return asked | {"speaker_reference": contents.of_file(speaker_reference)}
 
     def open_work() -> tuple[Any, Any]:
         from .guard import guard_of
@@ -131,6 +136,7 @@ def restore(
             weights,
             decoder=decoder,
             guard=guard_of(guard, seconds=guard_seconds, weights=guard_weights, device=on, offline=offline),
+            speaker_reference=speaker_reference,
             context=context,
             device=on,
             batch_seconds=batch_seconds,

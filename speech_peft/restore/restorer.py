@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import given
+from ..core.context import Context
 from ..core.saved.hub import locate
 from ..core.saved.save import read
 from ..decoders.waveform import WaveformDecoder, build_decoder
@@ -28,6 +29,7 @@ from ..folders.ledger import FOLDER, settings_hash
 from ..folders.outcomes.outcome import Outcome
 from ..folders.reader import Source
 from ..opening.asked import asked
+from ..opening.enrolment import check_heard, enrolled_file
 from ..opening.loading import Opened, load
 from .blend import Mixture
 from .finished import Finished, written
@@ -53,6 +55,7 @@ class Restorer:
         *,
         decoder: str | Path | None = None,
         guard: Guard | GuardOptions | str | None = "full",
+        speaker_reference: str | Path | None = None,
         context: str | None = None,
         device: str = "cpu",
         batch_seconds: float = 60.0,
@@ -63,7 +66,8 @@ class Restorer:
         """`more` are fields of RestoreOptions: strength, sample_rate, steps, seed, channels, ...
 
         `decoder` is another adapter folder whose decoder is used. `guard` is full, sound (without words), off
-        or one of your own; None is off as well.
+        or one of your own; None is off as well. `speaker_reference` is a recording of the one speaker who is
+        wanted, for an adapter that listens to it; the guard, which compares with all who talk, must be off.
         """
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
@@ -86,6 +90,14 @@ class Restorer:
         elif isinstance(guard, GuardOptions):
             guard = Guard(guard, device=device, offline=offline)
         self.guard = guard
+        check_heard(self.opened.model, speaker_reference)
+        if speaker_reference is not None:
+            if guard is not None:
+                raise ConfigError(
+                    "speaker_reference: the guard compares with all who talk, and would keep them: guard off"
+                )
+            reference = enrolled_file(self.opened.model, backbone, speaker_reference)
+            self.rewriter.resynthesis.known = Context(reference=reference)
         if self.guard is not None:
             self.guard.bind(self.opened)
         self.about = self._about(adapter, decoder)

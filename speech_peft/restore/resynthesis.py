@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from ..backbones.base import Backbone
+from ..core.context import Context
 from ..decoders.waveform import WaveformDecoder
 from ..folders.memory import lacks_memory
 from .seams import RATE, Stretch
@@ -38,6 +39,8 @@ class Resynthesis:
     ):
         self.backbone, self.decoder, self.seed, self.steps = backbone, decoder, seed, steps
         self.batch_seconds, self.notes = batch_seconds, notes
+        self.known: Context | None = None
+        """What its adapters are told besides: who is wanted of those who talk."""
         self._room = batch_seconds
         self.device = next(decoder.parameters(), torch.zeros(0)).device
 
@@ -95,7 +98,7 @@ class Resynthesis:
         audio = torch.from_numpy(rows).to(self.device)
         lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
         features = backbone.prepare(audio, lengths)
-        states = backbone.encode(features).states[:, : int(features.lengths.max())].float()
+        states = backbone.encode(features, self.known).states[:, : int(features.lengths.max())].float()
         degraded = None
         if decoder.needs_waveform:
             same = decoder.sample_rate == RATE

@@ -66,6 +66,7 @@ def transcribe(
         str | None, typer.Option(help="Words to expect, such as names: 'Asterisk Zoiper'.")
     ] = None,
     adapter_task: cli.AdapterTask = None,
+    speaker_reference: cli.SpeakerReference = None,
     max_line_width: Annotated[
         int | None, typer.Option(min=1, help="Letters in a line of srt and vtt.")
     ] = None,
@@ -154,6 +155,8 @@ def transcribe(
             asked |= {"packs": contents.of_folder(packs), "packs_by": packs_by}
         if request:
             asked["request"] = request
+        if speaker_reference is not None:
+            asked["speaker_reference"] = contents.of_file(speaker_reference)
         return asked if shape == PLAIN else asked | {"subtitles": asdict(shape)}
 
     def open_work() -> tuple[Any, Any]:
@@ -167,6 +170,7 @@ def transcribe(
             batch_seconds=batch_seconds,
             offline=offline,
             request=request,
+            speaker_reference=speaker_reference,
             packs=packs,
             packs_by=packs_by,
             options=options,

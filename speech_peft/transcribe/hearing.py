@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..audio.windows.chunks import SAMPLE_RATE, Window
+from ..core.listening.reference import Reference
 from ..decoders.diffusion.reader import MaskedReader
 from ..decoders.words import whisper_text, word_ends
 from ..decoders.words.decoded import Decoded
@@ -71,6 +72,8 @@ class Hearing(Listener[File]):
     """Such a decoder."""
     before: tuple[int, ...]
     """Tokens of a text that came before."""
+    reference: Reference | None = None
+    """Who is wanted of those who talk."""
     chooser: Chooser | None = None
     """What chooses adapters for each recording, or each window, where that is asked."""
     _bare: Mapping[_Piece, Tensor] = MappingProxyType({})
@@ -210,7 +213,8 @@ class Hearing(Listener[File]):
             return nullcontext()
         if self.chooser is None:
             sources, spoken = [p.file.source for p in pieces], [self._language(p) for p in pieces]
-            return telling(self.opened.model, sources, self.options.adapter_task, spoken, self.device)
+            told = (self.options.adapter_task, spoken, self.device, self.reference)
+            return telling(self.opened.model, sources, *told)
         chosen = [piece.file.choice_at(piece.window.start) for piece in pieces]
         return self.opened.model.using_rows(*(one.runs if one else () for one in chosen))
 

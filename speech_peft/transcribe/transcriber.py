@@ -24,6 +24,7 @@ from ..folders.reader import Samples, Source
 from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked
+from ..opening.enrolment import check_heard, enrolled_file
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
 from . import decoding
@@ -54,6 +55,8 @@ class Transcriber(Hearing):
     """
 
     stage = "transcribe"
+    speaker: Path | None = None
+    """Where the recording of the speaker who is wanted lies."""
 
     def __init__(
         self,
@@ -67,13 +70,15 @@ class Transcriber(Hearing):
         packs: str | Path | None = None,
         packs_by: By = "file",
         request: str = "",
+        speaker_reference: str | Path | None = None,
         options: TranscribeOptions | None = None,
         **more: Any,
     ):
         """`adapter` may be "auto:FOLDER": each recording is heard with what suits it best of the adapters in
         a folder, by how it sounds and by the words of `request`. `packs` is a folder of adapters by language:
-        each recording, or each of its windows, is heard with that of the language it is in. `more` are fields
-        of TranscribeOptions: beam_size, vad, word_times, language, ..."""
+        each recording, or each of its windows, is heard with that of the language it is in.
+        `speaker_reference` is a recording of the one speaker who is wanted, for an adapter that listens to
+        it: its first 30 s are heard once. `more` are fields of TranscribeOptions: beam_size, vad, ..."""
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
         self.options = asked(options or TranscribeOptions(), more, "Transcriber")
@@ -112,11 +117,23 @@ class Transcriber(Hearing):
         self.opened, self.engine, self._dtype = found.opened, found.engine, found.dtype
         self.backbone = self.opened.backbone
         self.context = getattr(self.backbone, "context", None)
+        self._listen_to(speaker_reference)
         self.about = _about(found, adapter, self.options)
         if self.chooser is not None:
             self.about |= self.chooser.about()
         self.notes = []
         self._under_way = 0
+
+    def _listen_to(self, path: str | Path | None) -> None:
+        """Raise ConfigError where an adapter listens to nothing, or nobody to what is given."""
+        check_heard(self.opened.model, path)
+        if path is not None and self.chooser is not None:
+            raise ConfigError(
+                "speaker_reference: is for one adapter, and here they are chosen by what is heard"
+            )
+        if path is not None:
+            self.reference = enrolled_file(self.opened.model, self.backbone, path)
+            self.speaker = Path(path)
 
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
@@ -158,6 +175,7 @@ class Transcriber(Hearing):
         if self.opened.diffusion is not None:
             raise ConfigError("swap: the adapter brought a decoder of its own; open the other one anew")
         self.opened = exchanged(self.opened, adapter, self.device, self.offline)
+        self._listen_to(self.speaker)
         self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
         return self
 

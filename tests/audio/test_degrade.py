@@ -18,6 +18,7 @@ from speech_peft.audio.degradations.steps import (
     PacketLoss,
     Reverb,
     Speed,
+    Talker,
 )
 from speech_peft.audio.degrade import PRESETS, TELEPHONE, Degrader, parse
 from speech_peft.errors import ConfigError
@@ -47,7 +48,7 @@ def lag(degraded: np.ndarray, clean: np.ndarray) -> int:
 STEPS = [
     *(Noise(colors=(color,)) for color in ("white", "pink", "brown", "hum")),
     *(Codec(codecs=(name,)) for name in codec.CODECS),
-    *(Babble(), BandLimit(), Clip(), Reverb(), Gain(), PacketLoss()),
+    *(Babble(), Talker(snr=(10, 10)), BandLimit(), Clip(), Reverb(), Gain(), PacketLoss()),
     OneOf(steps=(Gain(), Clip())),
 ]
 NAMES = [f"{step.kind}-{getattr(step, 'colors', getattr(step, 'codecs', ('',)))[0]}" for step in STEPS]
@@ -57,7 +58,7 @@ NAMES = [f"{step.kind}-{getattr(step, 'colors', getattr(step, 'codecs', ('',)))[
 def test_step_keeps_length_and_adds_no_delay(step):
     clean = speechlike(0)
     for epoch in range(3):
-        degraded = Degrader((step,), seed=1)(clean, RATE, id="a", epoch=epoch, pool=pool)
+        degraded = Degrader((step,), seed=1)(clean, RATE, id="a", epoch=epoch, pool=pool, stranger=pool)
         assert degraded.samples.shape == clean.shape
         assert degraded.samples.dtype == np.float32
         assert np.isfinite(degraded.samples).all()
@@ -71,7 +72,7 @@ def test_step_keeps_length_and_adds_no_delay(step):
 def test_step_takes_the_shortest_and_the_silent_clip(step, length):
     for level in (0.0, 0.1):
         clip = np.full(length, level, np.float32)
-        assert len(Degrader((step,))(clip, RATE, id="a", pool=pool).samples) == length
+        assert len(Degrader((step,))(clip, RATE, id="a", pool=pool, stranger=pool).samples) == length
 
 
 @pytest.mark.parametrize("step", [Noise(snr=3), Babble(snr=3)])
@@ -151,6 +152,23 @@ def test_preset_stands_for_its_steps():
 def test_babble_without_a_pool_says_so():
     with pytest.raises(ConfigError, match="pool"):
         Degrader((Babble(),))(speechlike(0), RATE, id="a")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0])
+def test_another_talker_is_one_voice_as_loud_as_asked_for_somewhere_in_the_clip(seconds):
+    clean, other = speechlike(0), speechlike(7, seconds)
+    added = Degrader((Talker(snr=(6, 6)),))(clean, RATE, id="a", stranger=lambda _: other).samples - clean
+    long, short = (added, other) if len(added) > len(other) else (other, added)
+    found = np.correlate(long, short, "valid")
+    at = int(found.argmax())
+    gain = 10 ** (-6 / 20) * np.sqrt(np.mean(clean**2) / np.mean(other**2))
+    wanted = gain * other[at : at + len(clean)] if seconds > 2 else np.pad(gain * other, (at, 0))
+    np.testing.assert_allclose(added[: len(wanted)], wanted[: len(added)], atol=1e-4)
+
+
+def test_another_talker_wants_somebody_else():
+    with pytest.raises(ConfigError, match="utterances of other speakers"):
+        Degrader((Talker(),))(speechlike(0), RATE, id="a")
 
 
 def test_holes_are_as_long_as_asked_for():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from speech_peft.compose.merge import merge
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.context import Context
+from speech_peft.core.listening.reference import Reference
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
@@ -87,13 +88,22 @@ class Case:
             "language": torch.randint(0, 2, (self.batch,), generator=random),
             "memory": torch.randn(self.batch, 3, self.dim, generator=random),
             "timestep": torch.rand(self.batch, generator=random),
+            "reference": self._reference(random),
+            "views": 2,
         }
         return Context(**{field: value for field, value in every.items() if field in self.told})
 
     @property
     def told(self) -> set[str]:
         """What the method can be told of the clips of a pass."""
-        return {*self.method.reads, *self.method.ids}
+        return {*self.method.reads, *self.method.ids, *self.method.hears}
+
+    def _reference(self, random: torch.Generator) -> Reference:
+        """Two other recordings, the second with padding, heard by the rows crosswise."""
+        places = [site.name for site in self.sites if site.kind == "attn"]
+        mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+        states = {name: torch.randn(2, 5, self.dim, generator=random) for name in places}
+        return Reference(states, mask, torch.tensor([1, 0]))
 
     def run(self, model: AdaptedModel, seed: int = 0, change: Change = "") -> tuple[Tensor, ...]:
         device = next(model.base.parameters()).device
@@ -101,7 +111,7 @@ class Case:
         if change == "swapped":
             ctx = ctx.picked(torch.arange(self.batch).flip(0))
         asked = {field: getattr(ctx, field) for field in self.told}
-        moved = {field: value.to(device) for field, value in asked.items() if isinstance(value, Tensor)}
+        moved = {f: value.to(device) for f, value in asked.items() if isinstance(value, Tensor | Reference)}
         with model.context(replace(ctx, **moved)):
             return self.call(model, change)
 

@@ -51,6 +51,8 @@ class Scene:
     sample_rate: int
     generator: Generator
     pool: Pool | None
+    stranger: Pool | None = None
+    """Gives an utterance of another speaker."""
 
     def uniform(self, span: tuple[float, float]) -> float:
         return float(self.generator.uniform(*span))
@@ -113,6 +115,29 @@ class Babble(_Step):
             voice = np.roll(voice, -int(scene.generator.integers(len(voice))))
             babble += np.resize(voice, len(x)) / max(noise.rms(voice), 1e-6)
         return noise.mix(x, babble, snr), {"voices": voices, "snr": snr}
+
+
+class Talker(_Step):
+    """One other person talking at the same time, as loud as `snr` says, from a random moment on."""
+
+    kind: Literal["talker"] = "talker"
+    snr: Span = (0.0, 0.0)
+    """dB of the clip over the other voice, each by its own mean power."""
+
+    def apply(self, x: Samples, scene: Scene) -> Result:
+        if scene.stranger is None:
+            raise ConfigError("degrade talker: needs utterances of other speakers, and none were given")
+        voice, snr = scene.stranger(scene.generator), scene.uniform(self.snr)
+        speech, level = noise.rms(x), noise.rms(voice)
+        if not speech or not level:
+            return x, {"snr": snr}
+        starts = sorted((0, len(x) - len(voice)))  # inside the clip, or a part as long as it
+        start = int(scene.generator.integers(starts[0], starts[1] + 1))
+        other = np.zeros(len(x), np.float32)
+        part = voice[max(0, -start) : len(x) - start]
+        other[max(0, start) : max(0, start) + len(part)] = part
+        mixed = x + other * np.float32(speech / level * 10 ** (-snr / 20))
+        return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32), {"snr": snr}
 
 
 class BandLimit(_Step):
@@ -257,7 +282,7 @@ class OneOf(_Step):
 
 
 Step = Annotated[
-    Noise | Babble | BandLimit | Clip | Reverb | Codec | Gain | Speed | PacketLoss | OneOf,
+    Noise | Babble | Talker | BandLimit | Clip | Reverb | Codec | Gain | Speed | PacketLoss | OneOf,
     Field(discriminator="kind"),
 ]
 OneOf.model_rebuild()

@@ -6,7 +6,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...files import json_text
 
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """What transformers brings. Another name, org/kernel, would be fetched from the hub and run."""
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
@@ -36,8 +36,8 @@ def model_type(config: dict[str, Any]) -> str:
 
 def _check_attention(path: Path, key: str, value: Any) -> None:
     for one in value.values() if isinstance(value, dict) else (value,):
-        if one is not None and one not in ATTENTION:
-            raise ConfigError(f"{path}: {key} is {one!r:.100}; expected one of {', '.join(ATTENTION)}")
+        if one is not None and one not in ATTENTIONS:
+            raise ConfigError(f"{path}: {key} is {one!r:.100}; expected one of {', '.join(ATTENTIONS)}")
 
 
 def _parts(config: Any) -> list[dict[str, Any]]:

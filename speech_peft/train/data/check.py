@@ -26,6 +26,11 @@ def check(recipe: Recipe) -> list[str]:
         if path is None:
             continue
         rows = parts[part] = _rows(path, wanted)
+        if data.enrol and (nameless := next((row for row in rows if not row.speaker), None)):
+            raise ConfigError(
+                f"data.{part}: row {nameless.id!r} of {path} names no speaker, and data.enrol wants "
+                "other clips of the same"
+            )
         if degrader and degrader.needs_others and len(rows) < 2 and (part == "train" or data.degrade_valid):
             raise ConfigError(
                 f"data.{part}: {path} lists one utterance, and babble is made of others. Add utterances, or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ...errors import AudioError, ConfigError
 from .decoded import DECODED, decode
 from .joined import Window, Windows
 from .targets import Targets
+from .voices import Voices
 
 GRID_SAMPLES = 8000
 """Half a second at 16 kHz, the step of Whisper's `fit` context."""
@@ -55,6 +56,8 @@ class Heard:
     """The clean clip at the rate of a decoder's output."""
     task: str = ""
     """As the manifest's column `task` has it."""
+    enrolled: np.ndarray | None = None
+    """Other clips of its speaker, for adapters that listen to them."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Batch:
     """The clean clips at the rate of a decoder's output."""
     said: Mapping[str, list[str]] = field(default_factory=dict)
     """What the manifest says of each clip, for adapters that ask: by Context field, "" where it is silent."""
+    enrolled: tuple[Float[Tensor, "b e"], Int[Tensor, " b"]] | None = None
+    """Other clips of each clip's speaker, and how many samples of them there are."""
 
     @property
     def languages(self) -> list[str]:
@@ -84,6 +89,8 @@ class Batch:
         """The same batch on a device."""
         held = {name: getattr(self, name) for name in ("audio", "lengths", "targets", "references")}
         moved = {name: x.to(device, **options) for name, x in held.items() if x is not None}
+        if self.enrolled is not None:
+            moved["enrolled"] = tuple(x.to(device, **options) for x in self.enrolled)
         return replace(self, **moved)
 
     def first(self, clips: int) -> Batch:
@@ -92,7 +99,10 @@ class Batch:
         lists = (self.texts[part], self.sources[part], self.labels[part])
         clean = (None if x is None else x[part] for x in (self.targets, self.references))
         said = {name: names[part] for name, names in self.said.items()}
-        return Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean, said=said)
+        enrolled = self.enrolled and (self.enrolled[0][part], self.enrolled[1][part])
+        return Batch(
+            self.audio[part], self.lengths[part], *lists, self.bad, *clean, said=said, enrolled=enrolled
+        )
 
     @property
     def grid_samples(self) -> int:
@@ -109,6 +119,7 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
     """One batch; unreadable clips leave it and are listed."""
     heard = [clip for clip in clips if isinstance(clip, Heard)]
     whole = collate([clip.example for clip in heard])
+    enrolled = [torch.from_numpy(clip.enrolled) for clip in heard if clip.enrolled is not None]
     references = [torch.from_numpy(clip.reference) for clip in heard if clip.reference is not None]
     return Batch(
         whole.audio,
@@ -123,6 +134,7 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
             "task": [clip.task for clip in heard],
             "language": [clip.example.lang or "" for clip in heard],
         },
+        (pad_sequence(enrolled, batch_first=True), torch.tensor([*map(len, enrolled)])) if enrolled else None,
     )
 
 
@@ -141,6 +153,7 @@ class Clips(Dataset[Heard | Bad]):
         """What makes the clean side of each clip, for a task that restores."""
         self.windows: Windows | None = None
         """Where neighbours are joined: places then are windows of an epoch."""
+        self._enrol: tuple[tuple[float, float], int] | None = None
         self.beside = False
         """Whether each clip comes with what it was before it was degraded, as its target."""
         self._kept: dict[int, np.ndarray] = {}
@@ -183,20 +196,33 @@ class Clips(Dataset[Heard | Bad]):
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
             silence = np.zeros(self._lengths[index], np.float32)
             example = Example(row.id, silence, row.text, row.label, lang=row.lang)
-            return Heard(source, example, task=_task(row))
+            return Heard(source, example, task=_task(row), enrolled=self._enrolled(epoch, index))
         try:
             samples, clean, reference = self.samples(index), None, None
             if self.targets is not None:
                 variant = self.degrader.variant(epoch) if self.degrader else 0
                 samples, clean, reference = self.targets.of(row, samples, variant)
             samples, before = self._degraded(samples, row.id, epoch, index)
+            enrolled = self._enrolled(epoch, index)
         except AudioError as error:
             return Bad(row.id, error.path, error.reason)
         if self.cached:
             self._lengths[index] = len(samples)
         clean = before if self.beside else clean
         example = Example(row.id, samples, row.text, row.label, lang=row.lang, target=clean)
-        return Heard(source, example, reference, _task(row))
+        return Heard(source, example, reference, _task(row), enrolled)
+
+    def _enrolled(self, epoch: int, index: int) -> np.ndarray | None:
+        return None if self._enrol is None else self._voices.same(index, *self._enrol, epoch)
+
+    @cached_property
+    def _voices(self) -> Voices:
+        return Voices(self.rows, self.samples, self.sample_rate)
+
+    def enrolling(self, seconds: tuple[float, float], seed: int) -> None:
+        """Let every clip come with other clips of its speaker."""
+        self._voices.check()
+        self._enrol = seconds, seed
 
     def _joined(self, epoch: int, window: Window) -> Heard | Bad:
         """Neighbours one after the other, with silence between; one that cannot be read takes all along."""
@@ -221,8 +247,8 @@ class Clips(Dataset[Heard | Bad]):
         """What is heard, and what it was before it was made worse."""
         if self.degrader is None:
             return samples, samples
-        pool = partial(self._other, index)
-        made = self.degrader(samples, self.sample_rate, id=id, epoch=epoch, pool=pool)
+        pool, stranger = partial(self._other, index), partial(self._voices.stranger, index)
+        made = self.degrader(samples, self.sample_rate, id=id, epoch=epoch, pool=pool, stranger=stranger)
         return made.samples, made.clean
 
     def _source(self, place: Place) -> str:

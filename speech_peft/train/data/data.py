@@ -136,6 +136,9 @@ class SpeechData(L.LightningDataModule):
             heard = replace(degrader, clean=0.0) if degrader and data.degrade_valid else None
             rows = self._rows("valid", data.valid)
             self.valid_clips, self.valid_seconds = self._screen("valid", rows, heard)
+        if data.enrol:
+            for clips in filter(None, (self.train_clips, self.valid_clips)):
+                clips.enrolling(data.enrol.seconds, recipe.seed)
         self.bad.write()
 
     def restore(self, targets: Targets) -> None:

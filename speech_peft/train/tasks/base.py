@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ...core.context import Context
 from ...core.lifecycle import Outcome, Predicted
 from ...core.passage.ids import context_of
 from ...errors import ConfigError, SpeechPeftError
+from ...opening.enrolment import check_enrolled, enrolled
 from ...recipe.recipe import Recipe
 from .accumulation import Accumulated
 from .apart import clip_apart, hide_from_ddp
@@ -85,6 +86,7 @@ class Task(L.LightningModule, ABC):
         """How far the run is, 0 to 1, as all processes agreed on it last."""
         self._seconds_before = 0.0
         self._started: float | None = None
+        check_enrolled(model, bool(recipe.data.enrol))
         model.activate(*recipe.active)
         model.trainable(*recipe.train)
         self.base_parameters: dict[str, nn.Parameter] = {}
@@ -250,7 +252,10 @@ class Task(L.LightningModule, ABC):
 
     def context(self, batch: Batch) -> Context:
         """What the manifest says of the clips, where an adapter asks for it."""
-        return context_of(self.model.methods.values(), batch.said, batch.lengths.device)
+        known = context_of(self.model.methods.values(), batch.said, batch.lengths.device)
+        if batch.enrolled is None:
+            return known
+        return replace(known, reference=enrolled(self.model, self.backbone, *batch.enrolled))
 
     def generator(self) -> torch.Generator:
         """The randomness of the batch at hand, a function of its place in the run."""

@@ -1,0 +1,1 @@
+"""What adapters listen to besides their own input, and by what."""
