@@ -1,7 +1,12 @@
-"""A small training loop for methods with workers, in this process or in two that talk over gloo."""
+"""A small training loop for methods with workers, in this process or in two that talk over gloo.
+
+The two are forks of this one, as to import torch and Lightning anew takes longer than what they are to do.
+"""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,14 +71,60 @@ class Loop:
 
 def in_two(work: Callable[[], dict[str, Tensor]], folder: Path) -> list[dict[str, Tensor]]:
     """What `work` gives in each of two processes of one gloo group."""
+    _forked(lambda rank: _run(work, folder, rank))
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def launched(work: Callable[[], object], environment: Callable[[int], Mapping[str, str]]) -> None:
+    """`work` in two processes that know of each other by what a launcher writes into the environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    _forked(lambda rank: _told(work, rank, {**meet, **environment(rank)}))
+
+
+def torchrun(rank: int) -> dict[str, str]:
+    """What torchrun says to two processes of one machine."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **_ELASTIC, "GROUP_RANK": "0"}
+
+
+def torchrun_nodes(rank: int) -> dict[str, str]:
+    """What it says to one process on each of two machines."""
+    return {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", **_ELASTIC, "GROUP_RANK": str(rank)}
+
+
+def slurm_nodes(rank: int) -> dict[str, str]:
+    """What SLURM says to one task on each of two machines."""
+    said = {"NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2, "PROCID": rank, "LOCALID": 0, "NODEID": rank}
+    said |= {"JOB_ID": 1, "JOB_NAME": "train", "NODELIST": "localhost"}
+    return {f"SLURM_{name}": str(value) for name, value in said.items()}
+
+
+_ELASTIC = {"TORCHELASTIC_RUN_ID": "test"}
+
+
+def _told(work: Callable[[], object], rank: int, environment: Mapping[str, str]) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    os.environ.update(environment)
+    rank_zero_only.rank = rank  # was read when Lightning was imported
+    work()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _forked(work: Callable[[int], None]) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_run, args=(work, folder, rank)) for rank in range(2)]
+    processes = [context.Process(target=work, args=(rank,)) for rank in range(2)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0, f"a process ended with {process.exitcode}"
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    try:
+        for process in processes:
+            process.join(240)  # a busy machine takes minutes for what takes seconds
+            assert process.exitcode == 0, f"a process ended with {process.exitcode}"
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def _run(work: Callable[[], dict[str, Tensor]], folder: Path, rank: int) -> None:

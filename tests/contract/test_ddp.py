@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from speech_peft.audio import manifest
 from speech_peft.backbones import base
+from speech_peft.train.data import clips
 from tests import tiny
+from tests.train.test_shards_as_data import tars
+from tests.workers import launched, slurm_nodes, torchrun, torchrun_nodes
 
-TWO = ["data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"]
+TWO = ["data.seconds_per_batch=1", "trainer.strategy=ddp"]
 """One process has the double batch."""
+PLACES = {torchrun: ["trainer.devices=2"]}
+"""Two processes of one machine; elsewhere one on each of two."""
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -26,13 +31,12 @@ def _tiny(monkeypatch):
     tiny.use_tiny_backbones()
 
 
-def by_one_and_by_two(path: Path, *over: str, launcher: Sequence[str] = ()) -> list[Path]:
-    """The folders of the same run in this process, and in two that `launcher` starts."""
+def by_one_and_by_two(path: Path, *over: str, by=torchrun) -> list[Path]:
+    """The folders of the same run in this process, and in two that are told of each other."""
     folders = [path.parent / name for name in ("one", "two")]
     tiny.run(path, f"out={folders[0]}", *over, "data.seconds_per_batch=2")
-    command = [sys.executable, *launcher, str(Path(tiny.__file__)), str(path), f"out={folders[1]}"]
-    done = subprocess.run([*command, *over, *TWO], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    two = [f"out={folders[1]}", *over, *TWO, *PLACES.get(by, ["trainer.devices=1", "trainer.nodes=2"])]
+    launched(lambda: tiny.run(path, *two), by)
     return folders
 
 
@@ -60,13 +64,11 @@ FEWER_FRAMES_AND_MORE_STREAMS = {
 }
 
 
-LAUNCHERS = {"command": [], "torchrun": TORCHRUN}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "launcher"),
-    [("whisper_lte_two", "command"), ("whisper_lte_two", "torchrun"), ("whisper_hd_pissa_two", "command")],
+    [("whisper_lte_two", TORCHRUN), ("whisper_hd_pissa_two", [])],
+    ids=["lte", "hd_pissa"],
 )
 def test_a_recipe_of_two_processes_runs_as_documented_and_ends_by_its_minutes(tmp_path, name, launcher):
     for part in ("train", "valid"):
@@ -74,7 +76,7 @@ def test_a_recipe_of_two_processes_runs_as_documented_and_ends_by_its_minutes(tm
             (tmp_path / part / word).mkdir(parents=True)
             tiny.corpus(tmp_path / part / word, clips=4, seconds=0.5).unlink()
     over = [f"data.{part}={tmp_path}/{part}" for part in ("train", "valid")]
-    command = [sys.executable, *LAUNCHERS[launcher], str(Path(tiny.__file__)), f"classify/{name}", *over]
+    command = [sys.executable, *launcher, str(Path(tiny.__file__)), f"classify/{name}", *over]
     # What is documented, but for how long and how often: it logs, validates and ends by the clock.
     short = ["trainer.max_minutes=0.05", "trainer.valid_every_steps=4", "trainer.log_every_steps=1"]
     small = [f"out={tmp_path}/run", "trainer.max_trainable_pct=99"]
@@ -108,16 +110,45 @@ def test_two_processes_choose_the_frames_and_weigh_the_streams_of_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "adapters"),
-    [pytest.param(CLASSIFY, TWO_METHODS, id="two"), pytest.param({}, NOTHING_SHARED, id="nothing shared")],
+    ("changes", "adapters", "by"),
+    [
+        pytest.param(CLASSIFY, TWO_METHODS, slurm_nodes, id="two methods on two nodes of SLURM"),
+        pytest.param({}, NOTHING_SHARED, torchrun_nodes, id="nothing shared on two nodes of torchrun"),
+    ],
 )
-def test_workers_in_two_processes_equal_one_process_that_simulates_them(tmp_path, changes, adapters):
+def test_workers_in_two_processes_equal_one_process_that_simulates_them(tmp_path, changes, adapters, by):
     (tmp_path / "data").mkdir()
     tiny.corpus(tmp_path / "data", clips=8, seconds=0.5)
     path = tiny.recipe(tmp_path, adapters=adapters, **changes)
-    folders = by_one_and_by_two(path, "optim.clip_norm=0.01", "trainer.max_steps=5", launcher=TORCHRUN)
+    folders = by_one_and_by_two(path, "optim.clip_norm=0.01", "trainer.max_steps=5", by=by)
     files = [f"{name}/{part}.safetensors" for name in adapters for part in ("adapter", "head")]
     for file in files if changes else files[:1]:
         one, two = (load_file(folder / file) for folder in folders)
         assert any(tensor.any() for tensor in one.values())
         torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_each_of_two_processes_reads_its_own_clips_of_the_shards_and_both_go_on_where_they_were(tmp_path):
+    path = tiny.recipe(tmp_path, data={"preload_hours": 0}, optim={"schedule": "constant"})
+    tars(manifest.read(tmp_path / "data/train.jsonl"), tmp_path / "shards")
+    over = [f"data.train={tmp_path}/shards", *TWO, "trainer.devices=2"]
+
+    def broken():
+        for steps in (2, 4):
+            tiny.run(path, *over, f"out={tmp_path}/broken", f"trainer.max_steps={steps}", resume=True)
+
+    def whole():
+        read, decode = [], clips.decode
+        clips.decode = lambda row, rate: (read.append(row.id), decode(row, rate))[1]
+        tiny.run(path, *over, f"out={tmp_path}/whole", "trainer.max_steps=4")
+        (tmp_path / os.environ["RANK"]).write_text(" ".join(read))
+
+    launched(broken, torchrun)
+    launched(whole, torchrun)
+    mine, others = ((tmp_path / rank).read_text().split() for rank in "01")
+    assert mine
+    assert others
+    assert not set(mine[:4]) & set(others[:4])  # of the first epoch
+    once, again = (load_file(tmp_path / name / "a/adapter.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(once[key], again[key]) for key in once)

@@ -1,7 +1,5 @@
 """Methods that constrain the matrices of another, in training: resumed in bf16, in two processes, loaded."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from torch.nn.utils import parametrize
 from speech_peft.backbones import base
 from speech_peft.opening.loading import load
 from tests import tiny
+from tests.workers import launched, torchrun
 
 ADAPTERS = {
     "a": {"method": "low_bit", "of": {"method": "bottleneck", "width": 4, "bias": False}},
@@ -82,16 +81,13 @@ def test_recognition_scores_and_lets_passes_agree_on_tokens_and_frames(
 
 
 @pytest.mark.slow
-def test_two_processes_choose_and_learn_what_one_does_with_the_double_batch(tmp_path):
-    path = recipe(tmp_path)
-    runs = {
-        "one": OVER,
-        "two": [*OVER[:2], "data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"],
-    }
-    for out, over in runs.items():
-        command = [sys.executable, str(Path(tiny.__file__)), str(path), f"out={tmp_path}/{out}", *over]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def test_two_processes_choose_and_learn_what_one_does_with_the_double_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    tiny.use_tiny_backbones()
+    path, out = recipe(tmp_path), f"out={tmp_path}/"
+    tiny.run(path, out + "one", *OVER)
+    two = [*OVER[:2], "data.seconds_per_batch=1", "trainer.devices=2", "trainer.strategy=ddp"]
+    launched(lambda: tiny.run(path, out + "two", *two), torchrun)
     one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
     assert one.keys() == two.keys()
     for key, value in one.items():
