@@ -41,8 +41,11 @@ _ROWS = (
     Row("ffn.down", "linear", "{b}.mlp.fc2"),
     Row("norm_ffn", "norm", "{b}.layernorm_after"),
 )
+_FRONT = (("patches", "embeddings.patch_embeddings.projection"),)
 # Positions are added before the first block, and nothing masks: tokens may come and go inside these sites.
-_STACK = Stack("layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernorm", told=told.ast)
+_STACK = Stack(
+    "layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernorm", front=_FRONT, told=told.ast
+)
 
 
 @BACKBONES.register("ast")

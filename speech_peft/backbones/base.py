@@ -158,12 +158,17 @@ class Backbone(ABC):
 
     def block_of(self, site: Site) -> int | None:
         """The first encoder block that a site changes; `depth` for what follows them, None in a decoder."""
-        if site.name == "stack":
+        if site.name == "stack" or site.kind == "front":
             return 0
         head, _, rest = site.name.partition(".")
         if head == "layers":
             return int(rest.partition(".")[0])
         return None if any(s.prefix and site.name.startswith(s.prefix) for s in self.stacks) else self.depth
+
+    @property
+    def native_seconds(self) -> float | None:
+        """The length that the encoder was trained at; None when there is none."""
+        return self.max_seconds
 
     def padded_samples(self, samples: int) -> int:
         """How many samples a batch whose longest clip has this many is padded to."""

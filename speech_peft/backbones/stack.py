@@ -40,13 +40,16 @@ class Stack:
     """Put before each name: "decoder."."""
     causal: bool = False
     """Whether a frame must not see later ones."""
+    front: tuple[tuple[str, str], ...] = ()
+    """Convolutions before the first block: names of their sites, and their paths."""
     told: Told | None = None
     """What a block's arguments say about its frames."""
 
     def sites(self, root: nn.Module, depth: int, dim: int) -> list[Site]:
         """Every site of the first `depth` blocks; raises ConfigError when a row does not fit the model."""
         last = f"{self.path}.{depth - 1}"
-        found = [self._site(root, dim, Row("stack", "stack", f"{self.path}.0", last), "", "")]
+        found = [_convolution(root, f"{self.prefix}front.{name}", path) for name, path in self.front]
+        found += [self._site(root, dim, Row("stack", "stack", f"{self.path}.0", last), "", "")]
         for i in range(depth):
             if i:  # from this block to the last: what spans the upper blocks only
                 row = Row("stack", "stack", f"{self.path}.{i}", last)
@@ -88,6 +91,13 @@ class Stack:
         if row.exit or not size or not all(one.startswith(f"{entry}.") for one in paths):
             return None
         return Heads(*(one.removeprefix(f"{entry}.") for one in paths), size=size)
+
+
+def _convolution(root: nn.Module, name: str, path: str) -> Site:
+    weight = resolve(root, path).weight
+    if not isinstance(weight, Tensor) or weight.dim() < 3:
+        raise ConfigError(f"site {name}: {path} is no convolution. The site table does not fit this model")
+    return Site(name, "front", path, path, weight.shape[1], weight.shape[0], True)
 
 
 def _width(module: nn.Module, side: str, dim: int) -> int:

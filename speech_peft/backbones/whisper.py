@@ -24,6 +24,7 @@ from .base import Backbone, Encoded, Features, truncated
 from .checkpoints.checkpoint import load, made
 from .checkpoints.weights import Origin
 from .frames import below
+from .positions import Positions, positions
 from .stack import Row, Stack
 from .whisper_tokens import Generation as Generation
 from .whisper_tokens import check_ids, generation_of, tiny_tokenizer, tokenizer_of
@@ -54,7 +55,11 @@ _CROSS = (
 STACKS = (
     # No mask, and positions are added before the first block: frames may come and go inside these sites.
     Stack(
-        "model.encoder.layers", _SUBLAYERS, frozenset({"stack", "block", "attn"}), "model.encoder.layer_norm"
+        "model.encoder.layers",
+        _SUBLAYERS,
+        frozenset({"stack", "block", "attn"}),
+        "model.encoder.layer_norm",
+        front=(("conv1", "model.encoder.conv1"), ("conv2", "model.encoder.conv2")),
     ),
     # The decoder's causal mask and cache count tokens.
     Stack(
@@ -72,6 +77,8 @@ STACKS = (
 class Whisper(Backbone):
     """WhisperForConditionalGeneration; `context` is "full" (stock) or "fit" (the length of the audio).
 
+    Of a `fit` one `positions` says what becomes of the table of positions (`positions.py`), and `longest` how
+    many seconds it hears at most, where that is more than its native 30.
     `layer` stops after that encoder block, counted from 1, and gives its states raw; nothing is decoded then.
     """
 
@@ -93,6 +100,8 @@ class Whisper(Backbone):
         origin: Origin,
         context: str = "full",
         layer: int | None = None,
+        positions: str = "cut",
+        longest: float | None = None,
     ):
         if context not in self.contexts:
             raise ConfigError(f"backbone.context: {context!r} is neither 'full' nor 'fit'")
@@ -101,12 +110,42 @@ class Whisper(Backbone):
         self.depth = truncated(layer, module.config.encoder_layers)
         encoder, decoder = STACKS
         self.stacks = (encoder.without_final_norm() if layer else encoder, decoder)
-        self.max_seconds = module.config.max_source_positions / self.frame_rate
+        self.native = module.config.max_source_positions / self.frame_rate
+        self.positions, self.max_seconds = positions, longest or self.native
+        self._check_lengths()
         self._mel = _LogMel(module.config.num_mel_bins)
-        super().__init__(module, origin, {"context": context, **({"layer": layer} if layer else {})})
+        more: dict[str, Any] = {"layer": layer} if layer else {}
+        more |= {"positions": positions} if positions != "cut" else {}
+        more |= {"longest": longest} if longest else {}
+        super().__init__(module, origin, {"context": context, **more})
+
+    def _check_lengths(self) -> None:
+        if self.positions not in get_args(Positions):
+            known = ", ".join(get_args(Positions))
+            raise ConfigError(f"backbone.positions: {self.positions!r} is none of {known}")
+        if self.context == "full" and (self.positions != "cut" or self.max_seconds != self.native):
+            raise ConfigError(
+                "backbone.positions, longest: the full context has one length; give context=fit"
+            )
+        if self.positions == "cut" and self.max_seconds > self.native:
+            raise ConfigError(
+                f"backbone.longest: positions are known for {self.native:g} s; give positions=extended"
+            )
+
+    @property
+    def native_seconds(self) -> float:
+        return self.native
 
     @classmethod
-    def open(cls, folder: Path, origin: Origin, context: str = "full", layer: int | None = None) -> "Whisper":
+    def open(
+        cls,
+        folder: Path,
+        origin: Origin,
+        context: str = "full",
+        layer: int | None = None,
+        positions: str = "cut",
+        longest: float | None = None,
+    ) -> "Whisper":
         from transformers import GenerationConfig, WhisperForConditionalGeneration
 
         module = load(WhisperForConditionalGeneration, folder)
@@ -120,11 +159,17 @@ class Whisper(Backbone):
             raise ConfigError(
                 f"weights: {folder}: the tokenizer and generation_config.json are not of this model: {error}"
             ) from None
-        return cls(module, tokenizer, generation, origin, context, layer)
+        return cls(module, tokenizer, generation, origin, context, layer, positions, longest)
 
     @classmethod
     def tiny(
-        cls, seed: int, context: str = "full", seconds: float = 30.0, layer: int | None = None
+        cls,
+        seed: int,
+        context: str = "full",
+        seconds: float = 30.0,
+        layer: int | None = None,
+        positions: str = "cut",
+        longest: float | None = None,
     ) -> "Whisper":
         """`seconds` shortens the native window, so that tests of the full context stay quick."""
         from transformers import WhisperConfig, WhisperForConditionalGeneration
@@ -159,7 +204,8 @@ class Whisper(Backbone):
             begin_suppress=(end,),
             alignment_heads=((1, 0), (1, 1)),
         )
-        return cls(module, tokenizer, generation, Origin("tiny:whisper", f"seed {seed}"), context, layer)
+        origin = Origin("tiny:whisper", f"seed {seed}")
+        return cls(module, tokenizer, generation, origin, context, layer, positions, longest)
 
     @property
     def encoder(self) -> Any:
@@ -185,7 +231,7 @@ class Whisper(Backbone):
         encoder = self.encoder
         states = nn.functional.gelu(encoder.conv1(features.values.to(encoder.conv1.weight.dtype)))
         states = nn.functional.gelu(encoder.conv2(states)).permute(0, 2, 1)
-        return states + encoder.embed_positions.weight[: states.shape[1]]
+        return states + positions(encoder.embed_positions.weight, states.shape[1], self.positions)
 
     def _side(self, features: Features, states: Tensor) -> dict[str, Any]:
         return {"attention_mask": None}

@@ -11,10 +11,21 @@ from torch import nn
 from ..errors import ConfigError, did_you_mean, nearest
 from .context import Context
 
-Kind = Literal["stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear", "norm"]
+Kind = Literal["stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear", "norm", "front"]
 
 # Outermost first: the order in which ports on one module enter, and the reverse of that in which they leave.
-NESTING: tuple[Kind, ...] = ("stack", "block", "tail", "attn", "cross", "ffn", "conv", "linear", "norm")
+NESTING: tuple[Kind, ...] = (
+    "stack",
+    "block",
+    "tail",
+    "attn",
+    "cross",
+    "ffn",
+    "conv",
+    "linear",
+    "norm",
+    "front",
+)
 
 _IN_BLOCK = re.compile(r"(.*?)layers\.(\d+)\.")
 
@@ -114,7 +125,10 @@ def span_from(sites: Iterable[Site], start: Site) -> Site:
 def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:
     place = place_of(site)
     if place is None:
-        return site.kind != "stack"  # a stack begins with its lowest block; a final norm follows the highest
+        return site.kind not in (
+            "stack",
+            "front",
+        )  # a stack begins with its lowest block; a final norm follows the highest
     depth = depths[place[0]]
     blocks = max(1, round(depth * top)) if isinstance(top, float) else top
     if blocks > depth:

@@ -38,6 +38,10 @@ class BackboneConfig(Part):
     """Of a hub id: a branch, tag or commit."""
     context: Literal["full", "fit"] | None = None
     """Whisper, AST: encode the native length (30 s, 10.24 s), or only the audio there is."""
+    positions: Literal["cut", "extended", "interpolated"] | None = None
+    """Whisper, fit: the first rows of its positions, these and more beyond 30 s, or all of them squeezed."""
+    longest: Positive | None = None
+    """Whisper, fit: seconds that it hears at most at once, where that is more than 30."""
     layer: PositiveInt | None = None
     """Run only the first so many blocks; their states come out raw, before any final norm."""
     train: bool = False

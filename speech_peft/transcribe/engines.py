@@ -102,6 +102,7 @@ def _on_ct2(opened: Opened, dtype: str, device: str, offline: bool) -> Ready:
         intra_threads=max(1, threads // workers),
     )
     own_encoder = kind == "int8" and not hooked and not multiplies_bfloat16()
+    own_encoder = own_encoder and backbone.positions != "interpolated"  # of which it knows nothing
     if kind != "float32" and device != "cpu":
         backbone.encoder.to(torch.float16)
     elif kind == "int8" and multiplies_bfloat16():

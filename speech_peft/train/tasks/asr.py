@@ -178,7 +178,7 @@ class Asr(Task):
         """A share of the training batches is heard at native length: as many clips as then fit."""
         share = self.recipe.data.native_share
         if share and self.training and chance(self.recipe.seed, self.batches_seen) < share:
-            room = int(self.recipe.data.seconds_per_batch // (self.backbone.max_seconds or math.inf))
+            room = int(self.recipe.data.seconds_per_batch // (self.backbone.native_seconds or math.inf))
             batch = batch.first(max(1, room))
             with self.model.context(self.context(batch)):  # of fewer clips
                 features = self.prepare(batch, pad_to=self._native())
@@ -194,7 +194,7 @@ class Asr(Task):
 
     def _native(self) -> int:
         """Samples of the native length; 0 of an encoder that has none."""
-        return round((self.backbone.max_seconds or 0.0) * self.backbone.sample_rate)
+        return round((self.backbone.native_seconds or 0.0) * self.backbone.sample_rate)
 
     def _strayed(self, encoded: Encoded, batch: Batch) -> Tensor:
         """How far the states are from those that the frozen encoder makes of the clips as they were recorded.
