@@ -9,7 +9,8 @@ by the bootstrap over clips, and how many clips got the right pack. Then, of all
 
     texts       how many differ between one run over all languages and a run for each
     states      the largest difference of a mixed batch's encoder states from those of single rows
-    routing     CPU seconds of choosing by what is heard over those of being told, less 1
+    routing     CPU seconds of choosing by what is heard over those of being told, less 1: clip by clip, and
+                of recordings of `--minutes` that clips of one language make, one after the other
     swap        CPU seconds of one pack in the place of another, over those of one clip's forward
 """
 
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from speech_peft.audio import io, manifest
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("packs")
     parser.add_argument("data", nargs="+", help="LANGUAGE=MANIFEST")
     parser.add_argument("--limit", type=int, default=40, help="clips of each language")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 5])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -67,7 +70,10 @@ def main() -> None:
         alone[code] = [r.text for r in found]
         tell(code, "chosen", rows[code], alone[code], right_pack=f"{right} of {len(found)}")
     together(routed, waves, alone)
-    routing(routed, waves)
+    routing(routed, waves, "clips")
+    for minutes in options.minutes:
+        code, clips = next(iter(waves.items()))
+        routing(routed, {code: [long(clips, minutes)]}, f"{minutes:g} min")
     swap(packs, next(iter(waves.values()))[0])
 
 
@@ -92,24 +98,36 @@ def together(routed: Transcriber, waves: dict[str, list[Any]], alone: dict[str, 
     print(json.dumps({"texts_that_differ": differ, "of": len(mixed), "states_relative": gap}), flush=True)
 
 
-def routing(routed: Transcriber, waves: dict[str, list[Any]]) -> None:
-    """Choosing by what is heard against being told, the same clips and packs."""
+def routing(routed: Transcriber, waves: dict[str, list[Any]], what: str) -> None:
+    """Choosing by what is heard against being told, the same audio and packs."""
     told = heard = 0.0
     for code, each in waves.items():
         said(routed, code)
         told += cpu(lambda each=each: texts(routed, each))
         said(routed, None)
         heard += cpu(lambda each=each: texts(routed, each))
-    print(json.dumps({"told_cpu": told, "heard_cpu": heard, "routing": heard / told - 1}), flush=True)
+    line = {"of": what, "told_cpu": told, "heard_cpu": heard, "routing": heard / told - 1}
+    print(json.dumps(line), flush=True)
+
+
+def long(clips: list[Any], minutes: float) -> Any:
+    """So many minutes of clips, a second of silence behind each."""
+    found, wanted, i = [], round(minutes * 60 * 16_000), 0
+    while sum(map(len, found)) < wanted:
+        found.append(np.pad(clips[i % len(clips)], (0, 16_000)))
+        i += 1
+    return np.concatenate(found)[:wanted]
 
 
 def swap(packs: Packs, clip: Any) -> None:
-    """One pack in the place of another, in a transcriber that is open."""
+    """One pack in the place of another, in a transcriber that is open: when it is new, and again."""
     first, *others = packs.folders.values()
     one = Transcriber(adapter=first, engine="torch", vad="none")
     forward = min(cpu(lambda: texts(one, [clip])) for _ in range(3))
-    taken = min(cpu(lambda other=other: one.swap(other)) for other in [*others, first, *others])
-    print(json.dumps({"swap_cpu": taken, "clip_cpu": forward, "swap": taken / forward}), flush=True)
+    new = min(cpu(lambda other=other: one.swap(other)) for other in others)
+    again = min(cpu(lambda other=other: one.swap(other)) for other in [first, *others] * 2)
+    line = {"clip_cpu": forward, "clip_seconds": len(clip) / 16_000, "swap_cpu": new, "again_cpu": again}
+    print(json.dumps(line | {"swap": new / forward, "again": again / forward}))
 
 
 def cpu(work: Callable[[], object]) -> float:

@@ -24,6 +24,7 @@ SECONDS = 30.0
 """Of a clip, at most."""
 _TOGETHER = 4  # clips in a batch
 _DIRECTIONS = 8  # along which a card says how its clips differ
+_CLIPS_EACH = 4  # of a card for each: fewer differ along any line, and others along another
 FRAMES = 10_000
 """Of speech by which units are told apart; more tell no more."""
 
@@ -73,7 +74,7 @@ def sound_on(backbone: Backbone, clips: str | Path) -> Sound:
     every = torch.cat([sound_of(backbone, features)[0] for features in features_of(backbone, clips)]).double()
     mean, variance = every.mean(0), every.var(0, unbiased=False)
     _, size, along = torch.linalg.svd((every - mean) / len(every) ** 0.5, full_matrices=False)
-    directions = (size[:, None] * along)[: min(_DIRECTIONS, len(every) - 1)]
+    directions = (size[:, None] * along)[: min(_DIRECTIONS, len(every) // _CLIPS_EACH)]
     return Sound(
         mean=_few(mean),
         variance=_few(variance),

@@ -1,6 +1,7 @@
 """Adapters of a catalogue chosen for each recording: `--adapter auto:FOLDER`."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ def catalogue_of(adapter: str | Path | None) -> Path | None:
 class CatalogueChooser:
     """What suits a recording best, by how it sounds to the frozen model and by words that were given."""
 
-    whole, pad_to = True, 0
+    whole, pad_to, seconds = True, 0, math.inf
 
     def __init__(self, catalogue: Catalogue, together: Together, words: str = ""):
         self.catalogue, self.together, self.words = catalogue, together, words

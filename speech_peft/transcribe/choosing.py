@@ -1,5 +1,6 @@
 """Which adapters a recording is heard with, told by what the frozen model alone makes of it."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +16,8 @@ from ..opening.loading import Opened, Together, load_together
 from .result import Choice
 
 By = Literal["file", "segment"]
+TELLING_SECONDS = 10.0
+"""Of speech by which a language is told: what is encoded for that alone is encoded again to be written."""
 
 
 @runtime_checkable
@@ -26,6 +29,8 @@ class Chooser(Protocol):
     pad_to: int
     """Samples of sound and silence that the frozen model alone is used to hear, where the backbone was opened
     for fewer: rows without an adapter get so many. 0: as it was opened."""
+    seconds: float
+    """Of the beginning of a telling window that it listens to."""
 
     def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
         """The states that the frozen model alone makes of a batch, and what is chosen for each row."""
@@ -54,6 +59,8 @@ class PackChooser:
         # A Whisper that no adapter helps writes poorly of less than 30 s; a language it tells as well.
         full = round((self.backbone.max_seconds or 0.0) * self.backbone.sample_rate)
         self.pad_to = full if self.backbone.context == "fit" else 0
+        again = self.pad_to and any(in_encoder(opened) for _, opened in together.parts.values())
+        self.seconds = TELLING_SECONDS if again else math.inf
 
     def listen(self, features: Features) -> tuple[Tensor, list[Choice]]:
         states = self.backbone.encode(features).states

@@ -30,7 +30,7 @@ from ..folders.told import telling
 from ..opening.loading import Opened
 from . import parts
 from .choosing import Chooser
-from .languages import Spoken, telling_first
+from .languages import Spoken, first_seconds, telling_first
 from .parts import Reading
 from .result import TranscribeOptions, Word
 from .routing.weights import by_steps, mixers_of, noted
@@ -195,15 +195,16 @@ class Hearing(Listener[File]):
         """Choose adapters by what the frozen model alone makes of windows; its states that will do."""
         bare: dict[_Piece, Tensor] = {}
         telling = (p for p in pool if not chooser.whole or p.file.telling is p.window)
-        asking = [piece for piece in telling if not piece.file.settled]
-        for batch in self._batches(asking):
+        asking = {first_seconds(p, chooser.seconds): p for p in telling if not p.file.settled}
+        for batch in self._batches(list(asking)):
             with self.opened.model.using():
                 every, choices = chooser.listen(self._features(batch))
-            for piece, choice, states in zip(batch, choices, every, strict=True):
+            for heard, choice, states in zip(batch, choices, every, strict=True):
+                piece = asking[heard]
                 piece.file.choices[0.0 if chooser.whole else piece.window.start] = choice
                 if chooser.whole:
                     piece.file.language = piece.file.language or choice.language
-                if not choice.encodes and (choice.runs or not chooser.pad_to):
+                if heard is piece and not choice.encodes and (choice.runs or not chooser.pad_to):
                     bare[piece] = states
         return bare
 

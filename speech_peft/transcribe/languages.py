@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..audio.windows.chunks import Window
+from ..audio.windows.chunks import SAMPLE_RATE, Window
 from ..folders.reader import Piece, Recording
 from .result import Choice
 
@@ -59,3 +59,11 @@ def telling_first(events: Iterable[Piece[S] | S]) -> Iterator[Piece[S] | S]:
             held, seconds = [], 0.0
         if event is not None:
             yield event
+
+
+def first_seconds(piece: Piece[S], seconds: float) -> Piece[S]:
+    """The beginning of a window that is longer; any other as it is."""
+    window = piece.window
+    if window.seconds <= seconds:
+        return piece
+    return Piece(piece.file, Window(window.start, window.samples[: round(seconds * SAMPLE_RATE)]))

@@ -94,6 +94,23 @@ def test_a_batch_of_several_languages_reads_as_each_does_alone(folder):
     assert written == [{"start": 0.0, "adapters": {"de": 1.0}, "language": "de", "why": "language de (0.90)"}]
 
 
+def test_a_language_is_told_by_the_beginning_of_a_window_and_all_of_it_is_written(folder, monkeypatch):
+    monkeypatch.setattr(choosing, "TELLING_SECONDS", 0.5)
+    transcriber, lengths = Transcriber(vad="none", packs=folder, engine="torch"), []
+    listen = transcriber.chooser.listen
+    frames = transcriber.backbone.prepare(torch.zeros(1, RATE // 2), torch.tensor([RATE // 2])).values.shape
+
+    def listened(features):
+        lengths.append(features.values.shape[1:])
+        return listen(features)
+
+    monkeypatch.setattr(transcriber.chooser, "listen", listened)
+    found = list(transcriber.transcribe([WAVES["de"], WAVES["en"]]))
+    assert set(lengths) == {frames[1:]}
+    for name, result in zip(("de", "en"), found, strict=True):
+        assert result.text == heard(folder, name, language=name)[0].text
+
+
 def test_the_states_of_a_mixed_batch_are_those_of_single_ones(folder):
     transcriber = Transcriber(vad="none", packs=folder)
     model, backbone = transcriber.opened.model, transcriber.backbone

@@ -38,11 +38,12 @@ class Likeness:
         return float(np.sqrt(self._squared((sound - np.asarray(own.mean)) / self.deviation)))
 
     def within(self, own: Sound) -> float:
-        """d of a card's own clips: the root of the mean square."""
+        """d of other clips that a card is for: the root of the mean square, as its own clips let expect."""
         along = _directions(own)
         rest = np.maximum(np.asarray(own.variance) - (along**2).sum(0), 0.0) / self.deviation**2
         shown = self._squared(along / self.deviation).sum() if len(along) else 0.0
-        return float(np.sqrt(max(shown + rest.mean() / _RHO, 1e-12)))
+        few = (own.clips + 1) / max(1, own.clips - 1)  # the mean is theirs, and lies amid them
+        return float(np.sqrt(max(few * (shown + rest.mean() / _RHO), 1e-12)))
 
     def _squared(self, gaps: Float[ndarray, "... k"]) -> Float[ndarray, "..."]:
         return ((gaps**2).sum(-1) / _RHO + ((gaps @ self.axes) ** 2 @ self.more)) / self.width

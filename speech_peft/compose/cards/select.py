@@ -25,8 +25,9 @@ from .catalogue import Catalogue, Entry
 
 COVERED = 0.5
 """Of what is asked for in words, at least."""
-OUTSIDE = 2.0
-"""How many times as far as a card's own clips are on the mean a clip may be away."""
+OUTSIDE = 1.6
+"""How many times as far as a card's own clips are on the mean a clip may be away; nine of ten that suit are
+nearer."""
 EACH, CAP = 0.8, 1.5
 """Of several adapters, the share of its weight that each gets, and the most that all have in sum."""
 MOST = 3
