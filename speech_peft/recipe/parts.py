@@ -118,6 +118,8 @@ class DataConfig(Part):
     """Only these rows: `{fold: [1, 2]}`. Columns: label, speaker, lang and whatever else the manifest has."""
     valid_where: Where = {}
     """The same for validation."""
+    text: str | None = None
+    """asr: the column with what is to be written, such as a translation; by default that of what is said."""
     per_class: PositiveInt | None = None
     """classify: learn from only so many clips of each class, chosen by the seed (few-shot)."""
     spec_augment: SpecAugmentConfig | None = None

@@ -118,7 +118,7 @@ class Recipe(Part):
     def _of_one_task_only(self) -> None:
         data = self.data
         mine: dict[str, dict[str, Any]] = {
-            "asr": {"native_share": data.native_share, "join": data.join},
+            "asr": {"native_share": data.native_share, "join": data.join, "text": data.text},
             "classify": {
                 "per_class": data.per_class,
                 "spec_augment": data.spec_augment,

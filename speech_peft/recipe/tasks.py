@@ -72,6 +72,15 @@ class DiffusionConfig(Part):
         return self
 
 
+class ParallelConfig(Part):
+    """What a clip learns from a recording of the same in the language that the frozen decoder writes."""
+
+    kl: NotNegative = 1.0
+    """Of how far its words' distribution is from the one that the decoder has for that recording."""
+    features: NotNegative = 0.1
+    """Of |student - teacher|^2 / |teacher|^2 of what leaves each block of the decoder, summed over blocks."""
+
+
 class AsrConfig(Part):
     """Speech to text."""
 
@@ -89,6 +98,17 @@ class AsrConfig(Part):
     distil: NotNegative = 0.0
     """Weight of a second loss: the states of what is heard are to be near those that the frozen encoder makes
     of the clip before it was degraded, heard at native length. Keeps what the base knew."""
+    parallel: ParallelConfig | None = None
+    """Whisper: clips whose row has a `target_audio`, the same said in the language that is written, learn
+    from the frozen decoder's answer to it, and the others from their text. By default all learn from text."""
+
+    @model_validator(mode="after")
+    def _taught(self) -> AsrConfig:
+        if self.parallel and self.decoder != "whisper":
+            raise ValueError(
+                "parallel: the teacher is Whisper's own decoder; use decoder=whisper, or drop it"
+            )
+        return self
 
 
 class ClassifyConfig(Part):

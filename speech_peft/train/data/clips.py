@@ -58,6 +58,8 @@ class Heard:
     """As the manifest's column `task` has it."""
     enrolled: np.ndarray | None = None
     """Other clips of its speaker, for adapters that listen to them."""
+    parallel: np.ndarray | None = None
+    """The same said in another language, where there is a recording of it and a task asks."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Batch:
     """What the manifest says of each clip, for adapters that ask: by Context field, "" where it is silent."""
     enrolled: tuple[Float[Tensor, "b e"], Int[Tensor, " b"]] | None = None
     """Other clips of each clip's speaker, and how many samples of them there are."""
+    parallel: Sequence[np.ndarray | None] = ()
+    """Of each clip the same said in another language; empty where no task asks for it."""
 
     @property
     def languages(self) -> list[str]:
@@ -100,9 +104,8 @@ class Batch:
         clean = (None if x is None else x[part] for x in (self.targets, self.references))
         said = {name: names[part] for name, names in self.said.items()}
         enrolled = self.enrolled and (self.enrolled[0][part], self.enrolled[1][part])
-        return Batch(
-            self.audio[part], self.lengths[part], *lists, self.bad, *clean, said=said, enrolled=enrolled
-        )
+        audio, lengths, parallel = self.audio[part], self.lengths[part], self.parallel[part]
+        return Batch(audio, lengths, *lists, self.bad, *clean, said, enrolled, parallel)
 
     @property
     def grid_samples(self) -> int:
@@ -135,6 +138,7 @@ def gather(clips: Sequence[Heard | Bad]) -> Batch:
             "language": [clip.example.lang or "" for clip in heard],
         },
         (pad_sequence(enrolled, batch_first=True), torch.tensor([*map(len, enrolled)])) if enrolled else None,
+        [clip.parallel for clip in heard],
     )
 
 
@@ -156,6 +160,8 @@ class Clips(Dataset[Heard | Bad]):
         self._enrol: tuple[tuple[float, float], int] | None = None
         self.beside = False
         """Whether each clip comes with what it was before it was degraded, as its target."""
+        self.parallel = False
+        """Whether clips come with the same said in another language, which is their `target_audio`."""
         self._kept: dict[int, np.ndarray] = {}
         self._lengths: dict[int, int] = {}
 
@@ -190,13 +196,15 @@ class Clips(Dataset[Heard | Bad]):
             index = window.first
         row = self.rows[index]
         try:
-            source = self._source((epoch, index))
+            source, parallel = self._source((epoch, index)), self._parallel(row)
         except OSError as error:  # it was there when the run began
             return Bad(row.id, str(row.audio), error.strerror or str(error))
+        except AudioError as error:
+            return Bad(row.id, error.path, error.reason)
         if self.cached and index in self._lengths and self.cached(source, self._lengths[index]):
             silence = np.zeros(self._lengths[index], np.float32)
             example = Example(row.id, silence, row.text, row.label, lang=row.lang)
-            return Heard(source, example, task=_task(row), enrolled=self._enrolled(epoch, index))
+            return Heard(source, example, None, _task(row), self._enrolled(epoch, index), parallel)
         try:
             samples, clean, reference = self.samples(index), None, None
             if self.targets is not None:
@@ -210,7 +218,7 @@ class Clips(Dataset[Heard | Bad]):
             self._lengths[index] = len(samples)
         clean = before if self.beside else clean
         example = Example(row.id, samples, row.text, row.label, lang=row.lang, target=clean)
-        return Heard(source, example, reference, _task(row), enrolled)
+        return Heard(source, example, reference, _task(row), enrolled, parallel)
 
     def _enrolled(self, epoch: int, index: int) -> np.ndarray | None:
         return None if self._enrol is None else self._voices.same(index, *self._enrol, epoch)
@@ -223,6 +231,11 @@ class Clips(Dataset[Heard | Bad]):
         """Let every clip come with other clips of its speaker."""
         self._voices.check()
         self._enrol = seconds, seed
+
+    def _parallel(self, row: manifest.Row) -> np.ndarray | None:
+        if not self.parallel or row.target_audio is None:
+            return None
+        return DECODED.load(replace(row, audio=row.target_audio, start=0.0, duration=None), self.sample_rate)
 
     def _joined(self, epoch: int, window: Window) -> Heard | Bad:
         """Neighbours one after the other, with silence between; one that cannot be read takes all along."""

@@ -164,7 +164,8 @@ class SpeechData(L.LightningDataModule):
     def _rows(self, part: str, path: str) -> Sequence[manifest.Row]:
         """The rows that the recipe chooses, with nothing wrong in what they say."""
         data = self.recipe.data
-        rows, wanted = manifest.listed(path), data.train_where if part == "train" else data.valid_where
+        wanted = data.train_where if part == "train" else data.valid_where
+        rows = manifest.listed(path, {"text": data.text} if data.text else None)
         if self.classify:
             rows = manifest.labelled(rows, path)
         if wanted:

@@ -25,6 +25,7 @@ from ...recipe.tasks import AsrConfig, DiffusionConfig
 from ...registry import TASKS
 from .base import Loss, Scores, Task, encoder_sites
 from .filling import Filling, groups
+from .parallel import Parallel
 from .seeds import chance
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Asr(Task):
         super().__init__(recipe, backbone, model)
         assert isinstance(recipe.task, AsrConfig)
         self.config = recipe.task
+        self.parallel: Parallel | None = None
         self.decoder: Decoder
         if isinstance(self.config.decoder, DiffusionConfig):
             self.decoder = filling = Filling(self, self.config.decoder, data.texts)
@@ -147,8 +149,10 @@ class Asr(Task):
             head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
             self.decoder = CtcLayer(head)
         else:
-            self.decoder = TeacherForcing(backbone, self.config)
-
+            self.decoder = forcing = TeacherForcing(backbone, self.config)
+            if self.config.parallel:
+                self.parallel = Parallel(forcing.backbone, model, self.config.parallel, forcing.smoothing)
+                data.train_clips.parallel = True
         if self.config.distil:
             data.beside()
 
@@ -186,11 +190,18 @@ class Asr(Task):
         return self._learned(self.encode(batch), batch)
 
     def _learned(self, encoded: Encoded, batch: Batch) -> Loss:
-        loss = self.decoder.loss(encoded, batch.texts, batch.languages)
+        loss = self._of_text(encoded, batch)
         if self.training and self.config.distil and batch.audio.shape[1] >= FILLED * self._native():
             strayed = self._strayed(encoded, batch)
             return replace(loss, total=loss.total + self.config.distil * strayed * loss.targets)
         return loss
+
+    def _of_text(self, encoded: Encoded, batch: Batch) -> Loss:
+        if self.parallel is None or not self.training:
+            return self.decoder.loss(encoded, batch.texts, batch.languages)
+        assert isinstance(self.decoder, TeacherForcing)
+        tokens = self.decoder.tokens(batch.texts, encoded.states.device, batch.languages)
+        return self.parallel.loss(encoded, batch, *tokens)
 
     def _native(self) -> int:
         """Samples of the native length; 0 of an encoder that has none."""
