@@ -104,8 +104,8 @@ class Batch:
         clean = (None if x is None else x[part] for x in (self.targets, self.references))
         said = {name: names[part] for name, names in self.said.items()}
         enrolled = self.enrolled and (self.enrolled[0][part], self.enrolled[1][part])
-        audio, lengths, parallel = self.audio[part], self.lengths[part], self.parallel[part]
-        return Batch(audio, lengths, *lists, self.bad, *clean, said, enrolled, parallel)
+        mine = Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean)
+        return replace(mine, said=said, enrolled=enrolled, parallel=self.parallel[part])
 
     @property
     def grid_samples(self) -> int:
