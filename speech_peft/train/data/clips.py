@@ -100,12 +100,19 @@ class Batch:
     def first(self, clips: int) -> Batch:
         """Only so many clips."""
         part = slice(clips)
-        lists = (self.texts[part], self.sources[part], self.labels[part])
-        clean = (None if x is None else x[part] for x in (self.targets, self.references))
-        said = {name: names[part] for name, names in self.said.items()}
-        enrolled = self.enrolled and (self.enrolled[0][part], self.enrolled[1][part])
-        mine = Batch(self.audio[part], self.lengths[part], *lists, self.bad, *clean)
-        return replace(mine, said=said, enrolled=enrolled, parallel=self.parallel[part])
+        held = {name: getattr(self, name) for name in ("targets", "references")}
+        return replace(
+            self,
+            audio=self.audio[part],
+            lengths=self.lengths[part],
+            texts=self.texts[part],
+            sources=self.sources[part],
+            labels=self.labels[part],
+            said={name: names[part] for name, names in self.said.items()},
+            enrolled=self.enrolled and (self.enrolled[0][part], self.enrolled[1][part]),
+            parallel=self.parallel[part],
+            **{name: x[part] for name, x in held.items() if x is not None},
+        )
 
     @property
     def grid_samples(self) -> int:
