@@ -10,6 +10,7 @@ the bands, so that its states run in time like any other encoder's, and gives th
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core.context import Context
+from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import BACKBONES
 from . import told
@@ -115,6 +117,9 @@ class Ast(Backbone):
             time_stride=16,
         )
         return cls(ASTModel(config), Origin("tiny:ast", f"seed {seed}"), layer, context=context)
+
+    def _resolve_sites(self) -> list[Site]:
+        return [replace(site, bands=self.bands) for site in super()._resolve_sites()]
 
     @property
     def blocks(self) -> nn.ModuleList:

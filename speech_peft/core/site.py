@@ -65,6 +65,9 @@ class Site:
     """Of an attention from whose projections a method can make another one."""
     told: Callable[[tuple[Any, ...], Mapping[str, Any]], Context] | None = None
     """Of a block: what its arguments say about the frames that pass, for encoders that tell it."""
+    bands: int | None = None
+    """How many bands of frequency the frames lie in, all frames of one before those of the next; None where
+    frequency is folded into the channels."""
 
 
 def resolve(root: nn.Module, path: str) -> nn.Module:
