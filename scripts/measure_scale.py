@@ -2,9 +2,8 @@
 
 The model is a stand-in: it decodes each clip and writes the digest of its samples, with some milliseconds
 of arithmetic for the work. Parts: `rows` (a million), `overhead` (Ray beside two plain processes), `kills`,
-`poison`, `store` (an S3 server of moto here, whose requests fail; needs s3fs and moto). Each prints
-one object. `overhead --rows ROWS --words "--adapter A --engine ct2"` is about `speech-peft transcribe ROWS`
-with these words, in place of the stand-in.
+`poison`. Each prints one object. `overhead --rows ROWS --words "--adapter A --engine ct2"` is about
+`speech-peft transcribe ROWS` with these words, in place of the stand-in.
 """
 
 # pyright: reportMissingParameterType=false, reportMissingTypeArgument=false
@@ -28,7 +27,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from speech_peft.audio import io, store
+from speech_peft.audio import io
 from speech_peft.folders.outcomes.outcome import Outcome
 from speech_peft.folders.progress import Quiet
 from speech_peft.folders.runner import Policy
@@ -279,85 +278,7 @@ def million(folder: Path, count: int) -> dict:
     }
 
 
-def faulty(folder: Path, count: int, share: float = 0.05) -> dict:
-    """Two processes with rows, sound and shards in S3, of whose requests a part fails or is slow."""
-    from threading import Thread
-
-    moto = import_module("moto.server")
-    from werkzeug.serving import make_server
-
-    inside, chance, seen = (
-        moto.DomainDispatcherApplication(moto.create_backend_app),
-        random.Random(0),
-        Counter(),
-    )
-
-    def app(environ, respond):
-        seen["requests"] += 1
-        if chance.random() < share:
-            kind = chance.choice(("503", "slow", "cut"))
-            seen[kind] += 1
-            if kind == "slow":
-                time.sleep(2)
-            elif kind == "503":
-                respond("503 Slow Down", [("Content-Length", "0")])
-                return [b""]
-            else:
-                respond("500 Internal Server Error", [("Content-Length", "1000"), ("Connection", "close")])
-                return [b"<Error>"]  # and no more, where a thousand bytes were promised
-        return inside(environ, respond)
-
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    Thread(target=server.serve_forever, daemon=True).start()
-    os.environ |= {
-        "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    rows, share_now = clips(folder, count), share
-    share = 0.0
-    boto3 = import_module("boto3")
-
-    client = boto3.client("s3", endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"])
-    client.create_bucket(Bucket="measured")
-    for path in [rows, *(folder / "clips").iterdir()]:
-        client.upload_file(str(path), "measured", f"in/{path.relative_to(folder)}")
-    share = share_now
-    seen.clear()
-    began = time.monotonic()
-    codes = [
-        one.wait()
-        for one in [start("s3://measured/in/rows.jsonl", "s3://measured/out", 20) for _ in range(2)]
-    ]
-    codes.append(
-        start("s3://measured/in/rows.jsonl", "s3://measured/out", 20).wait()
-    )  # what was with the other, if anything
-    seconds, told = time.monotonic() - began, dict(seen)
-    share = 0.0
-    import_module("fsspec.config").conf.setdefault("s3", {})["endpoint_url"] = os.environ[
-        "FSSPEC_S3_ENDPOINT_URL"
-    ]
-    worker(str(rows), str(folder / "one"), 20, "here", 60)
-    names = [one.name for one in store.at("s3://measured/out").found("")]
-    (folder / "got").mkdir()
-    for name in names:
-        (folder / "got" / name).write_bytes(store.at("s3://measured/out").read(name))
-    found = look.status("s3://measured/out")
-    return {
-        "rows": count,
-        "exit_codes": codes,
-        "requests": told,
-        "ok": found.ok,
-        "retries_counted": found.retries,
-        "problems": list(look.problems("s3://measured/out")),
-        "equal_to_one_process": texts(folder / "got") == texts(folder / "one"),
-        "objects": len(names),
-        "seconds": round(seconds, 1),
-    }
-
-
-PARTS = {"rows": million, "overhead": overhead, "kills": kills, "poison": poisoned, "store": faulty}
+PARTS = {"rows": million, "overhead": overhead, "kills": kills, "poison": poisoned}
 
 
 def main() -> None:

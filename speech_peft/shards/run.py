@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from ..audio.store import Store
+from ..audio.store import Store, retried
 from ..folders.ledger import FOLDER
 from ..folders.outcomes.outcome import Outcome
 from ..folders.progress import Progress
@@ -133,7 +133,7 @@ class Run:
             "shards": self.task.terms.shards,
             "shards_done": self.counts["shards"],
             "shards_elsewhere": self.counts["elsewhere"],
-            "retries": self.retries,
+            "retries": self.retries + retried(),
             "audio_seconds": round(self.audio_seconds, 3),
             "seconds": round(now - self.started, 3),
             "opening_seconds": round(self.opened - self.started, 3),

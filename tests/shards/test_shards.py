@@ -1,5 +1,6 @@
 """Shards are made once, whole or not at all, whatever happened before."""
 
+import gc
 import json
 import tarfile
 from dataclasses import replace
@@ -210,6 +211,7 @@ def test_status_says_how_far_a_folder_is(tmp_path, capsys):
     assert "3 of 3 shards" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset closes no tar
 def test_datasets_and_webdataset_read_what_is_written(tmp_path):
     datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
     pytest.importorskip("pyarrow")
@@ -230,3 +232,4 @@ def test_datasets_and_webdataset_read_what_is_written(tmp_path):
     samples = list(webdataset.WebDataset(tars, shardshuffle=False))
     assert [one["txt"].decode() for one in samples] == [row["text"] for row in raw]
     assert all(one["wav"] == sound for one in samples)
+    gc.collect()
