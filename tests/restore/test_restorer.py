@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 
+from speech_peft.core.listening.reference import Reference
 from speech_peft.errors import ConfigError
 from speech_peft.restore.guard import Guard, Words
 from speech_peft.restore.restorer import Restorer as Guarded
@@ -178,11 +179,29 @@ def test_what_fails_the_guard_falls_back_and_says_so(tmp_path, monkeypatch):
         ({"subtype": "VORBIS"}, "subtype"),
         ({"format": "mp3"}, "format"),
         ({"channels": "left"}, "channels"),
+        ({"speaker_reference": "me.wav", "guard": "sound"}, "guard compares with all who talk"),
+        ({"speaker_reference": "me.wav"}, "no adapter here listens"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(folder, more, name):
     with pytest.raises(ConfigError, match=name):
         Restorer(folder, **more)
+
+
+def test_every_window_is_told_the_reference(folder, monkeypatch):
+    reference = Reference({}, torch.ones(1, 3, dtype=torch.bool))
+    monkeypatch.setattr("speech_peft.restore.restorer.enrolled_file", lambda *_: reference)
+    listening = Restorer(folder, speaker_reference="me.wav")
+    told, encode = [], type(listening.opened.backbone).encode
+
+    def note(self, features, ctx=None):
+        told.append(ctx)
+        return encode(self, features)
+
+    monkeypatch.setattr(type(listening.opened.backbone), "encode", note)
+    only(listening, sound(1.0, 16_000)[:, 0])
+    assert told
+    assert all(ctx.reference is reference for ctx in told)
 
 
 @pytest.mark.parametrize("error", [KeyError, TypeError, AssertionError])
