@@ -18,6 +18,7 @@ With `--domain`, an adapter that was trained at 30 s, the same three with it run
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ import torch
 from speech_peft.audio import io, manifest
 from speech_peft.backbones.whisper import Whisper
 from speech_peft.core.model import AdaptedModel
-from speech_peft.core.saved.save import read
+from speech_peft.core.saved.save import Saved, read
 from speech_peft.decoders.words.whisper_text import greedy
 from speech_peft.metrics.normalise import normaliser
 from speech_peft.metrics.wer import align_words, corpus, count
@@ -49,10 +50,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     saved = {name: read(getattr(options, name)) for name in ("lengths", "domain") if getattr(options, name)}
-    full, fit = (open_backbone("whisper", options.weights, **how) for how in (
-        {"context": "full"},
-        {"context": "fit", "positions": "extended", "longest": 2 * NATIVE},
-    ))  # fmt: skip
+    full = opened(options.weights, context="full")
+    fit = opened(options.weights, context="fit", positions="extended", longest=2 * NATIVE)
     domain = ("domain",) if options.domain else ()
     running = {"stock": (full, domain), "cut": (fit, domain), "adapted": (fit, (*domain, "lengths"))}
     models = {id(b): attached(b, saved) for b in (full, fit)}
@@ -67,7 +66,13 @@ def main() -> None:
         print(json.dumps(line), flush=True)
 
 
-def attached(backbone: Whisper, saved: dict) -> AdaptedModel:
+def opened(weights: str, **how: Any) -> Whisper:
+    backbone = open_backbone("whisper", weights, **how)
+    assert isinstance(backbone, Whisper)
+    return backbone
+
+
+def attached(backbone: Whisper, saved: dict[str, Saved]) -> AdaptedModel:
     methods = {name: one.method for name, one in saved.items()}
     return filled(AdaptedModel(backbone.module, backbone.sites(), methods), saved).eval()
 

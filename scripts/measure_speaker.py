@@ -30,7 +30,7 @@ from speech_peft.backbones.whisper import Whisper
 from speech_peft.core.context import Context
 from speech_peft.decoders.words.whisper_text import greedy
 from speech_peft.metrics.normalise import normaliser
-from speech_peft.metrics.wer import align_words, corpus, count
+from speech_peft.metrics.wer import Counts, align_words, corpus, count
 from speech_peft.opening.enrolment import enrolled
 from speech_peft.opening.loading import Opened, load
 from speech_peft.train.data.voices import Voices
@@ -131,12 +131,12 @@ def found(rows: list[Row], pairs: list[Pair], heard: dict[str, list[str]]) -> di
     }
 
 
-def errors(said: list[str], heard: list[str]) -> Iterator:
+def errors(said: list[str], heard: list[str]) -> Iterator[Counts]:
     write = normaliser()
     yield from map(count, align_words([write(t, "en") for t in said], [write(t, "en") for t in heard]))
 
 
-def rate(counts: list) -> float:
+def rate(counts: list[Counts]) -> float:
     return float(corpus(counts).rate or 0.0)
 
 

@@ -33,7 +33,8 @@ def test_every_key_of_a_part_says_what_it_means(script):
 
 def test_every_part_step_and_method_has_its_table(script):
     page = script.keys()
-    parts = [value for value in vars(script.parts).values() if isinstance(value, type)]
+    named = {**vars(script.parts), **vars(script.tasks)}.values()
+    parts = [value for value in named if isinstance(value, type)]
     parts = [part for part in parts if issubclass(part, script.parts.Part) and part is not script.parts.Part]
     assert {part for _, part in script.SECTIONS.values()} == set(parts)
     kinds = {step.model_fields["kind"].default for step in script.steps._Step.__subclasses__()}
