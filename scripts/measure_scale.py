@@ -160,7 +160,7 @@ def overhead(folder: Path, count: int, rows: str | None = None, words: str | Non
 
 
 def kills(folder: Path, count: int, milliseconds: float = MILLISECONDS) -> dict:
-    """kill -9 of actors 20 times and of the driver 5 times, at random moments.
+    """kill -9 of actors 20 times and of the driver 5 times, at random moments with work done in between.
 
     A driver may also end by itself, when too many actors are killed while they open: it is started again.
     """
@@ -170,7 +170,7 @@ def kills(folder: Path, count: int, milliseconds: float = MILLISECONDS) -> dict:
     left = Counter(actor=20, driver=5)
     again = partial(start, rows, out, 100, "ray", milliseconds=milliseconds)
     driver, runs, began = again(), 1, time.monotonic()
-    done_by = []
+    done_by, done = [], 0
     while driver.poll() is None or (driver.returncode and runs < 20):
         if driver.poll() is not None:
             driver, runs = again(), runs + 1
@@ -182,19 +182,19 @@ def kills(folder: Path, count: int, milliseconds: float = MILLISECONDS) -> dict:
             ]
         except (psutil.Error, IndexError):
             continue
-        if not actors:
+        if not actors or len(list(out.glob("*.tar"))) == done:
             continue
+        done = len(list(out.glob("*.tar")))
         if left["actor"] and (left["actor"] % 4 or left["driver"] * 4 <= left["actor"] - 4):
             chance.choice(actors).kill()
             left["actor"] -= 1
-            done = len(list(out.glob("*.tar")))
             said = f"{time.monotonic() - began:.0f} s: left to kill {dict(left)}; {done} shards are there"
             print(said, file=sys.stderr, flush=True)
         elif left["driver"]:
             driver.kill()
             driver.wait()
             left["driver"] -= 1
-            done_by.append(len(list(out.glob("*.tar"))))
+            done_by.append(done)
             for one in below:
                 one.kill() if one.is_running() else None
             driver, runs = again(), runs + 1

@@ -7,8 +7,9 @@
 | folder with `wav.scp` | Kaldi: `segments`, `text`, `utt2spk`, `utt2lang` as far as they are there |
 | folder with `metadata.csv`, `.tsv` or `.jsonl` | AudioFolder: `file_name` and any other column |
 | `.parquet`, or a folder of them | Hugging Face's data sets, with the sound inside (the extra `parquet`) |
+| `.arrow`, or a folder of them | the same as `datasets` saves them on disk |
 | `.tar`, or a folder of them | WebDataset's: sound, `.txt`, `.json` and `.cls` of one key are a row |
-| an address such as `s3://bucket/*.tar` | `.jsonl`, `.tar`, `.parquet` and recordings in a store |
+| an address such as `s3://bucket/*.tar` | `.jsonl`, `.tar`, `.parquet`, `.arrow` and recordings in a store |
 | `cuts.000000.jsonl.gz` | Lhotse's shar, with `recording.000000.tar` beside it |
 | folder with `noisy/` and `clean/` | pairs of the same relative stem |
 | folder whose recordings all lie one folder down | classification: the folder's name is the label |
@@ -126,7 +127,7 @@ def _file(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[Ro
     if path.suffix.lower() == ".parquet":
         return parquet.read(path)
     raise ConfigError(
-        f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz, .tar or .parquet) and not a recording"
+        f"{path}: not a manifest (.jsonl, .csv, .tsv, also .gz, .tar, .parquet or .arrow) and not a recording"
     )
 
 
@@ -151,8 +152,9 @@ def _folder(path: Path, columns: Mapping[str, str], broken: Broken) -> Sequence[
             return _file(path / name, columns, broken)
     if parquet.shards(path):
         return parquet.read(path)
-    if tars := sorted(path.glob("*.tar")):
-        return [row for tar in tars for row in _packed(tar, broken)]
+    for kind in ("*.tar", "*.arrow"):
+        if files := sorted(path.glob(kind)):
+            return [row for file in files for row in _packed(file, broken)]
     if (path / "noisy").is_dir() and (path / "clean").is_dir():
         return read_pairs(path / "noisy", path / "clean")
     files = recordings(path)

@@ -61,6 +61,7 @@ def _classes(metadata: Any) -> Classes:
 
 def _pyarrow(file: Path) -> Any:
     try:
+        import_module("pyarrow")
         return import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(

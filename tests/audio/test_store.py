@@ -221,3 +221,23 @@ def test_parquet_with_sound_is_read_a_row_at_a_time(tmp_path):
     with held.taken(rows[100].audio) as file:  # type: ignore[union-attr]
         assert Path(file.name).read_bytes() == content[: 44 + 200]
     assert not list(look.problems(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", ["new_file", "new_stream"])
+def test_arrow_with_sound_is_read_a_row_at_a_time_with_an_index_or_without(tmp_path, kind):
+    arrow = pytest.importorskip("pyarrow")
+    sounds = [bytes([number]) * 9 for number in range(5)]
+    rows = [{"text": f"t{n}", "audio": {"bytes": one, "path": f"{n}.wav"}} for n, one in enumerate(sounds)]
+    schema = arrow.Table.from_pylist(rows).schema
+    (tmp_path / "saved").mkdir()
+    with getattr(arrow.ipc, kind)(str(tmp_path / "saved/a.arrow"), schema) as file:
+        for some in (rows[:2], rows[2:]):
+            file.write_batch(arrow.RecordBatch.from_pylist(some, schema))
+    found = manifest.read(tmp_path / "saved")
+    assert [(row.text, row.audio.name) for row in found] == [(f"t{n}", f"{n}.wav") for n in range(5)]
+    for row, content in zip(found, sounds, strict=True):
+        with held.taken(row.audio) as file:
+            assert Path(file.name).read_bytes() == content
+    (tmp_path / "none.arrow").write_bytes(b"no table")
+    with pytest.raises(ConfigError, match="cannot be read as Arrow"):
+        manifest.read(tmp_path / "none.arrow")

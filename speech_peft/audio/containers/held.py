@@ -1,7 +1,7 @@
-"""Sound that is no file of this machine by itself: in a tar, in Parquet, in a store.
+"""Sound that is no file of this machine by itself: in a tar, in a table, in a store.
 
     shards/000.tar::1536+32044/clip.wav          so many bytes of the tar, from there on
-    shards/000.parquet::17/clip.wav              the sound in a row, counted from 0
+    shards/000.parquet::17/clip.wav              the sound in a row, counted from 0; of .arrow too
     s3://bucket/clips/clip.wav                   an object; of a WAV only the slice that is asked for is read
 
 Such a path is read like any other: what it names becomes a temporary file for as long as it is open. A row
@@ -10,8 +10,6 @@ that holds it can be written into a manifest, which is then the index of the tar
 
 import re
 from contextlib import suppress
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -19,9 +17,10 @@ from typing import IO, Any
 from ...errors import AudioError
 from .. import store
 from ..store import PathLike
+from . import tables
 
 _MEMBER = re.compile(r"(.+\.tar)::(\d+)\+(\d+)/(.+)", re.DOTALL)
-_CELL = re.compile(r"(.+\.parquet)::(\d+)/(.+)", re.DOTALL)
+_CELL = re.compile(r"(.+\.(?:parquet|arrow))::(\d+)/(.+)", re.DOTALL)
 _HEAD_BYTES = 1 << 16  # of a WAV, in which its samples begin as a rule
 
 
@@ -36,9 +35,9 @@ def member(tar: PathLike, offset: int, size: int, name: str) -> Path:
     return Path(f"{tar}::{offset}+{size}/{name}")
 
 
-def cell(parquet: PathLike, row: int, name: str) -> Path:
-    """The path of the sound in a row of a Parquet file."""
-    return Path(f"{parquet}::{row}/{name}")
+def cell(table: PathLike, row: int, name: str) -> Path:
+    """The path of the sound in a row of a table."""
+    return Path(f"{table}::{row}/{name}")
 
 
 def taken(path: PathLike, start: float = 0.0, duration: float | None = None) -> IO[bytes]:
@@ -68,7 +67,7 @@ def _fill(file: IO[bytes], path: str, start: float, duration: float | None) -> N
             raise OSError(f"{match[1]} ends before the member does")
         file.write(content)
     elif match := _CELL.fullmatch(path):
-        file.write(_sound(match[1], int(match[2])))
+        file.write(tables.sound(match[1], int(match[2])))
     else:
         place, name = store.of_file(path)
         if (
@@ -98,51 +97,6 @@ def _slice(file: IO[bytes], place: store.Store, name: str, start: float, duratio
     file.write(place.read(name, begin, min(size, end)) if begin < size else b"")
     file.truncate(size)
     return True
-
-
-@lru_cache(maxsize=2)
-def _row_group(path: str, group: int) -> list[Any]:
-    """The sound of a row group: rows are asked for one after the other, and it is read once."""
-    parquet = import_module("pyarrow.parquet")
-    place, name = store.of_file(path)
-    with place.opened(name) as file:
-        opened = parquet.ParquetFile(file)
-        column = sound_column(opened.schema_arrow)
-        return opened.read_row_group(group, columns=[column]).column(0).to_pylist()
-
-
-@lru_cache(maxsize=64)
-def _groups(path: str) -> tuple[int, ...]:
-    """How many rows each row group has."""
-    parquet = import_module("pyarrow.parquet")
-    place, name = store.of_file(path)
-    with place.opened(name) as file:
-        about = parquet.ParquetFile(file).metadata
-        return tuple(about.row_group(number).num_rows for number in range(about.num_row_groups))
-
-
-def sound_column(schema: Any) -> str | None:
-    """The column that holds sound, by its type: bytes, or a struct with bytes."""
-    types = import_module("pyarrow").types
-    for field in schema:
-        kind = field.type
-        if types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields)):
-            return field.name
-        if types.is_binary(kind) or types.is_large_binary(kind):
-            return field.name
-    return None
-
-
-def _sound(path: str, row: int) -> bytes:
-    for group, rows in enumerate(_groups(path)):
-        if row < rows:
-            found = _row_group(path, group)[row]
-            content = found.get("bytes") if isinstance(found, dict) else found
-            if content is None:
-                raise OSError("the row holds no sound")
-            return content
-        row -= rows
-    raise OSError("there is no such row")
 
 
 def is_there(path: PathLike) -> bool:

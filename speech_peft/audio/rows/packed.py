@@ -1,4 +1,4 @@
-"""Rows whose sound lies in one file with others: tars as WebDataset has them, Parquet, Lhotse's shar.
+"""Rows whose sound lies in one file with others: tars as WebDataset has them, tables, Lhotse's shar.
 
 They are given as they are come by, so that the first is there at once and nothing is held.
 """
@@ -7,21 +7,19 @@ import gzip
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import ConfigError
 from ...files import json_text
 from .. import store
-from ..containers import held
+from ..containers import held, tables
 from ..io import AUDIO_SUFFIXES
 from .columns import Columns, suffixed
 from .records import LONGEST, JsonLines, suffix_of
 from .row import Row
 
-PACKED = frozenset({".tar", ".parquet"})
-_AT_ONCE = 256
+PACKED = frozenset({".tar", *tables.SUFFIXES})
 
 
 def is_packed(path: str | Path) -> bool:
@@ -37,8 +35,8 @@ def rows(path: str | Path) -> Iterator[Row | str]:
     try:
         if name.suffix.lower() == ".tar":
             yield from _of_tar(path)
-        elif name.suffix.lower() == ".parquet":
-            yield from _of_parquet(path)
+        elif name.suffix.lower() in tables.SUFFIXES:
+            yield from _of_table(path)
         elif _is_shar(name):
             yield from _of_shar(name)
         elif suffix_of(name) in (".jsonl", ".ndjson") and name.suffix != ".gz":
@@ -46,7 +44,9 @@ def rows(path: str | Path) -> Iterator[Row | str]:
         elif name.suffix.lower() in AUDIO_SUFFIXES:
             yield Row(name.stem, name)
         else:
-            raise ConfigError(f"{path}: in a store there may be .jsonl, .tar, .parquet and recordings")
+            raise ConfigError(
+                f"{path}: in a store there may be .jsonl, .tar, .parquet, .arrow and recordings"
+            )
     except FileNotFoundError:
         raise ConfigError(f"{store.address(path)}: there is no such file, folder or pattern") from None
 
@@ -131,36 +131,14 @@ def _sample(path: str, key: str, sample: Mapping[str, Any]) -> Iterator[Row | st
         yield str(error)
 
 
-# ---------------------------------------------------------------- Parquet
+# ---------------------------------------------------------------- tables
 
 
-def _of_parquet(path: str) -> Iterator[Row | str]:
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError:
-        raise ConfigError(
-            f"{path}: to read Parquet, pyarrow is needed: pip install 'speech_peft[parquet]'"
-        ) from None
-    place, name = store.of_file(path)
-    with place.opened(name) as file:
-        try:
-            opened = parquet.ParquetFile(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read as Parquet ({error})") from None
-        sound = held.sound_column(opened.schema_arrow)
-        others = [column for column in opened.schema_arrow.names if column != sound]
-        asked = [*others, f"{sound}.path"] if sound and _has_path(opened.schema_arrow, sound) else others
-        number, columns = 0, Columns(Path(path).parent, {})
-        for batch in opened.iter_batches(batch_size=_AT_ONCE, columns=asked):
-            for record in batch.to_pylist():
-                yield _cell_row(path, columns, number, record, sound)
-                number += 1
-
-
-def _has_path(schema: Any, sound: str) -> bool:
-    kind = schema.field(sound).type
-    names = [kind.field(i).name for i in range(kind.num_fields)] if hasattr(kind, "num_fields") else []
-    return "path" in names
+def _of_table(path: str) -> Iterator[Row | str]:
+    with tables.opened(path) as table:
+        sound, columns = tables.sound_column(table.schema), Columns(Path(path).parent, {})
+        for number, record in enumerate(table.about(sound)):
+            yield _cell_row(path, columns, number, record, sound)
 
 
 def _cell_row(
