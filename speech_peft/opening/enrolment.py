@@ -12,6 +12,8 @@ from ..backbones.frames import below
 from ..core.listening.noting import noting
 from ..core.listening.reference import Reference
 from ..core.model import AdaptedModel
+from ..core.saved.hub import locate
+from ..core.saved.save import read
 from ..core.site import Site
 from ..errors import ConfigError
 
@@ -65,6 +67,11 @@ def enrolled_file(model: AdaptedModel, backbone: Backbone, path: str | Path) -> 
     device = next(model.base.parameters()).device
     found = enrolled(model, backbone, samples[None].to(device), torch.tensor([len(samples)], device=device))
     return Reference(found.states, found.mask)
+
+
+def hears(adapter: str | Path, offline: bool = False) -> bool:
+    """Whether a saved adapter listens to a reference."""
+    return "reference" in read(locate(adapter, offline=offline)).method.hears
 
 
 def check_heard(model: AdaptedModel, reference: str | Path | None) -> None:

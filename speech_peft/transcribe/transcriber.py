@@ -24,7 +24,7 @@ from ..folders.reader import Samples, Source
 from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked
-from ..opening.enrolment import check_heard, enrolled_file
+from ..opening.enrolment import check_heard, enrolled_file, hears
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
 from . import decoding
@@ -55,8 +55,6 @@ class Transcriber(Hearing):
     """
 
     stage = "transcribe"
-    speaker: Path | None = None
-    """Where the recording of the speaker who is wanted lies."""
 
     def __init__(
         self,
@@ -126,14 +124,12 @@ class Transcriber(Hearing):
 
     def _listen_to(self, path: str | Path | None) -> None:
         """Raise ConfigError where an adapter listens to nothing, or nobody to what is given."""
-        check_heard(self.opened.model, path)
-        if path is not None and self.chooser is not None:
-            raise ConfigError(
-                "speaker_reference: is for one adapter, and here they are chosen by what is heard"
-            )
+        if self.chooser is None:
+            check_heard(self.opened.model, path)
+        elif path is not None:
+            raise ConfigError("speaker_reference: is for one adapter; here they are chosen by what is heard")
         if path is not None:
             self.reference = enrolled_file(self.opened.model, self.backbone, path)
-            self.speaker = Path(path)
 
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
@@ -174,8 +170,9 @@ class Transcriber(Hearing):
             raise ConfigError("swap: engine ct2 has the adapter in its weights; open it with engine='torch'")
         if self.opened.diffusion is not None:
             raise ConfigError("swap: the adapter brought a decoder of its own; open the other one anew")
+        if self.reference is not None or hears(adapter, self.offline):
+            raise ConfigError("swap: what listens to a speaker is opened anew, with its speaker_reference")
         self.opened = exchanged(self.opened, adapter, self.device, self.offline)
-        self._listen_to(self.speaker)
         self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
         return self
 

@@ -76,3 +76,15 @@ def test_a_reference_that_is_no_sound_is_said(folder):
     (folder / "text.wav").write_text("nothing")
     with pytest.raises(AudioError, match=r"text\.wav"):
         Transcriber(adapter=folder / "speaker", speaker_reference=folder / "text.wav")
+
+
+def test_what_listens_is_not_swapped_under_a_reference_nor_in_without_one(folder):
+    listening = Transcriber(
+        adapter=folder / "speaker", speaker_reference=folder / "noise.wav", engine="torch", vad="none"
+    )
+    with pytest.raises(ConfigError, match="opened anew, with its speaker_reference"):
+        listening.swap(folder / "deaf")
+    listening.opened.model.detach()
+    deaf = Transcriber(adapter=folder / "deaf", engine="torch", vad="none")
+    with pytest.raises(ConfigError, match="opened anew, with its speaker_reference"):
+        deaf.swap(folder / "speaker")
