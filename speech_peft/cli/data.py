@@ -77,7 +77,7 @@ def preview(
 
     chosen = config.read(recipe, overrides or ())
     degrader = config.degrader_of(chosen)
-    rows = manifest.read(chosen.data.train)
+    rows = manifest.read(chosen.data.train, chosen.data.columns)
     if chosen.data.train_where:
         rows = manifest.where(rows, chosen.data.train_where, chosen.data.train)
     places = spread(len(rows), number)

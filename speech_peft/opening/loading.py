@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +17,7 @@ from ..core.saved.hub import locate
 from ..core.saved.save import Saved, parts_of, read
 from ..core.wrapping import plainly
 from ..errors import ConfigError
+from ..files import yaml_text
 from .companions import as_called, with_companions
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ class Opened:
     heads: dict[str, nn.Module] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     """The adapters inside the model that run for it: itself, and those that were trained together with it."""
+
+    @cached_property
+    def writes(self) -> str | None:
+        """The language that it writes whatever is spoken, by the recipe of a translation beside it."""
+        path = None if self.saved is None else self.saved.folder / "recipe.yaml"
+        if path is None or not path.is_file():
+            return None
+        try:
+            recipe = yaml_text.read(path)
+            language = recipe["task"]["language"] if recipe["data"]["text"] else None
+        except (ConfigError, KeyError, TypeError):
+            return None  # of its owner's making: it says nothing here
+        return language if isinstance(language, str) else None
 
     @property
     def ctc(self) -> "CtcHead | None":

@@ -158,6 +158,11 @@ class DataConfig(Part):
     cache: CacheConfig | None = None
     """Keep what the frozen blocks below the lowest adapter make of each clip; by default not."""
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """Which column of a manifest holds a field, where its name does not tell."""
+        return {"text": self.text} if self.text else {}
+
 
 class OptimConfig(Part):
     """AdamW and the shape of its learning rate."""

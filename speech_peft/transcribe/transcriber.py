@@ -79,7 +79,7 @@ class Transcriber(Hearing):
         it: its first 30 s are heard once. `more` are fields of TranscribeOptions: beam_size, vad, ..."""
         if batch_seconds <= 0:
             raise ConfigError(f"batch_seconds: {batch_seconds} is not a length; expected more than 0")
-        self.options = asked(options or TranscribeOptions(), more, "Transcriber")
+        self.options = self._asked_for = asked(options or TranscribeOptions(), more, "Transcriber")
         if adapter is not None and weights == DEFAULT_WEIGHTS:
             weights = None  # the adapter knows its backbone's address; a default does not overrule it
         chosen = {} if context is None else {"context": context}
@@ -92,6 +92,7 @@ class Transcriber(Hearing):
             raise ConfigError("request: is for an adapter of a catalogue, adapter='auto:FOLDER'")
         elif packs is None:
             self.opened = load(adapter, weights, device, offline, **chosen)
+            self._write_as_it_does()
         else:
             self.opened, self.chooser = with_packs(packs, packs_by, weights, device, offline, **chosen)
         self.batch_seconds, self.device = batch_seconds, torch.device(device)
@@ -121,6 +122,11 @@ class Transcriber(Hearing):
             self.about |= self.chooser.about()
         self.notes = []
         self._under_way = 0
+
+    def _write_as_it_does(self) -> None:
+        """An adapter that translates writes one language, and what is spoken does not tell which."""
+        language = self._asked_for.language or self.opened.writes
+        self.options = replace(self._asked_for, language=language)
 
     def _listen_to(self, path: str | Path | None) -> None:
         """Raise ConfigError where an adapter listens to nothing, or nobody to what is given."""
@@ -173,6 +179,7 @@ class Transcriber(Hearing):
         if self.reference is not None or hears(adapter, self.offline):
             raise ConfigError("swap: what listens to a speaker is opened anew, with its speaker_reference")
         self.opened = exchanged(self.opened, adapter, self.device, self.offline)
+        self._write_as_it_does()
         self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
         return self
 

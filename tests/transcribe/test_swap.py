@@ -78,3 +78,14 @@ def test_a_swap_that_is_refused_leaves_all_as_it_was(folders, tmp_path):
         one.swap(folders["far"])
     under_way.close()
     assert heard(one) == before
+
+
+def test_an_adapter_that_translates_says_which_language_is_written_and_the_next_one_does_not(folders):
+    (folders["tel"] / "recipe.yaml").write_text("task: {language: en}\ndata: {text: english}\n")
+    (folders["far"] / "recipe.yaml").write_text("task: {language: en}\ndata: {text: null}\n")
+    one = opened(folders["tel"])
+    assert one.options.language == "en"
+    assert one.swap(folders["far"]).options.language is None
+    assert one.swap(folders["tel"]).options.language == "en"
+    (folders["tel"] / "recipe.yaml").write_text("task: 3\n")
+    assert opened(folders["tel"]).options.language is None

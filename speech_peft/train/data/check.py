@@ -25,7 +25,7 @@ def check(recipe: Recipe) -> list[str]:
     ):
         if path is None:
             continue
-        rows = parts[part] = _rows(path, wanted)
+        rows = parts[part] = _rows(path, wanted, data.columns)
         if data.enrol and (nameless := next((row for row in rows if not row.speaker), None)):
             raise ConfigError(
                 f"data.{part}: row {nameless.id!r} of {path} names no speaker, and data.enrol wants "
@@ -42,10 +42,10 @@ def check(recipe: Recipe) -> list[str]:
     return notes
 
 
-def _rows(path: str, wanted: Any) -> "Sequence[Row]":
+def _rows(path: str, wanted: Any, columns: dict[str, str]) -> "Sequence[Row]":
     from ...audio import manifest
 
-    rows = manifest.listed(path)
+    rows = manifest.listed(path, columns)
     return manifest.where(rows, wanted, path) if wanted else rows
 
 

@@ -165,7 +165,7 @@ class SpeechData(L.LightningDataModule):
         """The rows that the recipe chooses, with nothing wrong in what they say."""
         data = self.recipe.data
         wanted = data.train_where if part == "train" else data.valid_where
-        rows = manifest.listed(path, {"text": data.text} if data.text else None)
+        rows = manifest.listed(path, data.columns)
         if self.classify:
             rows = manifest.labelled(rows, path)
         if wanted:
