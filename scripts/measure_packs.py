@@ -9,8 +9,8 @@ by the bootstrap over clips, and how many clips got the right pack. Then, of all
 
     texts       how many differ between one run over all languages and a run for each
     states      the largest difference of a mixed batch's encoder states from those of single rows
-    routing     CPU seconds of choosing by what is heard over those of being told, less 1: clip by clip, and
-                of recordings of `--minutes` that clips of one language make, one after the other
+    routing     CPU seconds of choosing by what is heard over those of all else, in the same runs: clip by
+                clip, and of recordings of `--minutes` that clips of one language make, one after the other
     swap        CPU seconds of one pack in the place of another, over those of one clip's forward
 """
 
@@ -99,14 +99,21 @@ def together(routed: Transcriber, waves: dict[str, list[Any]], alone: dict[str, 
 
 
 def routing(routed: Transcriber, waves: dict[str, list[Any]], what: str) -> None:
-    """Choosing by what is heard against being told, the same audio and packs."""
-    told = heard = 0.0
-    for code, each in waves.items():
-        said(routed, code)
-        told += cpu(lambda each=each: texts(routed, each))
-        said(routed, None)
-        heard += cpu(lambda each=each: texts(routed, each))
-    line = {"of": what, "told_cpu": told, "heard_cpu": heard, "routing": heard / told - 1}
+    """Choosing by what is heard, as a share of all else. Both are of one run: another meets another load."""
+    choosing, choose = 0.0, routed._choose
+
+    def timed(*given: Any) -> Any:
+        nonlocal choosing
+        start = time.process_time()
+        found = choose(*given)
+        choosing += time.process_time() - start
+        return found
+
+    said(routed, None)
+    routed._choose = timed  # type: ignore[method-assign]
+    whole = sum(cpu(lambda each=each: texts(routed, each)) for each in waves.values())
+    del routed._choose
+    line = {"of": what, "all_cpu": whole, "choosing_cpu": choosing, "routing": choosing / (whole - choosing)}
     print(json.dumps(line), flush=True)
 
 

@@ -62,7 +62,8 @@ def main() -> None:
         manifest.write(options.out / f"{part}.jsonl", [row for task in known for row in rows[part][task]])
     begun = {name: bank(options, name, known) for name in ("mhr", "poly", "shared")}
     for name, folder in begun.items():
-        print(f"agreement, {name}: {agreement(folder, {t: rows['train'][t] for t in known}):.4f}", flush=True)
+        cosine = agreement(folder, {t: rows["train"][t] for t in known}, options.weights)
+        print(f"agreement, {name}: {cosine:.4f}", flush=True)
     if options.only != "train":
         for task in sorted(held):
             learned(options, task, {part: rows[part][task] for part in rows}, begun)
@@ -105,6 +106,13 @@ def learned(
         sp.load(begun["mhr"]).materialise(None).save(starts["mu"])
     if not starts["z"].exists():
         sp.load(begun["mhr"]).extend(task).save(starts["z"])
+    learner = sp.load(starts["z"])
+    (name,) = learner.methods
+    method: Any = learner.methods[name]
+    wanted = len(learner.sites[name]) * method.heads * method.skills
+    learner.trainable(name)
+    print(f"{task}: z trains {learner.trainable_parameters()[0]} numbers, L Q S is {wanted}", flush=True)
+    learner.detach()
     few = {"train": data["train"], "valid": data["valid"]}
     folders = [
         fitted(options, f"{task}/{name}", {"from": str(start)}, few, options.few_steps)
@@ -132,7 +140,7 @@ def fitted(
     return folder
 
 
-def agreement(folder: Path, rows: Mapping[str, list[Row]]) -> float:
+def agreement(folder: Path, rows: Mapping[str, list[Row]], weights: str) -> float:
     """The mean cosine of the gradients of any two tasks, on all that is no choice of one."""
     kept = folder / "agreement.json"
     if kept.exists():
@@ -143,7 +151,7 @@ def agreement(folder: Path, rows: Mapping[str, list[Row]]) -> float:
         manifest.write(few, clips[:8])
         found, data = sp.build(
             out=str(folder.parent / "asked"),
-            backbone={"name": "whisper", "weights": BASE, "context": "fit"},
+            backbone={"name": "whisper", "weights": weights, "context": "fit"},
             adapters={"asked": {"from": str(folder)}},
             train=["asked"],
             task={"name": "asr", "decoder": "whisper"},
