@@ -74,7 +74,7 @@ def task_rows(
 ) -> list[Row]:
     """Clips of one language in one channel; the last of the training clips differ from channel to channel."""
     most = {"train": options.clips, "valid": 3, "test": options.tested}[part]
-    found = [row for row in manifest.read(corpus / f"{part}.jsonl") if row.text]
+    found = [r for r in manifest.read(corpus / f"{part}.jsonl") if r.text and 0.3 < (r.duration or 1) < 30]
     start = list(CHANNELS).index(channel) * most if part == "train" else 0
     found = (found[start:] + found[:start])[:most]
     named = [
