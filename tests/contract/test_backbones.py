@@ -116,7 +116,9 @@ def test_a_clip_of_no_samples_still_has_finite_states(backbone):
 def test_sites_have_unique_names_in_model_order(backbone):
     names = [site.name for site in backbone.sites()]
     assert len(set(names)) == len(names)
-    assert names[0] == "stack"
+    front = [name.startswith("front.") for name in names]
+    assert front == sorted(front, reverse=True)
+    assert names[sum(front)] == "stack"
     assert {"layers.0.ffn", "layers.1.attn.q", "layers.0.tail", "layers.1.norm_ffn"} <= set(names)
 
 
@@ -129,15 +131,16 @@ def test_widths_are_those_of_the_tensors_that_pass(backbone, features):
     handles = []
     for site in backbone.sites():
         box: dict[str, int] = {}
+        axis = 1 if site.kind == "front" else -1  # convolutions have their channels first
 
-        def enter(module, args, kwargs, box=box):
-            box["in"] = (args[0] if args else kwargs["hidden_states"]).shape[-1]
+        def enter(module, args, kwargs, box=box, axis=axis):
+            box["in"] = (args[0] if args else kwargs["hidden_states"]).shape[axis]
 
-        def leave(module, args, output, box=box, name=site.name):
+        def leave(module, args, output, box=box, name=site.name, axis=axis):
             output = first(output)
-            if output.dim() == 4:  # Gemma's attention gives its heads apart
+            if output.dim() == 4 and axis == -1:  # Gemma's attention gives its heads apart
                 output = output.flatten(2)
-            seen[name] = (box["in"], output.shape[-1])
+            seen[name] = (box["in"], output.shape[axis])
 
         entry, leaving = resolve(backbone.module, site.entry), resolve(backbone.module, site.exit)
         handles += [
