@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/measure_fusion"))
     parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--fusion", default="fusion/fuse", help="Which, below OUT.")
     options = parser.parse_args()
-    model = sp.load(options.out / "fusion" / "fuse")
+    model = sp.load(options.out / options.fusion)
     rows = tested(options.test, options.clips)
     heard = {name: _sounds(in_channel(name, rows, options.out)) for name in CHANNELS}
     by_channel(model, heard)

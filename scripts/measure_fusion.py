@@ -167,7 +167,12 @@ def every_text(
     heard = {"base, full context": _listen(None, channels, out / "base.jsonl", ask)}
     heard["fuse"] = _listen(out / "fusion/fuse", channels, out / "fuse.jsonl", ask)
     heard |= _by_channel(out, channels, options.valid, ask)
-    folders = {"multi": out / "multi/multi", "joint": out / "joint/joint", "mean": out / "mean"}
+    folders = {
+        "guided": out / "guided/fuse",
+        "multi": out / "multi/multi",
+        "joint": out / "joint/joint",
+        "mean": out / "mean",
+    }
     for system, folder in (folders | {"average": out / "average", "full": out / "full/full"}).items():
         if folder.exists():
             heard[system] = _listen(folder, channels, out / f"{system}.jsonl", ask)
