@@ -10,7 +10,6 @@ the bands, so that its states run in time like any other encoder's, and gives th
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core.context import Context
-from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import BACKBONES
 from . import told
@@ -46,7 +44,13 @@ _ROWS = (
 _FRONT = (("patches", "embeddings.patch_embeddings.projection"),)
 # Positions are added before the first block, and nothing masks: tokens may come and go inside these sites.
 _STACK = Stack(
-    "layers", _ROWS, frozenset({"stack", "block", "attn"}), "layernorm", front=_FRONT, told=told.ast
+    "layers",
+    _ROWS,
+    frozenset({"stack", "block", "attn"}),
+    "layernorm",
+    front=_FRONT,
+    told=told.ast,
+    patches="embeddings",
 )
 
 
@@ -117,9 +121,6 @@ class Ast(Backbone):
             time_stride=16,
         )
         return cls(ASTModel(config), Origin("tiny:ast", f"seed {seed}"), layer, context=context)
-
-    def _resolve_sites(self) -> list[Site]:
-        return [replace(site, bands=self.bands) for site in super()._resolve_sites()]
 
     @property
     def blocks(self) -> nn.ModuleList:

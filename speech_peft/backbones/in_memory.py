@@ -108,7 +108,9 @@ def _depth(module: nn.Module, stack: Stack) -> int:
 def _moved(stack: Stack, old: str, new: str) -> Stack:
     norm = stack.final_norm and new + stack.final_norm.removeprefix(old)
     front = tuple((name, new + path.removeprefix(old)) for name, path in stack.front)
-    return replace(stack, path=new + stack.path.removeprefix(old), final_norm=norm, front=front)
+    patches = stack.patches and new + stack.patches.removeprefix(old)
+    path = new + stack.path.removeprefix(old)
+    return replace(stack, path=path, final_norm=norm, front=front, patches=patches)
 
 
 def _width(config: Any) -> int:

@@ -5,7 +5,7 @@ Row("ffn", "ffn", "{b}.fc1", "{b}.fc2")   the site layers.3.ffn, from model.enco
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,6 +44,8 @@ class Stack:
     """Convolutions before the first block: names of their sites, and their paths."""
     told: Told | None = None
     """What a block's arguments say about its frames."""
+    patches: str = ""
+    """What cuts a spectrogram into patches, where frames are a map of them; it knows how many bands."""
 
     def sites(self, root: nn.Module, depth: int, dim: int) -> list[Site]:
         """Every site of the first `depth` blocks; raises ConfigError when a row does not fit the model."""
@@ -57,7 +59,14 @@ class Stack:
             found += [self._site(root, dim, row, f"layers.{i}", f"{self.path}.{i}") for row in self.rows]
         if self.final_norm:
             found.append(self._site(root, dim, Row("norm", "norm", self.final_norm), "", ""))
+        if self.patches:
+            bands = self._bands(resolve(root, self.patches))
+            found = [replace(site, bands=bands) for site in found]
         return found
+
+    @staticmethod
+    def _bands(patches: Any) -> int:
+        return patches.get_shape(patches.config)[0]
 
     def without_final_norm(self) -> "Stack":
         """The same blocks, read before the norm that follows them."""

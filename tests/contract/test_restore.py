@@ -12,7 +12,7 @@ from speech_peft.backbones import base
 from speech_peft.core.saved import save
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
-from speech_peft.recipe import config, parts
+from speech_peft.recipe import config, tasks
 from speech_peft.train import fit
 from speech_peft.train import stages as train_stages
 from speech_peft.train.tasks.frozen import fingerprint
@@ -175,7 +175,7 @@ def judged(tmp_path: Path, **judges):
 def test_what_judges_and_decoder_lose_reaches_only_their_own_parameters(tmp_path):
     task, batch = judged(tmp_path)
     pieces = task.pieces(batch, task.clean_states(batch).states)
-    weights = parts.WaveformLosses(convergence=0, log_magnitude=0)
+    weights = tasks.WaveformLosses(convergence=0, log_magnitude=0)
     task.config = task.config.model_copy(update={"waveform": weights})
     made = task._made(pieces)
     loss = task._judged(made, pieces.clean)

@@ -57,7 +57,8 @@ class Heard(NamedTuple):
 
 
 def heard(method, seed: int = 0) -> Heard:
-    """The method on the toy, or on a tiny Whisper where its host adds keys, frames or streams.
+    """The method on the toy, or on a tiny Whisper where its host adds keys, frames or streams; on a map of
+    patches where it needs one.
 
     Skips where the host has no matrix, which must be what the refusal says.
     """
@@ -68,7 +69,7 @@ def heard(method, seed: int = 0) -> Heard:
         base, sites = toy.toy(), toy.sites()
         run: Callable[[], Tensor] = lambda: adapted(toy.speech())  # noqa: E731  one of two
     except ConfigError:
-        backbone = tiny("whisper", context="fit")
+        backbone = tiny("ast") if host.name == "knitting" else tiny("whisper", context="fit")
         base, sites = backbone.module, backbone.sites()
         run = lambda: backbone.encode(backbone.prepare(*SOUND)).states  # noqa: E731
     parts = AdaptedModel(copy.deepcopy(base), sites, {"a": host}).parameters_of("a")
