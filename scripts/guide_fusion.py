@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0, help="Of speech in a step.")
     parser.add_argument("--guide", type=float, default=0.5)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--value", default="full", help="As of `fusion`: none mixes what the adapters make.")
     options = parser.parse_args()
     out: Path = options.out
     rows = list(manifest.read(out / "train.jsonl"))
@@ -48,7 +49,10 @@ def main() -> None:
         {
             **{key: value for key, value in recipe.items() if key != "stages"},
             "out": str(out / "guided"),
-            "adapters": {**four, "fuse": {**adapters["fuse"], "guide": options.guide}},
+            "adapters": {
+                **four,
+                "fuse": {**adapters["fuse"], "guide": options.guide, "value": options.value},
+            },
             "train": ["fuse"],
             "optim": {"lr": options.lr, "warmup": 10},
             "trainer": {"max_steps": options.steps},
