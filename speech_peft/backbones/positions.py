@@ -5,7 +5,6 @@ extended        beyond its end the sinusoids go on as they were computed (Whispe
 interpolated    the whole table stretched or squeezed to the frames there are
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.listening.sinusoids import sinusoids
 from ..errors import ConfigError
 
 Positions = Literal["cut", "extended", "interpolated"]
@@ -31,10 +31,3 @@ def positions(table: Float[Tensor, "n d"], frames: int, how: str) -> Float[Tenso
         )
     more = sinusoids(frames, table.shape[1])[len(table) :]
     return torch.cat((table, more.to(table)))
-
-
-def sinusoids(frames: int, dim: int) -> Float[Tensor, "t d"]:
-    """Sines and then cosines of wavelengths from 2 pi to 10,000 times that, as Whisper has them."""
-    rates = torch.exp(-math.log(10_000) / (dim // 2 - 1) * torch.arange(dim // 2))
-    angles = torch.arange(frames)[:, None] * rates[None]
-    return torch.cat((angles.sin(), angles.cos()), 1)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..core.adapter import Adapter
 from ..core.context import Context
 from ..core.listening.heads import attended
+from ..core.listening.sinusoids import sinusoids
 from ..core.method import Method
 from ..core.site import Kind, Site
 from ..errors import ConfigError, SpeechPeftError
@@ -143,11 +144,3 @@ class _Along(nn.Module):
     def forward(self, h: Float[Tensor, "m n c"], there: Bool[Tensor, "m n"] | None) -> Float[Tensor, "m n c"]:
         open = None if there is None else there | ~there.any(1, keepdim=True)
         return self.o(attended(self.q(h), self.k(h), self.v(h), open, self.size))
-
-
-def sinusoids(places: int, width: int, device: torch.device) -> Float[Tensor, "n c"]:
-    """A place as sines and cosines, half of the channels each; periods from 2 pi to 20,000 pi places."""
-    half = (width + 1) // 2
-    rates = 10_000 ** (-torch.arange(half, device=device) / max(1, half - 1))
-    turns = torch.arange(places, device=device)[:, None] * rates
-    return torch.cat((turns.sin(), turns.cos()), 1)[:, :width]
