@@ -1,6 +1,6 @@
 """Results on standard output, for a pipe or to read: nothing is written to disk and nothing is remembered."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,10 @@ from ..errors import ConfigError
 from ..terminal.door import say
 from .inputs import Job, gather
 from .options import use_threads
-from .outcomes.outcome import Outcome
+from .outcomes.outcome import Outcome, Work
 from .progress import reporter
 from .runner import DONE, FAILED, PARTIAL
 
-Work = Callable[[Iterable[Job]], Iterator[Outcome]]
 STANDARD_OUTPUT = Path("-")
 
 

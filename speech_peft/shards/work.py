@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +14,12 @@ from ..audio.store import Store
 from ..files.atomic import finish, temporary_beside
 from ..folders.inputs import Job
 from ..folders.ledger import FOLDER, digest_of
-from ..folders.outcomes.outcome import Outcome
+from ..folders.outcomes.outcome import Outcome, Work
 from ..folders.plan import output_name
 from . import files, marks
 from .blocks import Block
 from .marks import Mark, Terms
 
-Work = Callable[[Iterable[Job]], Iterator[Outcome]]
 Opened = tuple[Any, Work]
 """A model, which has notes for the user, and what makes outcomes with it."""
 
