@@ -52,12 +52,22 @@ def enrolled(
     return Reference(states, mask, torch.arange(len(audio), device=audio.device))
 
 
-def enrolled_file(model: AdaptedModel, backbone: Backbone, path: str | Path) -> Reference:
-    """The same of one recording for every row of every batch.
+def enrolled_file(model: AdaptedModel, backbone: Backbone, path: str | Path | None) -> Reference | None:
+    """The same of one recording for every row of every batch; None where there is none, and nobody listens.
 
-    Raises ConfigError where no adapter listens, and AudioError for what is no sound.
+    Raises ConfigError where an adapter listens to nothing, or nobody to what is given, and AudioError for
+    what is no sound.
     """
-    if not listens_at(model):
+    sites = listens_at(model)
+    if path is None:
+        if sites:
+            raise ConfigError(
+                f"{sites[0].name}: the adapter listens to a recording of the speaker who is wanted, and "
+                "there is none. Give --speaker-reference FILE; an empty recording leaves the adapter without "
+                "effect"
+            )
+        return None
+    if not sites:
         raise ConfigError(
             f"speaker reference {path}: no adapter here listens to one; the recipe "
             "asr/whisper_target_speaker trains such"
@@ -72,15 +82,6 @@ def enrolled_file(model: AdaptedModel, backbone: Backbone, path: str | Path) -> 
 def hears(adapter: str | Path, offline: bool = False) -> bool:
     """Whether a saved adapter listens to a reference."""
     return "reference" in read(locate(adapter, offline=offline)).method.hears
-
-
-def check_heard(model: AdaptedModel, reference: str | Path | None) -> None:
-    """Raise ConfigError where an adapter listens to a reference and there is none."""
-    if reference is None and (sites := listens_at(model)):
-        raise ConfigError(
-            f"{sites[0].name}: the adapter listens to a recording of the speaker who is wanted, and there is "
-            "none. Give --speaker-reference FILE; an empty recording leaves the adapter without effect"
-        )
 
 
 def check_enrolled(model: AdaptedModel, given: bool) -> None:

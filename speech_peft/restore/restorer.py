@@ -29,7 +29,7 @@ from ..folders.ledger import FOLDER, settings_hash
 from ..folders.outcomes.outcome import Outcome
 from ..folders.reader import Source
 from ..opening.asked import asked
-from ..opening.enrolment import check_heard, enrolled_file
+from ..opening.enrolment import enrolled_file
 from ..opening.loading import Opened, load
 from .blend import Mixture
 from .finished import Finished, written
@@ -90,13 +90,11 @@ class Restorer:
         elif isinstance(guard, GuardOptions):
             guard = Guard(guard, device=device, offline=offline)
         self.guard = guard
-        check_heard(self.opened.model, speaker_reference)
-        if speaker_reference is not None:
-            if guard is not None:
-                raise ConfigError(
-                    "speaker_reference: the guard compares with all who talk, and would keep them: guard off"
-                )
-            reference = enrolled_file(self.opened.model, backbone, speaker_reference)
+        if speaker_reference is not None and guard is not None:
+            raise ConfigError(
+                "speaker_reference: the guard compares with all who talk, and would keep them: guard off"
+            )
+        if reference := enrolled_file(self.opened.model, backbone, speaker_reference):
             self.rewriter.resynthesis.known = Context(reference=reference)
         if self.guard is not None:
             self.guard.bind(self.opened)

@@ -24,7 +24,7 @@ from ..folders.reader import Samples, Source
 from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked
-from ..opening.enrolment import check_heard, enrolled_file, hears
+from ..opening.enrolment import enrolled_file, hears
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
 from . import decoding
@@ -131,11 +131,9 @@ class Transcriber(Hearing):
     def _listen_to(self, path: str | Path | None) -> None:
         """Raise ConfigError where an adapter listens to nothing, or nobody to what is given."""
         if self.chooser is None:
-            check_heard(self.opened.model, path)
+            self.reference = enrolled_file(self.opened.model, self.backbone, path)
         elif path is not None:
             raise ConfigError("speaker_reference: is for one adapter; here they are chosen by what is heard")
-        if path is not None:
-            self.reference = enrolled_file(self.opened.model, self.backbone, path)
 
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
