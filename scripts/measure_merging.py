@@ -16,11 +16,11 @@ has ended is not trained again.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure_packs import spread
 
 import speech_peft as sp
 from speech_peft.audio import manifest
@@ -189,11 +189,6 @@ def heard(options: argparse.Namespace, folder: Path | None, rows: Sequence[Row])
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(texts))
     return json.loads(kept.read_text())
-
-
-def spread(rows: Sequence[Row], many: int) -> list[Row]:
-    """So many of them, in an even spread."""
-    return [replace(rows[round(i * (len(rows) - 1) / max(1, many - 1))]) for i in range(min(many, len(rows)))]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ by the bootstrap over clips, and how many clips got the right pack. Then, of all
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = {code: spread(path, options.limit) for code, _, path in (d.partition("=") for d in options.data)}
+    named = (d.partition("=") for d in options.data)
+    rows = {code: spread(manifest.read(path), options.limit) for code, _, path in named}
     print(json.dumps({code: len(each) for code, each in rows.items()}), flush=True)
     packs = Packs.read(options.packs)
     first = next(iter(packs.opened().values()))
@@ -151,9 +152,9 @@ def texts(transcriber: Transcriber, clips: list[Any]) -> list[str]:
     return [result.text for result in transcriber.transcribe(list(clips))]
 
 
-def spread(path: str, limit: int) -> list[Row]:
-    rows = manifest.read(path)
-    return [rows[round(i * (len(rows) - 1) / max(1, limit - 1))] for i in range(min(limit, len(rows)))]
+def spread(rows: Sequence[Row], many: int) -> list[Row]:
+    """So many of them, in an even spread."""
+    return [rows[round(i * (len(rows) - 1) / max(1, many - 1))] for i in range(min(many, len(rows)))]
 
 
 def wave(row: Row) -> Any:

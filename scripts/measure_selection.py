@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure_fusion import CHANNELS
-from measure_merging import spread
+from measure_packs import spread
 
 import speech_peft as sp
 from speech_peft.audio import io, manifest
