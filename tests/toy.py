@@ -7,6 +7,7 @@ tuple, a feed-forward sublayer with no module of its own, blocks that return tup
 import torch
 from torch import Tensor, nn
 
+from speech_peft.backbones.base import Backbone, tiny
 from speech_peft.core.saved.save import BackboneCard
 from speech_peft.core.site import Site
 
@@ -84,3 +85,8 @@ def sites() -> list[Site]:
 def speech(batch: int = 2, frames: int = 5, seed: int = 0) -> Tensor:
     """States as a stem would give them."""
     return torch.randn(batch, frames, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def backbone_for(method: str) -> Backbone:
+    """A tiny model of a real family for a method that the toy is too plain for: knitting needs a map."""
+    return tiny("ast") if method == "knitting" else tiny("whisper", context="fit")

@@ -128,10 +128,8 @@ def span_from(sites: Iterable[Site], start: Site) -> Site:
 def _is_on_top(site: Site, depths: Mapping[str, int], top: int | float) -> bool:
     place = place_of(site)
     if place is None:
-        return site.kind not in (
-            "stack",
-            "front",
-        )  # a stack begins with its lowest block; a final norm follows the highest
+        # A front end and a stack begin with the lowest block; a final norm follows the highest.
+        return site.kind not in ("stack", "front")
     depth = depths[place[0]]
     blocks = max(1, round(depth * top)) if isinstance(top, float) else top
     if blocks > depth:

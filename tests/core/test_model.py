@@ -233,7 +233,7 @@ def test_one_more_adapter_runs_where_it_is_named_and_changes_nothing_else(model)
 @pytest.mark.parametrize("name", METHODS.names())
 def test_a_fresh_adapter_is_where_its_site_is(name):
     for method in METHODS[name].examples():  # none of "none", which has no adapter
-        backbone = tiny("ast") if name == "knitting" else tiny("whisper", context="fit")
+        backbone = toy.backbone_for(name)
         backbone.module.to("meta")
         model = AdaptedModel(backbone.module, backbone.sites(), {**method.company(), "a": method})
         tensors = [*model.adapters.named_parameters(), *model.adapters.named_buffers()]

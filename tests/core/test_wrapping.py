@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from speech_peft.backbones.base import tiny
 from speech_peft.compose.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
@@ -69,7 +68,7 @@ def heard(method, seed: int = 0) -> Heard:
         base, sites = toy.toy(), toy.sites()
         run: Callable[[], Tensor] = lambda: adapted(toy.speech())  # noqa: E731  one of two
     except ConfigError:
-        backbone = tiny("ast") if host.name == "knitting" else tiny("whisper", context="fit")
+        backbone = toy.backbone_for(host.name)
         base, sites = backbone.module, backbone.sites()
         run = lambda: backbone.encode(backbone.prepare(*SOUND)).states  # noqa: E731
     parts = AdaptedModel(copy.deepcopy(base), sites, {"a": host}).parameters_of("a")

@@ -35,9 +35,8 @@ def nearby(
     q = query.unflatten(-1, (-1, size))
     k, v = (_around(x, window).unflatten(-2, (-1, size)) for x in (key, value))
     there = torch.ones(b, n, t, dtype=torch.bool, device=query.device) if open is None else open
-    seen = _around(there[..., None], window)[
-        ..., 0, :
-    ]  # what lies before the first and behind the last is not
+    # What lies before the first frame and behind the last is padded with False: not there.
+    seen = _around(there[..., None], window)[..., 0, :]
     scores = torch.einsum("bnthc,bmthcw->bnthmw", q, k) * size**-0.5
     seen = seen.transpose(1, 2)[:, None, :, None]
     some = seen.any((-1, -2), keepdim=True)

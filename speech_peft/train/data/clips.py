@@ -82,7 +82,7 @@ class Batch:
     enrolled: tuple[Float[Tensor, "b e"], Int[Tensor, " b"]] | None = None
     """Other clips of each clip's speaker, and how many samples of them there are."""
     parallel: Sequence[np.ndarray | None] = ()
-    """Of each clip the same said in another language; empty where no task asks for it."""
+    """Of each clip the same said in another language; None where no such recording is there, or asked for."""
 
     @property
     def languages(self) -> list[str]:

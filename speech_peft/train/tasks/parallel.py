@@ -68,7 +68,7 @@ class Parallel:
         with torch.no_grad():
             wanted = self._logits(teacher[-1]).log_softmax(-1)
         kl = F.kl_div(logits.log_softmax(-1), wanted, reduction="sum", log_target=True)
-        apart, size = ((x.float()).square().sum(-1) for x in (states - teacher, teacher))
+        apart, size = (x.float().square().sum(-1) for x in (states - teacher, teacher))
         return self.config.kl * kl + self.config.features * (apart / size.clamp(min=1e-6)).sum()
 
     def _through(
