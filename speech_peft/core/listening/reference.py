@@ -7,6 +7,7 @@ listens is noted. So it is the same for every batch and every layer's adapter, a
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,3 +48,8 @@ class Reference:
     def repeated(self, times: int) -> "Reference":
         """For a batch that is run so many times over, one whole batch behind the other."""
         return self if self.rows is None else replace(self, rows=self.rows.repeat(times))
+
+    def to(self, device: torch.device | str) -> "Reference":
+        """The same on a device."""
+        states = {name: x.to(device) for name, x in self.states.items()}
+        return Reference(states, self.mask.to(device), None if self.rows is None else self.rows.to(device))
