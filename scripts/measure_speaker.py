@@ -24,7 +24,8 @@ import torch
 from numpy.random import Generator
 
 from speech_peft.audio import io, manifest
-from speech_peft.audio.degradations.steps import Scene, Talker
+from speech_peft.audio.degradations.step import Scene
+from speech_peft.audio.degradations.steps import Talker
 from speech_peft.audio.rows.row import Row
 from speech_peft.backbones.whisper import Whisper
 from speech_peft.core.context import Context

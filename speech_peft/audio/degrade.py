@@ -21,6 +21,7 @@ from numpy.random import Generator, Philox
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError, did_you_mean
+from .degradations.step import Pool, Scene
 from .degradations.steps import (
     Babble,
     BandLimit,
@@ -29,9 +30,7 @@ from .degradations.steps import (
     Noise,
     OneOf,
     PacketLoss,
-    Pool,
     Reverb,
-    Scene,
     Step,
 )
 from .io import Samples

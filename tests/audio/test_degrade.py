@@ -7,6 +7,7 @@ import pytest
 
 from speech_peft.audio import io
 from speech_peft.audio.degradations import codec, rooms
+from speech_peft.audio.degradations.step import Scene
 from speech_peft.audio.degradations.steps import (
     Babble,
     BandLimit,
@@ -14,11 +15,13 @@ from speech_peft.audio.degradations.steps import (
     Codec,
     Gain,
     Noise,
+    Notch,
     OneOf,
     PacketLoss,
     Reverb,
     Speed,
     Talker,
+    Tilt,
 )
 from speech_peft.audio.degrade import PRESETS, TELEPHONE, Degrader, parse
 from speech_peft.errors import ConfigError
@@ -48,7 +51,7 @@ def lag(degraded: np.ndarray, clean: np.ndarray) -> int:
 STEPS = [
     *(Noise(colors=(color,)) for color in ("white", "pink", "brown", "hum")),
     *(Codec(codecs=(name,)) for name in codec.CODECS),
-    *(Babble(), Talker(snr=(10, 10)), BandLimit(), Clip(), Reverb(), Gain(), PacketLoss()),
+    *(Babble(), Talker(snr=(10, 10)), BandLimit(), Notch(), Tilt(), Clip(), Reverb(), Gain(), PacketLoss()),
     OneOf(steps=(Gain(), Clip())),
 ]
 NAMES = [f"{step.kind}-{getattr(step, 'colors', getattr(step, 'codecs', ('',)))[0]}" for step in STEPS]
@@ -244,3 +247,30 @@ def test_how_much_longer_a_clip_may_become_is_known():
     heard = [Degrader(steps)(speechlike(1), RATE, id=str(i)).samples for i in range(12)]
     assert len({len(one) for one in heard}) > 6
     assert Degrader(PRESETS["restoration"]).stretch == (1.0, 1.0)
+
+
+def level_db(x: np.ndarray, low: float, high: float) -> float:
+    """Of the power between two frequencies, in dB over that of all."""
+    power = np.abs(np.fft.rfft(x)) ** 2
+    hertz = np.fft.rfftfreq(len(x), 1 / RATE)
+    return 10 * np.log10(power[(low <= hertz) & (hertz < high)].sum() / power.sum())
+
+
+def test_a_notch_takes_its_octaves_and_nothing_else():
+    white = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32) / 10
+    step = Notch(centre=(1000, 1000), octaves=(2, 2), db=(-30, -30))
+    made, drawn = step.apply(white, Scene(RATE, np.random.default_rng(0), None))
+    assert drawn == {"centre": pytest.approx(1000), "octaves": 2, "db": -30}
+    assert level_db(made, 550, 1900) - level_db(white, 550, 1900) == pytest.approx(-29, abs=1)
+    assert level_db(made, 2500, 7900) == pytest.approx(level_db(white, 2500, 7900), abs=1)
+
+
+def test_a_tilt_falls_or_rises_by_so_many_decibels_an_octave():
+    white = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32) / 10
+    slopes = set()
+    for seed in range(6):
+        made, drawn = Tilt(db=(4, 4)).apply(white, Scene(RATE, np.random.default_rng(seed), None))
+        gains = [level_db(made, f, 2 * f) - level_db(white, f, 2 * f) for f in (500, 1000, 2000)]
+        assert np.diff(gains) == pytest.approx(drawn["db"], abs=0.7)
+        slopes.add(drawn["db"])
+    assert slopes == {-4, 4}

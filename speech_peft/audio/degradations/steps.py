@@ -1,16 +1,13 @@
 """The steps of a degradation: each one way of making a recording worse, with what it may draw from."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import soxr
-from numpy.random import Generator
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from scipy.signal import fftconvolve
 
 from ...errors import ConfigError
@@ -18,65 +15,11 @@ from .. import io
 from ..io import Samples
 from ..manifest import recordings
 from . import codec, noise, rooms
-
-Pool = Callable[[Generator], Samples]
-"""Gives another utterance, chosen with the generator: the voices of babble."""
-
-
-def _ordered(span: tuple[float, float]) -> tuple[float, float]:
-    if span[0] > span[1]:
-        raise ValueError(f"the low end comes first, got {list(span)}")
-    return span
+from .filters import BandLimit, Notch, Tilt
+from .step import BaseStep, Result, Scene, Share, Span, positive
 
 
-def _positive(span: tuple[float, float]) -> tuple[float, float]:
-    if span[0] <= 0:
-        raise ValueError(f"must be above 0, got {list(span)}")
-    return span
-
-
-Span = Annotated[  # [low, high], drawn from uniformly; one number is both ends
-    tuple[float, float],
-    BeforeValidator(lambda value: (value, value) if isinstance(value, int | float) else value),
-    AfterValidator(_ordered),
-]
-Share = Annotated[float, Field(ge=0, le=1)]
-Result = tuple[Samples, dict[str, Any]]  # the samples, and what was drawn
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a step may draw from."""
-
-    sample_rate: int
-    generator: Generator
-    pool: Pool | None
-    stranger: Pool | None = None
-    """Gives an utterance of another speaker."""
-
-    def uniform(self, span: tuple[float, float]) -> float:
-        return float(self.generator.uniform(*span))
-
-    def choice(self, options: Sequence[Any]) -> Any:
-        return options[int(self.generator.integers(len(options)))]
-
-
-class _Step(BaseModel, ABC):
-    """One way of making audio worse, applied with probability `p`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    p: Share = 1.0
-
-    @property
-    def stretch(self) -> tuple[float, float]:
-        """How many times as long a recording comes out, at least and at most."""
-        return 1.0, 1.0
-
-    @abstractmethod
-    def apply(self, x: Samples, scene: Scene) -> Result: ...
-
-
-class Noise(_Step):
+class Noise(BaseStep):
     """Stationary noise of a colour, or stretches of recorded noise."""
 
     kind: Literal["noise"] = "noise"
@@ -95,7 +38,7 @@ class Noise(_Step):
         return noise.mix(x, sound, snr), {"color": color, "snr": snr}
 
 
-class Babble(_Step):
+class Babble(BaseStep):
     """Other people talking: several utterances of the pool at once, each looped from a random point."""
 
     kind: Literal["babble"] = "babble"
@@ -117,7 +60,7 @@ class Babble(_Step):
         return noise.mix(x, babble, snr), {"voices": voices, "snr": snr}
 
 
-class Talker(_Step):
+class Talker(BaseStep):
     """One other person talking at the same time, as loud as `snr` says, from a random moment on."""
 
     kind: Literal["talker"] = "talker"
@@ -140,19 +83,7 @@ class Talker(_Step):
         return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32), {"snr": snr}
 
 
-class BandLimit(_Step):
-    """A zero-phase band pass with soft edges."""
-
-    kind: Literal["band_limit"] = "band_limit"
-    low: Span = (100.0, 400.0)  # Hz
-    high: Span = (3000.0, 4000.0)
-
-    def apply(self, x: Samples, scene: Scene) -> Result:
-        low, high = scene.uniform(self.low), scene.uniform(self.high)
-        return _band_pass(x, scene.sample_rate, low, high), {"low": low, "high": high}
-
-
-class Clip(_Step):
+class Clip(BaseStep):
     """Flat tops: everything above a share of the peak is cut off, or bent towards it."""
 
     kind: Literal["clip"] = "clip"
@@ -168,7 +99,7 @@ class Clip(_Step):
         return np.clip(x, -top, top), {"level": level}
 
 
-class Reverb(_Step):
+class Reverb(BaseStep):
     """A room (`rooms.py`) whose sound decays by 60 dB in `rt60` seconds; or measured responses."""
 
     kind: Literal["reverb"] = "reverb"
@@ -195,7 +126,7 @@ class Reverb(_Step):
         return fftconvolve(x, response)[: len(x)].astype(np.float32), drawn
 
 
-class Codec(_Step):
+class Codec(BaseStep):
     """Encoded and decoded again."""
 
     kind: Literal["codec"] = "codec"
@@ -216,7 +147,7 @@ class Codec(_Step):
         return codec.transcode(x, scene.sample_rate, name, drawn.get("kbit_per_second")), drawn
 
 
-class Gain(_Step):
+class Gain(BaseStep):
     """Louder or softer, in dB."""
 
     kind: Literal["gain"] = "gain"
@@ -227,14 +158,14 @@ class Gain(_Step):
         return (x * 10 ** (db / 20)).astype(np.float32), {"db": db}
 
 
-class Speed(_Step):
+class Speed(BaseStep):
     """Played faster or slower, pitch and formants with it: another speaker's, more or less (Ko et al. 2015).
 
     No alignment with the recording is left, so restoration cannot have it.
     """
 
     kind: Literal["speed"] = "speed"
-    rate: Annotated[Span, AfterValidator(_positive)] = (0.9, 1.1)
+    rate: Annotated[Span, AfterValidator(positive)] = (0.9, 1.1)
 
     @property
     def stretch(self) -> tuple[float, float]:
@@ -245,12 +176,12 @@ class Speed(_Step):
         return soxr.resample(x, rate * scene.sample_rate, scene.sample_rate, "MQ"), {"rate": rate}
 
 
-class PacketLoss(_Step):
+class PacketLoss(BaseStep):
     """Packets that never came, heard as silence."""
 
     kind: Literal["packet_loss"] = "packet_loss"
     rate: Span = (0.01, 0.1)
-    packet_seconds: Annotated[Span, AfterValidator(_positive)] = (0.02, 0.02)
+    packet_seconds: Annotated[Span, AfterValidator(positive)] = (0.02, 0.02)
 
     def apply(self, x: Samples, scene: Scene) -> Result:
         rate, (low, high) = scene.uniform(self.rate), self.packet_seconds
@@ -264,7 +195,7 @@ class PacketLoss(_Step):
         }
 
 
-class OneOf(_Step):
+class OneOf(BaseStep):
     """One of several steps, each as likely."""
 
     kind: Literal["one_of"] = "one_of"
@@ -282,18 +213,22 @@ class OneOf(_Step):
 
 
 Step = Annotated[
-    Noise | Babble | Talker | BandLimit | Clip | Reverb | Codec | Gain | Speed | PacketLoss | OneOf,
+    Noise
+    | Babble
+    | Talker
+    | BandLimit
+    | Notch
+    | Tilt
+    | Clip
+    | Reverb
+    | Codec
+    | Gain
+    | Speed
+    | PacketLoss
+    | OneOf,
     Field(discriminator="kind"),
 ]
 OneOf.model_rebuild()
-
-
-def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples:
-    size = noise.power_of_two(len(x) + sample_rate // 10)
-    frequency = np.fft.rfftfreq(size, 1 / sample_rate)
-    rise = np.clip((frequency - 0.8 * low) / max(0.4 * low, 1e-6), 0, 1)  # half way up at `low`
-    fall = np.clip((1.05 * high - frequency) / (0.1 * high), 0, 1)  # half way down at `high`
-    return np.fft.irfft(np.fft.rfft(x, size) * rise * fall, size)[: len(x)].astype(np.float32)
 
 
 @lru_cache(maxsize=64)
