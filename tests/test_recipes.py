@@ -8,6 +8,7 @@ from speech_peft.train import stages as train_stages
 from tests import tiny
 
 SMALL = {
+    "map": ["channels=8", "blocks=1"],
     "mask": ["channels=16", "blocks=1"],
     "istft": ["channels=16", "hidden=16", "blocks=1"],
     "wavefit": ["channels=16", "before=1", "up=[16,16,8,8,8]", "down=[8,8,8,16]", "mels=16", "steps=1"],

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import DECODERS
-from .convnext import ConvNeXt
+from .convnext import ConvNeXt, sites_of
 from .waveform import DecoderConfig, WaveformDecoder
 
 RATE = 100
@@ -67,6 +68,9 @@ class IstftDecoder(WaveformDecoder):
         self.out = nn.Linear(width, self.n_fft + 2)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.apply(_initialise)
+
+    def sites(self) -> list[Site]:
+        return sites_of(self.blocks)
 
     def _estimates(
         self,

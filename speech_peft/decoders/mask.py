@@ -9,6 +9,7 @@ same mask.
 """
 
 import math
+from abc import abstractmethod
 from typing import Annotated
 
 import torch
@@ -17,8 +18,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.site import Site
 from ..registry import DECODERS
-from .convnext import ConvNeXt
+from .convnext import ConvNeXt, sites_of
 from .spectral import Resolution, spectrum
 from .waveform import DecoderConfig, WaveformDecoder
 
@@ -44,33 +46,22 @@ class Mask(DecoderConfig):
         return MaskDecoder(self, dim, frame_rate)
 
 
-class MaskDecoder(WaveformDecoder):
-    """Windows of 32 ms every 10 ms; see the file."""
+class Filter(WaveformDecoder):
+    """Windows of 32 ms every 10 ms, each bin of each multiplied by what a network says; see the file."""
 
-    name = "mask"
     needs_waveform = True
     window: Float[Tensor, " w"]
     turn_back: Tensor
 
-    def __init__(self, settings: Mask, dim: int, frame_rate: float):
+    def __init__(self, settings: DecoderConfig, bound: float, dim: int, frame_rate: float):
         super().__init__(settings, dim, frame_rate)
         size = round(settings.sample_rate * 0.016) * 2
         self.resolution = Resolution(size, size, settings.sample_rate // RATE)
-        self.bound = settings.bound
-        bins, width = size // 2 + 1, settings.channels
-        self.hear = nn.Linear(3 * bins, width)
-        self.know = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
-        self.blocks = nn.ModuleList(
-            ConvNeXt(width, 2 * width, dilation=2 ** (i % 3), scale=1 / settings.blocks)
-            for i in range(settings.blocks)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, 2 * bins)
-        nn.init.zeros_(self.out.weight)  # the recording passes as it is until something is learned
-        nn.init.zeros_(self.out.bias)
+        self.bound, self.bins = bound, size // 2 + 1
         self.register_buffer("window", torch.hann_window(size), persistent=False)
-        advance = torch.arange(bins) * (2 * math.pi * self.resolution.hop / size)
-        self.register_buffer("turn_back", torch.polar(torch.ones(bins), -advance)[:, None], persistent=False)
+        advance = torch.arange(self.bins) * (2 * math.pi * self.resolution.hop / size)
+        turned = torch.polar(torch.ones(self.bins), -advance)[:, None]
+        self.register_buffer("turn_back", turned, persistent=False)
 
     def _estimates(
         self,
@@ -89,17 +80,19 @@ class MaskDecoder(WaveformDecoder):
 
     def mask(self, states: Float[Tensor, "b t d"], heard: Float[Tensor, "b f u"]) -> Float[Tensor, "b f u"]:
         """Complex, of no greater magnitude than `bound`."""
-        known = at_times(self.know(states), heard.shape[-1], self.frame_rate / RATE)
-        x = self.hear(self.features(heard).transpose(1, 2)) + known
-        for block in self.blocks:
-            x = block(x)
-        real, imaginary = self.out(self.norm(x)).float().transpose(1, 2).chunk(2, dim=1)
+        real, imaginary = self.network(states, self.features(heard)).float().unbind(1)
         real = real + self.bound * math.atanh(1 / self.bound)
         size = (real.square() + imaginary.square() + 1e-12).sqrt()
         within = self.bound * torch.tanh(size / self.bound) / size
         return torch.complex(within * real, within * imaginary)
 
-    def features(self, heard: Float[Tensor, "b f u"]) -> Float[Tensor, "b g u"]:
+    @abstractmethod
+    def network(
+        self, states: Float[Tensor, "b t d"], features: Float[Tensor, "b 3 f u"]
+    ) -> Float[Tensor, "b 2 f u"]:
+        """Real and imaginary part for each bin, before they are bounded; 0 changes nothing."""
+
+    def features(self, heard: Float[Tensor, "b f u"]) -> Float[Tensor, "b 3 f u"]:
         """Log magnitude relative to the level nearby, and how each bin's phase turned since the last frame.
 
         The level is a mean of power over a fixed stretch in which padding counts as silence, so that a clip
@@ -114,7 +107,39 @@ class MaskDecoder(WaveformDecoder):
             turned = torch.view_as_real(relative * before.conj() * self.turn_back)
             # Its length compressed, so that a bin that is barely there has barely a direction.
             turned = turned / (turned.square().sum(-1, keepdim=True) + FLOOR).sqrt().sqrt()
-            return torch.cat((size.log() / 3, turned[..., 0], turned[..., 1]), dim=1)
+            return torch.stack((size.log() / 3, turned[..., 0], turned[..., 1]), dim=1)
+
+
+class MaskDecoder(Filter):
+    """A frame is a spectrum: frequency lies in its channels."""
+
+    name = "mask"
+
+    def __init__(self, settings: Mask, dim: int, frame_rate: float):
+        super().__init__(settings, settings.bound, dim, frame_rate)
+        width = settings.channels
+        self.hear = nn.Linear(3 * self.bins, width)
+        self.know = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        self.blocks = nn.ModuleList(
+            ConvNeXt(width, 2 * width, dilation=2 ** (i % 3), scale=1 / settings.blocks)
+            for i in range(settings.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, 2 * self.bins)
+        nn.init.zeros_(self.out.weight)  # the recording passes as it is until something is learned
+        nn.init.zeros_(self.out.bias)
+
+    def sites(self) -> list[Site]:
+        return sites_of(self.blocks)
+
+    def network(
+        self, states: Float[Tensor, "b t d"], features: Float[Tensor, "b 3 f u"]
+    ) -> Float[Tensor, "b 2 f u"]:
+        known = at_times(self.know(states), features.shape[-1], self.frame_rate / RATE)
+        x = self.hear(features.flatten(1, 2).transpose(1, 2)) + known
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.norm(x)).transpose(1, 2).unflatten(1, (2, -1))
 
 
 def at_times(x: Float[Tensor, "b t c"], count: int, rate: float) -> Float[Tensor, "b u c"]:

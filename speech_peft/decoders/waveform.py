@@ -8,6 +8,8 @@ recipe (`task.decoder`) and in adapter.json (`config()`).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -15,8 +17,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor, nn
 
+from ..core.context import Context
+from ..core.model import AdaptedModel
+from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import DECODERS
+from . import inside
 
 
 class DecoderConfig(BaseModel):
@@ -48,6 +54,8 @@ class WaveformDecoder(nn.Module, ABC):
         super().__init__()
         self.settings, self.dim, self.frame_rate = settings, dim, frame_rate
         self.sample_rate = settings.sample_rate
+        self._held: tuple[AdaptedModel, ...] = ()
+        """In a tuple, as the model with adapters holds the decoder, and no module lies inside itself."""
         self.hop = round(self.sample_rate / frame_rate)
         if self.hop * frame_rate != self.sample_rate:
             raise ConfigError(
@@ -57,7 +65,40 @@ class WaveformDecoder(nn.Module, ABC):
 
     def config(self) -> dict[str, Any]:
         """What builds the same decoder again: `build_decoder(dim, frame_rate, **config)`."""
-        return {"name": self.name, **self.settings.model_dump(mode="json")}
+        own = {"name": self.name, **self.settings.model_dump(mode="json")}
+        return own | ({"adapters": inside.config(self._adapted)} if self._adapted else {})
+
+    # ---- adapters in the decoder ----------------------------------------------------------------------
+
+    def sites(self) -> list[Site]:
+        """Where adapters may sit in it; nowhere, unless a decoder says so."""
+        return []
+
+    def adapt(self, adapters: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put new adapters into it, by name, as a recipe writes them; from now on they alone learn.
+
+        Raises ConfigError where it has some already, or one must not sit there.
+        """
+        if self._adapted is not None:
+            raise ConfigError(
+                f"decoder {self.name}: has adapters already ({', '.join(self._adapted.methods)})"
+            )
+        model = inside.adapted(self.name, self, self.sites(), adapters)
+        self.adapters = nn.ModuleDict({"parts": model.adapters, "shared": model.shared})
+        self._held = (model,)
+
+    @property
+    def _adapted(self) -> AdaptedModel | None:
+        return self._held[0] if self._held else None
+
+    @contextmanager
+    def telling(self, known: Context) -> Iterator[None]:
+        """Inside, adapters in the decoder know this."""
+        if self._adapted is None:
+            yield
+            return
+        with self._adapted.context(known):
+            yield
 
     def samples(self, frames: int, degraded: Float[Tensor, "b s"] | None = None) -> int:
         """How many samples come out: `frames * hop`, and no more than the degraded waveform has."""
@@ -116,8 +157,15 @@ class WaveformDecoder(nn.Module, ABC):
         """As `estimates`, of checked arguments, with at least the samples that are wanted."""
 
 
-def build_decoder(dim: int, frame_rate: float, *, name: str, **fields: Any) -> WaveformDecoder:
-    """A fresh decoder by its name and its settings.
+def build_decoder(
+    dim: int,
+    frame_rate: float,
+    *,
+    name: str,
+    adapters: Mapping[str, Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> WaveformDecoder:
+    """A fresh decoder by its name and its settings, with the `adapters` that are to sit in it.
 
     Raises ConfigError for a name or a field that there is not, and for a rate that the frames do not divide.
 
@@ -130,4 +178,7 @@ def build_decoder(dim: int, frame_rate: float, *, name: str, **fields: Any) -> W
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"decoder.{field}: {first['msg']} (decoder {name})") from None
-    return settings.build(dim, frame_rate)
+    decoder = settings.build(dim, frame_rate)
+    if adapters:
+        decoder.adapt(adapters)
+    return decoder

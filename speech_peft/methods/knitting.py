@@ -11,8 +11,9 @@ and positions are sinusoids, here without a longest map. Ours are the way down t
 (the paper knits at full width and ends in a 3 x 3 convolution), and what is left out: the second map that it
 knits in, of a reference.
 
-It needs sites that know how many bands their frames lie in (`Site.bands`): AST's. In encoders of frames
-(Whisper, Conformers) frequency is folded into the channels, and there is no axis to go along. Frames that sum
+It needs sites that know how many bands their frames lie in (`Site.bands`): AST's, and those of the decoder
+`map`, which filters a spectrum by patches. Where a frame is a moment (Whisper, Conformers, the decoders
+`mask` and `istft`) frequency is folded into the channels, and there is no axis to go along. Frames that sum
 up a clip have no place on the map and pass by. What a clip was padded with is not listened to along time;
 along frequency a column is the clip's own or is not, as a whole.
 """
@@ -72,8 +73,8 @@ class Knitting(Method):
         if site.bands is None:
             raise ConfigError(
                 f"adapter {adapter!r}: {self.name} goes along time and along frequency, and at {site.name} "
-                "frequency is folded into the channels: a frame there is a moment, and has no band. Choose a "
-                "backbone of patches (ast), or a method along time: convpass"
+                "frequency is folded into the channels: a frame there is a moment, and has no band. Choose "
+                "what has bands (the backbone ast, the decoder map), or a method along time: convpass"
             )
 
     def build(self, site: Site, target: nn.Module, shared: nn.Module | None) -> Adapter:

@@ -6,7 +6,7 @@ degradation to its step: `methods_of` and `degrader_of` validate them next, befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,26 +98,35 @@ def check_there(recipe: Recipe) -> None:
 
 def methods_of(recipe: Recipe) -> dict[str, Method]:
     """The methods of the adapters that start from scratch, validated by their own fields."""
+    fresh = {name: fields for name, fields in recipe.adapters.items() if "method" in fields}
+    return _methods(fresh, "adapters")
+
+
+def _methods(adapters: Mapping[str, Any], where: str) -> dict[str, Method]:
     from ..registry import METHODS
 
     methods: dict[str, Method] = {}
-    for name, fields in recipe.adapters.items():
-        if "method" in fields:
-            try:
-                method = METHODS[fields["method"]]
-            except ConfigError as error:
-                raise ConfigError(f"adapters.{name}.method: {error}") from None
-            rest = {key: value for key, value in fields.items() if key != "method"}
-            methods[name] = validate(method, rest, f"adapters.{name}")
+    for name, fields in adapters.items():
+        if not isinstance(fields, dict) or "method" not in fields:
+            raise ConfigError(f"{where}.{name}: expected {{method: NAME, ...}}, got {fields!r}")
+        try:
+            method = METHODS[fields["method"]]
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{name}.method: {error}") from None
+        rest = {key: value for key, value in fields.items() if key != "method"}
+        methods[name] = validate(method, rest, f"{where}.{name}")
     return methods
 
 
 def check_decoder(recipe: Recipe) -> None:
-    """Validates the fields of a waveform decoder that starts from scratch."""
+    """Validates the fields of a waveform decoder that starts from scratch, and of adapters in one."""
     from ..registry import DECODERS
 
     task = recipe.task
-    if not isinstance(task, RestoreConfig) or not task.decoder or "name" not in task.decoder:
+    if not isinstance(task, RestoreConfig) or not task.decoder:
+        return
+    _methods(task.decoder.get("adapters") or {}, "task.decoder.adapters")
+    if "name" not in task.decoder:
         return
     try:
         settings = DECODERS[task.decoder["name"]]

@@ -149,8 +149,12 @@ def _restores(recipe: Recipe, task: RestoreConfig) -> None:
         raise ValueError(
             f"task.decoder: stage={task.stage} needs either {{name: mask, ...}} or {{from: FOLDER}}"
         )
-    if "from" in task.decoder and len(task.decoder) > 1:
-        raise ValueError("task.decoder: a saved decoder has its own settings; give `from` alone")
+    if "from" in task.decoder and task.decoder.keys() - {"from", "adapters"}:
+        raise ValueError(
+            "task.decoder: a saved decoder has its own settings; give `from`, and `adapters` to put into it"
+        )
+    if "from" not in task.decoder and "adapters" in task.decoder:
+        raise ValueError("task.decoder.adapters: sit in a decoder that has learned; give `from: FOLDER`")
     silent = [name for name, fields in recipe.adapters.items() if fields.get("method") != "none"]
     if task.stage == "decoder" and silent:
         raise ValueError(

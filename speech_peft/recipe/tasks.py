@@ -195,7 +195,8 @@ class RestoreConfig(Part):
     layer: PositiveInt | None = None
     """The block whose states are cleaned and decoded; the same as `backbone.layer`."""
     decoder: dict[str, Any] | None = None
-    """`{name: mask, **fields}`, or `{from: FOLDER}` to go on with the decoder of a saved adapter."""
+    """`{name: mask, **fields}`, or `{from: FOLDER}` to go on with the decoder of a saved adapter; with
+    `adapters: {NAME: {method: ...}}` beside `from`, that decoder is frozen and adapters in it learn."""
     features: FeatureLosses = FeatureLosses()
     """Weights of the losses on states."""
     feature_weight: NotNegative = 1.0

@@ -22,6 +22,7 @@ from tests.contract.test_classify import use_lively_backbones
 MASK = {"name": "mask", "channels": 16, "blocks": 1}
 DECODERS = {
     "mask": MASK,
+    "map": {"name": "map", "channels": 16, "blocks": 1},
     "istft": {"name": "istft", "sample_rate": 16000, "channels": 32, "hidden": 64, "blocks": 1},
     "wavefit": {
         "name": "wavefit",
@@ -140,6 +141,39 @@ def test_fine_tuning_goes_on_from_both_and_moves_the_adapter_only_when_it_is_tol
     assert same(folder / "adapter.safetensors", Path(left["cleaner"]) / "adapter.safetensors") != joint
     assert not same(folder / "head.safetensors", Path(left["decoder"]) / "head.safetensors")
     assert save.read(folder).head_config["decoder"]["name"] == "mask"
+
+
+def test_adapters_in_a_decoder_learn_alone_go_on_exactly_and_are_opened_with_it(tmp_path):
+    tiny.run(recipe(tmp_path, "finetune", task={"decoder": DECODERS["map"]}), *steps(1, tmp_path / "base"))
+    inside = {"from": f"{tmp_path}/base/decoder", "adapters": {"bands": {"method": "knitting", "width": 8}}}
+    path = recipe(tmp_path, "finetune", task={"decoder": inside})
+    trained = tiny.run(path, *steps(6, tmp_path / "run"), "optim.lr=1e-2")
+    found = losses(tmp_path / "run")
+    assert found[-1] < found[0]
+    base, head = (load_file(f"{tmp_path}/{run}/decoder/head.safetensors") for run in ("base", "run"))
+    assert all(torch.equal(head[key], value) for key, value in base.items())
+    added = {key: value for key, value in head.items() if key not in base}
+    assert added
+    assert all(key.startswith("decoder.adapters.parts.bands.") for key in added)
+    opened = loading.load(trained.folders[0], weights="tiny")
+    assert opened.decoder is not None
+    state = opened.decoder.state_dict()
+    assert all(torch.equal(state[key.removeprefix("decoder.")], value) for key, value in head.items())
+    with pytest.raises(ConfigError, match="has adapters already"):
+        tiny.run(path, f"task.decoder.from={tmp_path}/run/decoder", *steps(1, tmp_path / "again"))
+
+
+def test_adapters_of_a_decoder_are_checked_before_anything_is_read(tmp_path):
+    for fields, why in (
+        (
+            {"from": "x", "adapters": {"a": {"method": "knitting", "wdth": 8}}},
+            r"task\.decoder\.adapters\.a\.wdth",
+        ),
+        ({"from": "x", "adapters": {"a": {"width": 8}}}, r"task\.decoder\.adapters\.a: expected"),
+        ({**DECODERS["map"], "adapters": {"a": {"method": "knitting"}}}, "sit in a decoder that has learned"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            fit.check_parts(config.read(str(recipe(tmp_path, "finetune", task={"decoder": fields}))))
 
 
 def test_the_decoder_stage_hears_the_clean_recording_and_nothing_else(tmp_path):

@@ -1,5 +1,7 @@
 """Laws of every decoder from states to a waveform, and those of the mask and the inverse transform alone."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from speech_peft.registry import DECODERS
 DIM = 12
 SMALL = {
     "mask": {"channels": 24, "blocks": 2},
+    "map": {"channels": 16, "blocks": 2},
     "istft": {"channels": 32, "hidden": 64, "blocks": 2},
     "wavefit": {
         "sample_rate": 16000,
@@ -101,7 +104,7 @@ def test_the_last_estimate_is_the_waveform(name):
 def test_what_trains_gets_a_gradient_also_under_autocast(name):
     decoder, states = small(name), torch.randn(2, 6, DIM)
     clean = torch.randn(2, 6 * decoder.hop) * 0.1
-    if name == "mask":  # starts at the identity: behind a zeroed layer nothing moves at first
+    if name in ("mask", "map"):  # starts at the identity: behind a zeroed layer nothing moves at first
         torch.nn.init.normal_(decoder.out.weight, std=0.1)
     with torch.autocast("cpu", torch.bfloat16):
         estimates = decoder.estimates(states, clean + 0.01 * torch.randn_like(clean))
@@ -180,6 +183,78 @@ def test_a_clip_reads_the_same_with_padding_behind_it():
     ]
     # but for the one or two windows that begin in the clip and end behind it
     torch.testing.assert_close(features[0], features[1][..., : features[0].shape[-1]], atol=0.01, rtol=0.01)
+
+
+# ---- adapters in a decoder ------------------------------------------------------------------------------
+
+KNITTING = {"bands": {"method": "knitting", "width": 8, "heads": 2}}
+
+
+def knitted(**fields):
+    """A decoder that does something, with adapters in it that do something."""
+    decoder = small("map", **fields)
+    torch.nn.init.normal_(decoder.out.weight, std=0.1)
+    decoder.adapt(KNITTING)
+    for part in decoder.adapters["parts"]["bands"].values():
+        torch.nn.init.normal_(part.up.weight)
+    return decoder
+
+
+def test_fresh_adapters_change_nothing_and_alone_learn():
+    decoder, states, degraded = small("map"), torch.randn(1, 10, DIM), torch.randn(1, 3200)
+    torch.nn.init.normal_(decoder.out.weight, std=0.1)
+    before, own = decode(decoder, states, degraded), dict(decoder.named_parameters())
+    decoder.adapt(KNITTING)
+    assert torch.equal(decode(decoder, states, degraded), before)
+    learning = {key for key, parameter in decoder.named_parameters() if parameter.requires_grad}
+    assert learning == {key for key, _ in decoder.named_parameters()} - own.keys()
+    with pytest.raises(ConfigError, match="decoder map: has adapters already"):
+        decoder.adapt(KNITTING)
+
+
+def test_a_decoder_with_adapters_is_built_and_copied_with_them():
+    decoder, states, degraded = knitted(), torch.randn(1, 10, DIM), torch.randn(1, 3200)
+    made = decode(decoder, states, degraded)
+    twin = build_decoder(DIM, 50.0, **decoder.config())
+    twin.load_state_dict(decoder.state_dict())
+    assert torch.equal(decode(twin, states, degraded), made)
+    copied = deepcopy(decoder)
+    copied.adapters["parts"]["bands"]["layers/0/block"].up.weight.data.zero_()
+    assert not torch.equal(decode(copied, states, degraded), made)
+    assert torch.equal(decode(decoder, states, degraded), made)
+
+
+def test_what_a_clip_was_padded_with_is_not_listened_to_by_adapters_in_a_decoder():
+    decoder, clip = knitted(), torch.randn(1, 3200)
+    heard = []
+    attention = decoder.adapters["parts"]["bands"]["layers/0/block"].along[0]
+    attention.register_forward_pre_hook(lambda module, given: heard.append(given[1]))
+    decode(decoder, torch.randn(1, 30, DIM), torch.nn.functional.pad(clip, (0, 6400)))
+    (there,) = {tuple(line.tolist()) for line in heard[0]}
+    assert sum(there) == 6  # 3,200 samples and half a window behind them are 22 spectra
+    assert there == tuple(sorted(there, reverse=True))
+
+
+@pytest.mark.parametrize("name", ["mask", "istft"])
+def test_where_a_frame_is_a_moment_knitting_is_refused_with_the_reason(name):
+    with pytest.raises(ConfigError, match=r"frequency is folded into the channels.*the decoder map"):
+        small(name, adapters=KNITTING)
+    decoder = small(name, adapters={"a": {"method": "bottleneck", "width": 4, "sites": ["layers.*.ffn"]}})
+    assert decode(decoder, torch.randn(1, 4, DIM)).isfinite().all()
+
+
+def test_what_no_decoder_can_carry_is_refused_by_name():
+    with pytest.raises(ConfigError, match="decoder wavefit: has no sites"):
+        small("wavefit", adapters=KNITTING)
+    with pytest.raises(ConfigError, match=r"decoder\.adapters\.a: mosa has a procedure of its own"):
+        small(
+            "map",
+            adapters={
+                "a": {"method": "mosa", "of": {"method": "bottleneck", "width": 4, "sites": ["layers.*.ffn"]}}
+            },
+        )
+    with pytest.raises(ConfigError, match=r"decoder\.adapters\.bands: .*'widht'"):
+        small("map", adapters={"bands": {"method": "knitting", "widht": 8}})
 
 
 # ---- learning -----------------------------------------------------------------------------------------

@@ -81,18 +81,22 @@ class Restore(Task):
         data.restore(Targets(backbone.sample_rate, sample_rate, recipe.seed, self.config.peak_db))
 
     def _decoder(self) -> WaveformDecoder:
-        """A fresh one, or that of a saved adapter."""
+        """A fresh one, or that of a saved adapter; where adapters are put into it, they alone learn."""
         backbone, fields = self.backbone, dict(self.config.decoder or {})
         if "from" not in fields:
             return build_decoder(backbone.dim, backbone.frame_rate, **fields)
+        more = fields.get("adapters")
         saved = save.read(hub.locate(fields["from"]))
         if "decoder" not in saved.head_config:
             raise ConfigError(f"task.decoder.from: {saved.folder} holds no waveform decoder")
         saved.check_backbone(backbone.card())
         fields = saved.head_config["decoder"]
-        return saved.build_head(
+        decoder = saved.build_head(
             "decoder", partial(build_decoder, backbone.dim, backbone.frame_rate, **fields)
         )
+        if more:
+            decoder.adapt(more)
+        return decoder
 
     @classmethod
     def sites(cls, recipe: Recipe, backbone: Backbone) -> list[Site]:
