@@ -6,9 +6,11 @@ import pytest
 from speech_peft.audio.manifest import Row
 from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
+from speech_peft.opening.enrolment import enrolled
 from speech_peft.recipe import config
 from speech_peft.train import fit
 from speech_peft.train.data.voices import Voices
+from speech_peft.train.tasks import base as tasks
 from tests import tiny
 
 ROWS = [Row(str(i), "", speaker="ab"[i // 3]) for i in range(6)]  # type: ignore[arg-type]
@@ -68,3 +70,22 @@ def test_clips_that_nobody_listens_to_and_a_listener_without_clips_are_refused(
     read = config.read(str(path), over)
     with pytest.raises(ConfigError, match=reason):
         fit.build(read, config.methods_of(read))
+
+
+def test_what_is_enrolled_is_encoded_once_and_only_of_clips_that_are_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    tiny.use_tiny_backbones()
+    rows = []
+
+    def spied(model, backbone, audio, lengths):
+        rows.append(len(audio))
+        return enrolled(model, backbone, audio, lengths)
+
+    monkeypatch.setattr(tasks, "enrolled", spied)
+    path = tiny.recipe(tmp_path, adapters={"a": {"method": "attention", "rank": 4}})
+    tiny.corpus(tmp_path / "data", speakers=2)
+    over = ["data.enrol={seconds: [0.5, 1]}", "data.native_share=0.5", "data.seconds_per_batch=4"]
+    tiny.run(path, *over, "trainer.max_steps=6")
+    assert len(rows) == 6
+    assert 1 in rows  # at native length one clip has room
+    assert max(rows) > 1

@@ -178,16 +178,24 @@ class Asr(Task):
     def _ctc(self) -> dict[str, CtcHead]:
         return {name: head for name, head in self.heads.items() if isinstance(head, CtcHead)}
 
-    def loss(self, batch: Batch) -> Loss:
-        """A share of the training batches is heard at native length: as many clips as then fit."""
+    @property
+    def _natively(self) -> bool:
+        """Whether this batch is one of the share that is heard at native length."""
         share = self.recipe.data.native_share
-        if share and self.training and chance(self.recipe.seed, self.batches_seen) < share:
-            room = int(self.recipe.data.seconds_per_batch // (self.backbone.native_seconds or math.inf))
-            batch = batch.first(max(1, room))
-            with self.model.context(self.context(batch)):  # of fewer clips
-                features = self.prepare(batch, pad_to=self._native())
-                return self._learned(self.backbone.encode(features), batch)
-        return self._learned(self.encode(batch), batch)
+        return bool(share) and self.training and chance(self.recipe.seed, self.batches_seen) < share
+
+    def heard(self, batch: Batch) -> Batch:
+        """At native length as many clips as then fit, so that what goes with the others is never encoded."""
+        if not self._natively:
+            return batch
+        room = int(self.recipe.data.seconds_per_batch // (self.backbone.native_seconds or math.inf))
+        return batch.first(max(1, room))
+
+    def loss(self, batch: Batch) -> Loss:
+        if not self._natively:
+            return self._learned(self.encode(batch), batch)
+        features = self.prepare(batch, pad_to=self._native())
+        return self._learned(self.backbone.encode(features), batch)
 
     def _learned(self, encoded: Encoded, batch: Batch) -> Loss:
         loss = self._of_text(encoded, batch)

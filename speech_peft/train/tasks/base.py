@@ -250,6 +250,10 @@ class Task(L.LightningModule, ABC):
             f"{a}_{n}": value for a, life in self.lifecycles.items() for n, value in life.numbers().items()
         }
 
+    def heard(self, batch: Batch) -> Batch:
+        """What a step learns from of a batch: all clips, unless a task says otherwise."""
+        return batch
+
     def context(self, batch: Batch) -> Context:
         """What the manifest says of the clips, where an adapter asks for it."""
         known = context_of(self.model.methods.values(), batch.said, batch.lengths.device)
@@ -270,6 +274,7 @@ class Task(L.LightningModule, ABC):
         Each target weighs the same however they are spread.
         """
         if len(batch.lengths):
+            batch = self.heard(batch)
             with self.model.context(self.context(batch)):
                 loss = self.loss(batch)
         else:  # every clip of the batch was unreadable; the other processes have theirs
