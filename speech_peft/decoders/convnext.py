@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.site import Site
+from ..core.site import Kind, Site
 
 
 class ConvNeXt(nn.Module):
@@ -53,13 +53,14 @@ def sites_of(blocks: nn.ModuleList, bands: int | None = None) -> list[Site]:
         assert isinstance(block, ConvNeXt)
         name, path = f"layers.{i}", f"blocks.{i}"
         width, inner = block.up.in_features, block.up.out_features
-        rows = (
+        rows: list[tuple[str, Kind, str, str, int, int]] = [
             ("block", "block", path, path, width, width),
             ("ffn", "ffn", f"{path}.up", f"{path}.down", width, width),
             ("ffn.up", "linear", f"{path}.up", f"{path}.up", width, inner),
             ("ffn.down", "linear", f"{path}.down", f"{path}.down", inner, width),
-        )
+        ]
         found += [
-            Site(f"{name}.{part}", kind, *rest, fixed_length=True, bands=bands) for part, kind, *rest in rows
+            Site(f"{name}.{part}", kind, entry, exit_, dim_in, dim_out, fixed_length=True, bands=bands)
+            for part, kind, entry, exit_, dim_in, dim_out in rows
         ]
     return found
