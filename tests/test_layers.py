@@ -44,8 +44,10 @@ BELOW = BELOW | {"shards"}
 OURS |= {
     "transcribe": BELOW,
     "classify": BELOW,
+    "generate": BELOW,
     "restore": BELOW | {"transcribe"},  # its guard listens
 }
+BELOW = BELOW | {"generate"}
 OURS["estimate"] = BELOW | {"transcribe", "classify", "restore"}
 OURS["bench"] = BELOW | {"transcribe", "classify", "restore"}
 OURS["train"] = OURS["bench"] | {"bench"}

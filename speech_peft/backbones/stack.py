@@ -88,7 +88,7 @@ class Stack:
             resolve(root, key)
         fixed = row.kind not in self.free
         told = self.told if row.kind == "block" else None
-        heads = self._heads(root, row, path) if row.kind == "attn" else None
+        heads = self._heads(root, row, path) if row.kind in ("attn", "cross") else None
         return Site(name, row.kind, entry, exit, dim_in, dim_out, fixed, self.causal, keys, heads, told)
 
     def _heads(self, root: nn.Module, row: Row, path: str) -> Heads | None:

@@ -40,10 +40,10 @@ class Generation:
         return bool(self.languages)
 
     def prompt(
-        self, language: str | None = None, task: str = "transcribe", timestamps: bool = False
+        self, language: str | None = None, task: str = "transcribe", times: bool = False
     ) -> tuple[int, ...]:
         """The tokens a transcript starts with; English where a multilingual model is told no language."""
-        tail = () if timestamps else (self.no_timestamps,)
+        tail = () if times else (self.no_timestamps,)
         if not self.is_multilingual:
             if language not in (None, "en") or task != "transcribe":
                 raise ConfigError(

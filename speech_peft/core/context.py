@@ -25,6 +25,9 @@ class Context:
     """A condition to attend to."""
     reference: Reference | None = None
     """Other recordings to listen to: of the speaker that is wanted, say."""
+    moments: Float[Tensor, "b n"] | None = None
+    """+1 in frames where something is to sound and -1 in others, from the first frame on; behind them nothing
+    is to."""
     views: int = 1
     """How many rows that follow each other are one recording, each heard by another microphone."""
     mask: Bool[Tensor, "b t"] | None = None
@@ -62,7 +65,7 @@ class Context:
         if self.rows is not None:
             return len(self.rows.names)
         heard = None if self.reference is None else self.reference.rows
-        told = (self.task, self.language, self.timestep, self.memory, heard)
+        told = (self.task, self.language, self.timestep, self.memory, heard, self.moments)
         return next((len(tensor) for tensor in told if tensor is not None), None)
 
     def picked(self, rows: Int[Tensor, " k"]) -> "Context":
@@ -97,8 +100,9 @@ class Context:
         if not frames:
             return self
         mask, sound = (m if m is None else pad(m, (frames, 0), value=True) for m in (self.mask, self.sound))
+        moments = None if self.moments is None else pad(self.moments, (frames, 0), value=-1.0)
         summary = None if self.summary is None else (self.summary[0] + frames, self.summary[1])
-        return replace(self, mask=mask, sound=sound, summary=summary)
+        return replace(self, mask=mask, sound=sound, moments=moments, summary=summary)
 
     def repeated(self, times: int) -> "Context":
         """For a batch that is run so many times over, one whole batch behind the other."""
@@ -116,6 +120,10 @@ class Context:
         if taken is not None:
             # What only fills up counts for nobody, also where no mask says what does.
             mask, sound = taken if mask is None else mask & taken, sound if sound is None else sound & taken
+        moments = self.moments
+        if moments is not None:
+            told = moments.gather(1, frames.clamp(max=moments.shape[1] - 1))
+            moments = told.masked_fill(frames >= moments.shape[1], -1.0)
         # Frames before them may be left out, and where they then lie differs from clip to clip.
         summary = self.summary if self.summary and self.summary[0] == 0 else None
-        return replace(self, mask=mask, sound=sound, summary=summary, gathered=True)
+        return replace(self, mask=mask, sound=sound, moments=moments, summary=summary, gathered=True)

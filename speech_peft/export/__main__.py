@@ -108,6 +108,8 @@ def _write(
 
 def _say_how(opened: "Opened", out: Path, to: To) -> None:
     how, fitting = _OPENED[to]
+    if opened.backbone.name == "mel_diffusion":
+        how = "backbone.weights={out!r} of a recipe, and Generator(weights={out!r})"
     size = sum(file.stat().st_size for file in out.iterdir())
     line(f"{out}: {size / 1e6:.1f} MB, for {how.format(out=str(out))}")
     together = opened.saved.manifest.together if opened.saved and to != "peft" else {}

@@ -46,7 +46,7 @@ Keys = Literal[
 class Attention(Method):
     """A parallel attention to a reference recording, to other microphones, or to a condition."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"attn"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"attn", "cross"})
 
     sites: tuple[str, ...] = ("layers.*.attn",)
     query: Literal["copy", "frozen", "new"] = "copy"
@@ -93,10 +93,16 @@ class Attention(Method):
 
     def check(self, adapter: str, site: Site) -> None:
         super().check(adapter, site)
+        if site.kind == "cross" and self.source != "tokens":
+            raise ConfigError(
+                f"adapter {adapter!r}: at {site.name} frames ask a condition, and {self.keys} is asked by "
+                'frames that ask each other. Give sites: ["layers.*.attn"], or keys: new:tokens'
+            )
         if site.heads is None:
             raise ConfigError(
                 f"adapter {adapter!r}: {self.name} is made of the four projections of an attention, and "
-                f"those of {site.name} do not lie side by side in it. Choose another backbone: whisper, ast"
+                f"those of {site.name} do not lie side by side in it. Choose another backbone: whisper, "
+                "ast, mel_diffusion"
             )
 
     def shared(self, sites: Sequence[Site]) -> nn.Module | None:

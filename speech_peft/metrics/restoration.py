@@ -9,6 +9,7 @@
 | `lsd` | log-spectral distance |
 | `loudness` | ITU-R BS.1770, and how far it lies from the input's |
 | `clipping`, `length` | what a restorer must not do |
+| `onsets` | F1 of the beginnings of sounds, to within 50 ms, only when asked for |
 | `pesq` | ITU-T P.862.2, only when asked for: its licence |
 | `wer`, `rtf` | of a whole run: `bench/runs/restore.py` measures them |
 
@@ -27,6 +28,7 @@ from ..audio.io import Samples
 from ..errors import ConfigError, did_you_mean
 from .loudness import loudness
 from .metric import Figure, Heard, Metric, NotMeasured
+from .onsets import OnsetF1
 
 
 class SiSdr(Metric):
@@ -155,7 +157,7 @@ def known() -> dict[str, Metric]:
 
     classes: tuple[type[Metric], ...] = (
         *(Dnsmos, SpeakerSimilarity, Estoi, SiSdr, LogSpectralDistance, WordErrors),
-        *(Loudness, Clipping, LengthError, RealTimeFactor, Pesq),
+        *(Loudness, Clipping, LengthError, RealTimeFactor, OnsetF1, Pesq),
     )
     return {metric.name: metric() for metric in classes}
 

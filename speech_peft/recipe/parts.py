@@ -31,7 +31,8 @@ class BackboneConfig(Part):
     """The frozen model."""
 
     name: str
-    """The family: whisper, ast, conformer (Wav2Vec2-BERT, Wav2Vec2-Conformer, Parakeet) or usm."""
+    """The family: whisper, ast, conformer (Wav2Vec2-BERT, Wav2Vec2-Conformer, Parakeet), usm, or
+    mel_diffusion for task.name=generate."""
     weights: str
     """A folder, a hub id, or `pkg:PACKAGE/path`."""
     revision: str | None = None
@@ -125,7 +126,7 @@ class DataConfig(Part):
     spec_augment: SpecAugmentConfig | None = None
     """classify: stripes that training clips are heard without; by default none."""
     shift_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Training clips are rotated in time by up to so much, either way."""
+    """classify, generate: training clips are rotated in time by up to so much, either way."""
     degrade: str | tuple[str | dict[str, Any], ...] = ()
     """Steps applied to training clips on the fly, and names of presets such as `telephone`."""
     degrade_valid: bool = True

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ..errors import did_you_mean
 from .parts import BackboneConfig, DataConfig, OptimConfig, Part, TrainerConfig
-from .tasks import AsrConfig, ClassifyConfig, RestoreConfig
+from .tasks import AsrConfig, ClassifyConfig, GenerateConfig, RestoreConfig
 
 
 class Recipe(Part):
@@ -26,8 +26,8 @@ class Recipe(Part):
     """Adapters applied, in order; by default all."""
     train: tuple[str, ...] = ()
     """Adapters trained; by default those that are not `from` somewhere."""
-    task: Annotated[AsrConfig | ClassifyConfig | RestoreConfig, Field(discriminator="name")]
-    """What is learned: asr, classify or restore."""
+    task: Annotated[AsrConfig | ClassifyConfig | GenerateConfig | RestoreConfig, Field(discriminator="name")]
+    """What is learned: asr, classify, generate or restore."""
     data: DataConfig
     """What is heard."""
     optim: OptimConfig = OptimConfig()
@@ -73,6 +73,11 @@ class Recipe(Part):
         self._of_one_task_only()
         if isinstance(self.task, RestoreConfig):
             _restores(self, self.task)
+        if isinstance(self.task, GenerateConfig) != (self.backbone.name == "mel_diffusion"):
+            raise ValueError(
+                f"task.name: {self.task.name} and backbone.name={self.backbone.name} do not go together; "
+                "task.name=generate is learned by backbone.name=mel_diffusion, and nothing else is"
+            )
         if self.backbone.train and self.trainer.precision == "bf16-true":
             raise ValueError(
                 "trainer.precision: in bf16-true the encoder's weights lose the small steps of fine-tuning; "
@@ -119,17 +124,14 @@ class Recipe(Part):
         data = self.data
         mine: dict[str, dict[str, Any]] = {
             "asr": {"native_share": data.native_share, "join": data.join, "text": data.text},
-            "classify": {
-                "per_class": data.per_class,
-                "spec_augment": data.spec_augment,
-                "shift_seconds": data.shift_seconds,
-            },
+            "classify": {"per_class": data.per_class, "spec_augment": data.spec_augment},
+            "classify or generate": {"shift_seconds": data.shift_seconds},
         }
-        for task, fields in mine.items():
+        for tasks, fields in mine.items():
             for key, value in fields.items():
-                if value and task != self.task.name:
+                if value and self.task.name not in tasks.split(" or "):
                     raise ValueError(
-                        f"data.{key}: only task.name={task} knows it, and the task is {self.task.name}"
+                        f"data.{key}: only task.name={tasks} knows it, and the task is {self.task.name}"
                     )
 
 

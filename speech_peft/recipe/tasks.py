@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from .parts import NotNegative, Part, Positive, Share
+from .parts import BackboneConfig, NotNegative, Part, Positive, Share
 
 
 class DiffusionConfig(Part):
@@ -136,6 +136,23 @@ class ClassifyConfig(Part):
     """The classes in their order; by default the sorted labels of the training clips."""
     score: Literal["accuracy", "macro_f1"] = "accuracy"
     """What the best checkpoint is best at; with `multi_label` always macro-F1."""
+
+
+class GenerateConfig(Part):
+    """Sounds out of noise: a mel diffusion learns classes, or adapters in it learn to be told more."""
+
+    name: Literal["generate"]
+    """Always generate."""
+    listener: BackboneConfig | None = None
+    """A frozen encoder whose summary of a clip adapters attend to (`attention`, `keys: new:tokens`); by
+    default they are told nothing of the kind."""
+    kin: Share = 0.5
+    """Share of the clips for which it hears another training clip of the same class instead: what is learned
+    from it is the kind of sound."""
+    unlabelled: Share = 0.1
+    """Share of the clips that the model itself is not told the class of: what guidance compares with."""
+    untold: Share = 0.1
+    """Share of the batches in which adapters are told nothing either."""
 
 
 class FeatureLosses(Part):

@@ -90,6 +90,7 @@ class Case:
             "timestep": torch.rand(self.batch, generator=random),
             "reference": self._reference(random),
             "views": 2,
+            "moments": torch.randint(0, 2, (self.batch, 20), generator=random) * 2.0 - 1,
         }
         return Context(**{field: value for field, value in every.items() if field in self.told})
 

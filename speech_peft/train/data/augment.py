@@ -28,10 +28,16 @@ def shift(
     audio: Float[Tensor, "b s"], lengths: Int[Tensor, " b"], most: int, generator: torch.Generator
 ) -> Float[Tensor, "b s"]:
     """Each clip rotated by up to `most` samples, either way, within its own length."""
-    by = torch.randint(-most, most + 1, (len(audio),), generator=generator).to(audio.device)
-    position = torch.arange(audio.shape[1], device=audio.device).expand_as(audio)
-    rotated = (position - by[:, None]) % lengths.clamp(min=1)[:, None]
-    return audio.gather(1, rotated.where(position < lengths[:, None], position))
+    by = torch.randint(-most, most + 1, (len(audio),), generator=generator)
+    return rotated(audio, lengths, by.to(audio.device))
+
+
+def rotated(x: Float[Tensor, "b n ..."], lengths: Int[Tensor, " b"], by: Int[Tensor, " b"]) -> Tensor:
+    """Each row rotated by so many places, within its own length."""
+    position = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    source = (position - by[:, None]) % lengths.clamp(min=1)[:, None]
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    return x[rows, source.where(position < lengths[:, None], position)]
 
 
 def mixup(

@@ -1,0 +1,1 @@
+"""Networks of our own, for models of which transformers has none."""

@@ -1,0 +1,1 @@
+"""Sound from noise: the steps of a mel diffusion, guidance, and a waveform from a spectrogram."""
