@@ -29,7 +29,7 @@ from speech_peft.decoders.classifier import ClassifierHead
 from speech_peft.decoders.ctc import CtcHead
 from speech_peft.methods.bottleneck import Bottleneck
 from speech_peft.sweep import memory
-from speech_peft.train.data.clips import Batch
+from speech_peft.train.data.heard import Batch
 from speech_peft.train.data.prefix_cache import Memory, PrefixCache, lowest_block
 
 LABELS = tuple("0123456789")

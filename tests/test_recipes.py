@@ -39,6 +39,8 @@ def shrunk(name: str) -> list[str]:
         return ["task.layer=2", "data.cache=null"]  # adapters in both leave nothing to keep
     if name == "asr/whisper_language":
         return ["task.language=null"]  # the tiny Whisper knows nothing but English
+    if name == "asr/whisper_views":  # its rooms are of an extra
+        return ["data.degrade=[{kind: array, rooms: synthetic}, {kind: noise}]"]
     if name == "asr/bridge":
         return ["data.text=null"]  # the tiny corpus is translated into nothing
     if name == "generate/foley":

@@ -12,7 +12,7 @@ clean clip stays aligned with it. Levels are mean powers over the whole clip.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,9 @@ from numpy.random import Generator, Philox
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError, did_you_mean
-from .degradations.step import Pool, Scene
-from .degradations.steps import (
-    Babble,
-    BandLimit,
-    Clip,
-    Codec,
-    Noise,
-    OneOf,
-    PacketLoss,
-    Reverb,
-    Step,
-)
+from .degradations.array import Array
+from .degradations.step import BaseStep, Pool, Scene
+from .degradations.steps import Babble, BandLimit, Clip, Codec, Noise, OneOf, PacketLoss, Reverb, Step
 from .io import Samples
 
 _STEPS = TypeAdapter(tuple[Step, ...])
@@ -116,6 +107,8 @@ class Degraded:
     applied: tuple[Mapping[str, Any], ...]
     clean: Samples
     """The clip before anything was done to it but a change of speed, sample by sample beside `samples`."""
+    views: tuple[Samples, ...]
+    """What each microphone heard, where there are several; the first of them is `samples`."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +134,44 @@ class Degrader:
         pool: Pool | None = None,
         stranger: Pool | None = None,
     ) -> Degraded:
+        about: Any = {"id": id, "epoch": epoch, "pool": pool, "stranger": stranger}
+        return self.of_views((samples,), sample_rate, **about)
+
+    def of_views(
+        self,
+        views: Sequence[Samples],
+        sample_rate: int,
+        *,
+        id: str,
+        epoch: int = 0,
+        pool: Pool | None = None,
+        stranger: Pool | None = None,
+    ) -> Degraded:
+        """The same of a recording by several microphones: each step is drawn for each of them by itself, a
+        change of speed once for all. `array` leaves it as it is."""
         variant = self.variant(epoch)
         if self._generator(id, variant, "clean").random() < self.clean:
-            return Degraded(samples, (), samples)
-        x, applied = np.asarray(samples, np.float32), []
-        clean = x
+            return Degraded(views[0], (), views[0], tuple(views))
+        heard, applied = [np.asarray(x, np.float32) for x in views], []
+        clean, length = heard[0], len(heard[0])
         for place, step in enumerate(self.steps):
-            # A generator for each step: what one step draws never shifts what the next one does.
-            scene = Scene(sample_rate, self._generator(id, variant, f"{place} {step.kind}"), pool, stranger)
-            if scene.generator.random() < step.p:
-                x, drawn = step.apply(x, scene)
-                applied.append({"kind": step.kind, **drawn})
-                if step.stretch != (1.0, 1.0):
-                    clean = x
-        shortest, longest = self.stretch
-        if not shortest * len(samples) - 1 <= len(x) <= longest * len(samples) + 1:
-            raise AssertionError(
-                f"{[step.kind for step in self.steps]}: {len(samples)} samples became {len(x)}"
+
+            def scene(which: str = "", purpose: str = f"{place} {step.kind}") -> Scene:
+                # A generator for each step: what one step draws never shifts what the next one does.
+                return Scene(sample_rate, self._generator(id, variant, purpose + which), pool, stranger)
+
+            heard, drawn = (
+                _spread(step, heard, scene()) if isinstance(step, Array) else _each(step, heard, scene)
             )
-        return Degraded(x, tuple(applied), clean)
+            applied += drawn
+            if step.stretch != (1.0, 1.0):
+                clean = heard[0]
+        shortest, longest = self.stretch
+        if not shortest * length - 1 <= len(heard[0]) <= longest * length + 1:
+            raise AssertionError(
+                f"{[step.kind for step in self.steps]}: {length} samples became {len(heard[0])}"
+            )
+        return Degraded(heard[0], tuple(applied), clean, tuple(heard))
 
     @property
     def stretch(self) -> tuple[float, float]:
@@ -185,3 +197,28 @@ class Degrader:
     def _generator(self, id: str, variant: int, purpose: str) -> Generator:
         digest = hashlib.sha256(f"{self.seed}\n{id}\n{variant}\n{purpose}".encode()).digest()
         return Generator(Philox(key=int.from_bytes(digest[:16], "big")))
+
+
+_Applied = list[dict[str, Any]]
+
+
+def _spread(step: Array, heard: list[Samples], scene: Scene) -> tuple[list[Samples], _Applied]:
+    """One recording as several microphones hear it."""
+    if len(heard) > 1 or scene.generator.random() >= step.p:
+        return heard, []
+    views, drawn = step.spread(heard[0], scene)
+    return views, [{"kind": step.kind, **drawn}]
+
+
+def _each(
+    step: BaseStep, heard: list[Samples], scene: Callable[[str], Scene]
+) -> tuple[list[Samples], _Applied]:
+    """Each view made worse by itself, the first as if it were alone."""
+    together, made, applied = step.stretch != (1.0, 1.0), [], []
+    for view, x in enumerate(heard):
+        own = scene("" if together or not view else f" {view}")
+        if own.generator.random() < step.p:
+            x, drawn = step.apply(x, own)
+            applied.append({"kind": step.kind, **drawn, **({"view": view + 1} if len(heard) > 1 else {})})
+        made.append(x)
+    return made, applied

@@ -15,7 +15,8 @@
 | folder whose recordings all lie one folder down | classification: the folder's name is the label |
 | any other folder, or one recording | recordings without text |
 
-Relative paths start at the manifest's folder. Every error names the file and the line.
+Relative paths start at the manifest's folder. In JSON a recording may be a list of files, one a microphone:
+all of them where microphones are heard one by one, elsewhere the first. Every error names file and line.
 """
 
 import json
@@ -169,7 +170,8 @@ def _record(row: Row, folder: Path) -> dict[str, Any]:
         file = Path(os.path.abspath(file))
         return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
-    record: dict[str, Any] = {"id": row.id, "audio_filepath": relative(row.audio)}
+    files = [relative(file) for file in (row.audio, *row.others)]
+    record: dict[str, Any] = {"id": row.id, "audio_filepath": files if row.others else files[0]}
     if row.start:
         record["offset"] = row.start
     for name in ("duration", "text", "label", "speaker", "lang"):

@@ -55,6 +55,8 @@ class Context:
             for field in fields(self)
             if getattr(self, field.name) is None and (value := getattr(known, field.name)) is not None
         }
+        if self.views == 1 and known.views > 1:
+            missing["views"] = known.views
         return replace(self, **missing) if missing else self
 
     # ---- other rows ----------------------------------------------------------------------------------------

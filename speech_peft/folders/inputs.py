@@ -31,6 +31,8 @@ class Job:
     """As a manifest's column `task` has it."""
     lang: str = ""
     """As its column `lang` has it."""
+    others: tuple[Path, ...] = ()
+    """The same, heard by other microphones that have files of their own."""
 
     @property
     def id(self) -> str:
@@ -135,8 +137,12 @@ def job_of(row: Row | str, path: Path, place: int) -> Job:
         return Job(path, f"{path.name}@{place}", problem=row.removeprefix(f"{path}:"))
     parts = [part for part in PurePosixPath(row.id).parts if part not in ("/", "..", ".")]
     relpath = "/".join(parts) or "row"  # an id never leaves the folder
+    job = _file(row.audio, relpath)
+    missing = next((f"{path}: {why}" for path in row.others if (why := problem_of(path))), None)
     return replace(
-        _file(row.audio, relpath),
+        job,
+        problem=job.problem or missing,
+        others=row.others,
         start=row.start,
         duration=row.duration,
         task=task_of(row),

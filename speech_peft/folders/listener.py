@@ -16,12 +16,13 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 
-from ..audio.io import Channels
-from ..audio.windows.chunks import Window
+from ..audio.views import Channels, length
+from ..audio.windows.chunks import Block, Window
 from ..backbones.base import Backbone, Features
 from ..errors import SpeechPeftError
+from ..opening.microphones import recorded
 from .memory import lacks_memory
-from .reader import SAMPLE_RATE, Piece, R, Reader, Samples, Source
+from .reader import SAMPLE_RATE, Piece, R, Reader, Source
 
 _ENCODE_SECONDS = 60.0  # of audio through the encoder at once; more no longer fits the processor's caches
 _GROWTH = 1.1  # of the pool with each full one that was heard, after one was too large
@@ -44,7 +45,7 @@ class Listener(ABC, Generic[R]):
         """Where what is heard of an input will be gathered."""
 
     @abstractmethod
-    def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+    def _cut(self, blocks: Iterable[Block]) -> Iterator[Window]:
         """Windows of one recording; runs in the thread that reads."""
 
     @abstractmethod
@@ -97,6 +98,10 @@ class Listener(ABC, Generic[R]):
         # Encoders with a mask may share a batch at any length; whole seconds keep the padding small.
         return -(-samples // SAMPLE_RATE) * SAMPLE_RATE
 
+    def _alike(self, piece: Piece[R]) -> tuple[int, int]:
+        """What pieces of one batch share: their padded length, and how many microphones heard them."""
+        return self._padded(piece), len(piece.window.heard)
+
     def _seconds(self, pool: list[Piece[R]]) -> float:
         return sum(map(self._padded, pool)) / SAMPLE_RATE
 
@@ -129,26 +134,32 @@ class Listener(ABC, Generic[R]):
         """Why the pool could not be heard. Words alone: an exception would keep its tensors alive."""
         try:
             with torch.inference_mode():
-                self._hear(sorted(pool, key=self._padded))
+                self._hear(sorted(pool, key=self._alike))
         except Exception as error:
             return _Failure(reason(error), lacks_memory(error))
         return None
 
     def _batches(self, pool: list[Piece[R]]) -> Iterator[list[Piece[R]]]:
         """What goes through the encoder together: pieces of one padded length, not too many."""
-        for padded, group in groupby(pool, key=self._padded):
+        for (padded, views), group in groupby(pool, key=self._alike):
             pieces = list(group)
-            size = max(1, int(_ENCODE_SECONDS * SAMPLE_RATE / padded))
+            size = max(1, int(_ENCODE_SECONDS * SAMPLE_RATE / padded / views))
             for i in range(0, len(pieces), size):
                 yield pieces[i : i + size]
 
     def _features(self, batch: list[Piece[R]], pad_to: int = 0) -> Features:
-        """Features of windows that share a batch, padded to at least so many samples."""
-        lengths = torch.tensor([len(piece.window.samples) for piece in batch])
-        audio = torch.zeros(len(batch), int(lengths.max()))
-        for row, piece in zip(audio, batch, strict=True):
-            row[: len(piece.window.samples)] = torch.from_numpy(piece.window.samples)
-        return self.backbone.prepare(audio.to(self.device), lengths.to(self.device), pad_to)
+        """Features of windows that share a batch, padded to at least so many samples.
+
+        Where they have several microphones, each is a row, and those of one window follow each other.
+        """
+        heard = [samples for piece in batch for samples in piece.window.heard]
+        several = len(heard) > len(batch)
+        lengths = torch.tensor([length(samples) if several else len(samples) for samples in heard])
+        audio = torch.zeros(len(heard), max(map(len, heard)))
+        for row, samples in zip(audio, heard, strict=True):
+            row[: len(samples)] = torch.from_numpy(samples)
+        features = self.backbone.prepare(audio.to(self.device), lengths.to(self.device), pad_to)
+        return recorded(features, lengths) if several else features
 
 
 @dataclass(frozen=True)

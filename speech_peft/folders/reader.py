@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from jaxtyping import Float32
 from numpy import ndarray
 
-from ..audio import io
+from ..audio import io, views
 from ..audio.given import Packed, Wave
 from ..audio.windows import chunks
 from ..audio.windows.chunks import Window
@@ -86,7 +86,7 @@ class _Ahead(queue.Queue[Any]):
         return item
 
     def _weight(self, item: Any) -> int:
-        return 1 + (len(item.window.samples) if isinstance(item, Piece) else 0)
+        return 1 + (item.window.samples.size + item.window.views.size if isinstance(item, Piece) else 0)
 
 
 class Reader(Generic[R]):
@@ -96,14 +96,14 @@ class Reader(Generic[R]):
         self,
         sources: Iterable[Source],
         recording: Callable[[int, Source], R],
-        cut: Callable[[Iterable[Samples]], Iterator[Window]],
-        channels: io.Channels = "mix",
+        cut: Callable[[Iterable[chunks.Block]], Iterator[Window]],
+        channels: views.Channels = "mix",
         track: int | None = None,
     ):
         """`recording` makes what gathers an input's results; `cut` makes windows of its blocks."""
         self._queue = _Ahead(int(_AHEAD_SECONDS * SAMPLE_RATE))
         self._sources, self._recording, self._cut = sources, recording, cut
-        self._channels: io.Channels = channels
+        self._channels: views.Channels = channels
         self._track = track
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_all, daemon=True)
@@ -162,19 +162,22 @@ class Reader(Generic[R]):
 class _Counted:
     """Blocks, and how many samples went by."""
 
-    def __init__(self, blocks: Iterable[Samples]):
+    def __init__(self, blocks: Iterable[chunks.Block]):
         self.blocks, self.samples = blocks, 0
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[chunks.Block]:
         for block in self.blocks:
             self.samples += len(block)
             yield block
 
 
-def _blocks(source: Source, channels: io.Channels, track: int | None) -> Iterable[Samples]:
+def _blocks(source: Source, channels: views.Channels, track: int | None) -> Iterable[chunks.Block]:
     if isinstance(source, Packed):
         source = source.wave()
     if isinstance(source, Wave):
-        return [source.heard(SAMPLE_RATE, channels)]
+        return [views.of(source, SAMPLE_RATE) if channels == "views" else source.heard(SAMPLE_RATE, channels)]
     job = source if isinstance(source, Job) else Job(Path(source), "")
+    if channels == "views":
+        files, of = (job.audio, *job.others), (job.start, job.duration, track)
+        return views.Blocks(files, SAMPLE_RATE, chunks.BLOCK_SECONDS, *of)
     return io.stream(job.audio, SAMPLE_RATE, chunks.BLOCK_SECONDS, job.start, job.duration, channels, track)

@@ -22,19 +22,21 @@ def telling(
     languages: Sequence[str | None],
     device: torch.device,
     reference: Reference | None = None,
+    views: int = 1,
 ) -> AbstractContextManager[object]:
     """Inside, each row of a batch is of the recording that is named for it here.
 
-    `task` and `reference` are those of all. A name in a manifest that no adapter knows counts as none.
+    `task` and `reference` are those of all, and so many rows as there are `views` are one recording. A name
+    in a manifest that no adapter knows counts as none.
     """
     methods = _differing(model)
-    if not (methods or reference) or not sources:
+    if not (methods or reference or views > 1) or not sources:
         return nullcontext()
     jobs = [source if isinstance(source, Job) else None for source in sources]
     tasks = [task or (job.task if job else "") for job in jobs]
     spoken = [said or (job.lang if job else "") for said, job in zip(languages, jobs, strict=True)]
     known = {"task": _known(methods, "task", tasks), "language": _known(methods, "language", spoken)}
-    return model.context(replace(context_of(methods, known, device), reference=reference))
+    return model.context(replace(context_of(methods, known, device), reference=reference, views=views))
 
 
 def check_task(model: AdaptedModel, task: str | None) -> None:

@@ -202,7 +202,7 @@ class _ToTokens(_Attention):
 
 
 class _ToViews(_Attention):
-    """Rows of one recording follow each other; each hears itself too."""
+    """Rows of one recording follow each other; each hears itself too, unless nobody else heard anything."""
 
     def forward(
         self, x: Float[Tensor, "b t d"], y: Float[Tensor, "b t d"], ctx: Context
@@ -215,10 +215,14 @@ class _ToViews(_Attention):
         sound = ctx.mask if ctx.sound is None else ctx.sound
         there: Bool[Tensor, "b n t"] | None = None if sound is None else sound.unflatten(0, (-1, ctx.views))
         if self.window is not None:
-            return self.with_heard(y, nearby(q, k, v, there, self.size, self.window).flatten(0, 1))
-        flat = None if there is None else there.flatten(1)
-        heard = attended(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), flat, self.size)
-        return self.with_heard(y, heard.unflatten(1, (ctx.views, -1)).flatten(0, 1))
+            heard = nearby(q, k, v, there, self.size, self.window)
+        else:
+            flat = None if there is None else there.flatten(1)
+            heard = attended(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), flat, self.size)
+            heard = heard.unflatten(1, (ctx.views, -1))
+        if there is not None:  # a recording of which one microphone is left is as if there were no others
+            heard = heard * (there.any(-1).sum(1) > 1)[:, None, None, None]
+        return self.with_heard(y, heard.flatten(0, 1))
 
 
 class _Tokens(nn.Module):

@@ -146,6 +146,10 @@ def degrader_of(recipe: Recipe) -> Degrader | None:
         steps = parse(data.degrade)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"data.{error}") from None
+    if data.channels == "mix" and any(step.kind == "array" for step in steps):
+        raise ConfigError(
+            "data.degrade: array makes several microphones of one; data.channels=views hears them"
+        )
     degrader = Degrader(steps, seed=recipe.seed, clean=data.clean, variants=data.variants)
     if isinstance(recipe.task, AsrConfig) and recipe.task.distil and degrader.stretches_late:
         raise ConfigError(

@@ -127,6 +127,9 @@ class DataConfig(Part):
     """classify: stripes that training clips are heard without; by default none."""
     shift_seconds: Annotated[float, Field(ge=0)] = 0.0
     """classify, generate: training clips are rotated in time by up to so much, either way."""
+    channels: Literal["mix", "views"] = "mix"
+    """asr: their mean is heard; or each by itself, by adapters that listen to other microphones. Those of one
+    clip are then rows of one batch, and each learns its text. A row of a manifest may list several files."""
     degrade: str | tuple[str | dict[str, Any], ...] = ()
     """Steps applied to training clips on the fly, and names of presets such as `telephone`."""
     degrade_valid: bool = True
@@ -141,7 +144,7 @@ class DataConfig(Part):
     join: JoinConfig | None = None
     """asr: hear some of the training clips joined to longer windows; by default each alone."""
     seconds_per_batch: Positive = 120.0
-    """Audio in a batch, padding included, in each process."""
+    """Audio in a batch, padding included, in each process; a clip counts once, whatever its microphones."""
     native_share: Share = 0.0
     """Share of batches padded to the native length, so that a `fit` model keeps hearing long audio."""
     min_seconds: Positive = 0.1

@@ -68,6 +68,8 @@ class Recipe(Part):
             raise ValueError(f"train: {', '.join(sorted(idle))} would train without being active")
         if self.data.cache and (why := self._uncacheable()):
             raise ValueError(f"data.cache: {why}, or drop data.cache")
+        if self.data.channels == "views":
+            _hears_apart(self)
         if self.data.enrol and self.data.join:
             raise ValueError("data.enrol: windows of several clips have no one speaker; drop data.join")
         self._of_one_task_only()
@@ -123,7 +125,12 @@ class Recipe(Part):
     def _of_one_task_only(self) -> None:
         data = self.data
         mine: dict[str, dict[str, Any]] = {
-            "asr": {"native_share": data.native_share, "join": data.join, "text": data.text},
+            "asr": {
+                "native_share": data.native_share,
+                "join": data.join,
+                "text": data.text,
+                "channels": data.channels != "mix",
+            },
             "classify": {"per_class": data.per_class, "spec_augment": data.spec_augment},
             "classify or generate": {"shift_seconds": data.shift_seconds},
         }
@@ -133,6 +140,18 @@ class Recipe(Part):
                     raise ValueError(
                         f"data.{key}: only task.name={tasks} knows it, and the task is {self.task.name}"
                     )
+
+
+def _hears_apart(recipe: Recipe) -> None:
+    """Raises ValueError for what takes each row of a batch for a recording of its own."""
+    data, task = recipe.data, recipe.task
+    alone = {"data.join": data.join, "data.enrol": data.enrol, "data.cache": data.cache}
+    if isinstance(task, AsrConfig):
+        alone |= {"task.distil": task.distil, "task.parallel": task.parallel}
+    if used := [key for key, value in alone.items() if value]:
+        raise ValueError(
+            f"{', '.join(used)}: knows nothing of several microphones; leave it out, or data.channels=views"
+        )
 
 
 def _restores(recipe: Recipe, task: RestoreConfig) -> None:

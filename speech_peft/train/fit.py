@@ -137,8 +137,8 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     from ..core.model import AdaptedModel
     from ..core.saved import hub, save
     from ..registry import TASKS
-    from .data.clips import on_grid
     from .data.data import SpeechData
+    from .data.heard import on_grid
     from .data.prefix_cache import PrefixCache
 
     torch.manual_seed(recipe.seed)  # the adapters' initial weights

@@ -45,7 +45,7 @@ class Meter(Callback):
         self, trainer: L.Trainer, task: Task, outputs: Any, batch: Any, index: int
     ) -> None:  # type: ignore[override]
         before, self._mark = self._mark, _now()
-        if clips := len(batch.lengths):
+        if clips := batch.clips:
             wall, cpu = (now - then for now, then in zip(self._mark, before, strict=True))
             self._per_clip.append((wall / clips, cpu / clips, clips))
             self.heard += clips

@@ -23,6 +23,7 @@ from ..decoders.diffusion.reader import MaskedReader
 from ..decoders.words import whisper_text, word_ends
 from ..decoders.words.decoded import Decoded
 from ..decoders.words.engine import Engine
+from ..decoders.words.surest import surest
 from ..decoders.words.word_times import TimedWord
 from ..folders.listener import Listener
 from ..folders.reader import Piece
@@ -47,6 +48,9 @@ class File(Spoken):
 
     heard: dict[float, tuple[Decoded, float, tuple[Word, ...]]] = field(default_factory=dict)
     """By where the window starts: its text, the seconds until its end, and its words."""
+
+    views: dict[float, int] = field(default_factory=dict)
+    """By where a window starts: of several microphones the one whose text is given, counted from 1."""
 
     routes: dict[float, Tensor] = field(default_factory=dict)
     """By where a window starts: what a fusion chose in it, `(site, step, adapter)`."""
@@ -107,7 +111,7 @@ class Hearing(Listener[File]):
     def _read_parts(self, pool: list[_Piece], windows: Sequence[tuple[int, Window]]) -> list[Reading]:
         """The same for parts of the windows of a pool, in the order in which they come."""
         pieces = [Piece(pool[place].file, window) for place, window in windows]
-        order = sorted(range(len(pieces)), key=lambda i: self._padded(pieces[i]))
+        order = sorted(range(len(pieces)), key=lambda i: self._alike(pieces[i]))
         read = self._read([pieces[i] for i in order], parts=True)
         return [reading for _, reading in sorted(zip(order, read, strict=True), key=lambda pair: pair[0])]
 
@@ -152,11 +156,14 @@ class Hearing(Listener[File]):
         return [self._encode(batch) for batch in group]
 
     def _encode(self, batch: list[_Piece]) -> Tensor:
-        """States of a batch; those that the frozen model alone has made already are not made again."""
+        """States of a batch, of every microphone; those that the frozen model alone has made already are not
+        made again."""
         assert self.engine is not None
         new = [piece for piece in batch if piece not in self._bare]
         pad_to = 0 if self.chooser is None else self._padded(batch[0])
-        with self._running(new), self._noting(new):
+        views = len(batch[0].window.heard)
+        rows = [piece for piece in new for _ in range(views)]
+        with self._running(rows, views), self._noting(rows):
             made = self.engine.encode(self._features(new, pad_to)) if new else torch.empty(0)
         if len(new) == len(batch):
             return made
@@ -208,13 +215,13 @@ class Hearing(Listener[File]):
                     bare[piece] = states
         return bare
 
-    def _running(self, pieces: Sequence[_Piece]) -> AbstractContextManager[object]:
+    def _running(self, pieces: Sequence[_Piece], views: int = 1) -> AbstractContextManager[object]:
         """Each piece with the adapters that were chosen for it, or told its task and language."""
         if not pieces:
             return nullcontext()
         if self.chooser is None:
             sources, spoken = [p.file.source for p in pieces], [self._language(p) for p in pieces]
-            told = (self.options.adapter_task, spoken, self.device, self.reference)
+            told = (self.options.adapter_task, spoken, self.device, self.reference, views)
             return telling(self.opened.model, sources, *told)
         chosen = [piece.file.choice_at(piece.window.start) for piece in pieces]
         return self.opened.model.using_rows(*(one.runs if one else () for one in chosen))
@@ -223,7 +230,26 @@ class Hearing(Listener[File]):
         choice = None if self.chooser is None else piece.file.choice_at(piece.window.start)
         return self.options.language or (choice.language if choice else None) or piece.file.language
 
+    def _surest(self, batch: list[_Piece], states: Tensor) -> Tensor:
+        """Of the microphones of each piece, the states of that whose text the decoder is surest of."""
+        views = len(states) // len(batch)
+        if views == 1:
+            return states
+        rows = [piece for piece in batch for _ in range(views)]
+        with self._running(rows):
+            read = self._texts(
+                rows, states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+            )
+        chosen = []
+        for place, piece in enumerate(batch):
+            first = place * views
+            view = surest(read[first : first + views], [view.any() for view in piece.window.heard])
+            piece.file.views.setdefault(piece.window.start, view + 1)
+            chosen.append(first + view)
+        return states[torch.tensor(chosen, device=states.device)]
+
     def _decoded(self, group: _Group, encoded: list[Tensor]) -> list[Reading]:
+        encoded[:] = map(self._surest, group, encoded)
         longest = max(states.shape[1] for states in encoded)
         states = torch.cat([nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for s in encoded])
         lengths = torch.cat([torch.full((len(s),), s.shape[1]) for s in encoded]).to(states.device)
@@ -237,17 +263,7 @@ class Hearing(Listener[File]):
         assert self.engine is not None
         languages = [self._language(piece) for piece in pool]
         seconds = [piece.window.seconds for piece in pool]
-        heard = whisper_text.decode(
-            self.engine.backbone,
-            states,
-            mask,
-            beam_size=self.options.beam_size,
-            language=languages,
-            seconds=seconds,
-            task=self.options.task,
-            before=self.before,
-            find=self.engine.find,
-        )
+        heard = self._texts(pool, states, mask, self.options.beam_size)
         wanted = [
             i
             for i, (piece, text) in enumerate(zip(pool, heard, strict=True))
@@ -270,6 +286,20 @@ class Hearing(Listener[File]):
                 for i, own in zip(wanted, found, strict=True)
             }
         return [(text, words.get(i, ())) for i, text in enumerate(heard)]
+
+    def _texts(self, pool: list[_Piece], states: Tensor, mask: Tensor, beam_size: int = 1) -> list[Decoded]:
+        assert self.engine is not None
+        return whisper_text.decode(
+            self.engine.backbone,
+            states,
+            mask,
+            beam_size=beam_size,
+            language=[self._language(piece) for piece in pool],
+            seconds=[piece.window.seconds for piece in pool],
+            task=self.options.task,
+            before=self.before,
+            find=self.engine.find,
+        )
 
     def _needs_times(self, window: Window, text: str) -> bool:
         """Whether the times of words are wanted, make segments, or tell whether all was heard."""
@@ -299,7 +329,8 @@ class Hearing(Listener[File]):
             telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
             if not telling:
                 continue
-            chosen = torch.tensor(telling, device=states.device)
+            # Of several microphones the first one's.
+            chosen = torch.tensor(telling, device=states.device) * (len(states) // len(batch))
             found = whisper_text.detect_language(self.engine.backbone, states[chosen])
             for i, shares in zip(telling, found, strict=True):
                 batch[i].file.language = max(shares, key=shares.__getitem__)

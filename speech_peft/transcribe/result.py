@@ -79,6 +79,8 @@ class Result:
     """Where it failed: "decode" or "transcribe"."""
     chosen: tuple[tuple[float, Choice], ...] = ()
     """Where adapters were chosen by what is heard: from which second on, which and why."""
+    views: tuple[tuple[float, int], ...] = ()
+    """Of several microphones: from which second on, which of them the text is of, counted from 1."""
     routing: Routing | None = None
     """Whom a fusion listened to, where one is at work."""
     about: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -95,6 +97,7 @@ class TranscribeOptions:
     vad: Literal["silero", "energy", "none"] = "silero"
     word_times: bool = False
     channels: Literal["mix", "first"] = "mix"
+    """mix: their mean; of an adapter that listens to other microphones, each of them."""
     track: int | None = None
     """Of several audio tracks, counted from 1; None: the one that is marked as default."""
     split_seconds: float = 8.0

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 from ..audio import given
+from ..audio.views import Channels
 from ..audio.windows import chunks
 from ..audio.windows.chunks import Cutting, Window
 from ..audio.windows.packing import packed
@@ -20,13 +21,14 @@ from ..decoders.words.previous import previous
 from ..errors import ConfigError
 from ..folders.inputs import Job
 from ..folders.outcomes.outcome import Outcome, failed
-from ..folders.reader import Samples, Source
+from ..folders.reader import Source
 from ..folders.told import check_task
 from ..metrics.writing import joined
 from ..opening.asked import asked
 from ..opening.enrolment import enrolled_file, hears
 from ..opening.exchange import exchanged
 from ..opening.loading import DEFAULT_WEIGHTS, load
+from ..opening.microphones import hears_views
 from . import decoding
 from .catalogues import catalogue_of, with_catalogue
 from .choosing import By, with_packs
@@ -117,6 +119,7 @@ class Transcriber(Hearing):
         self.backbone = self.opened.backbone
         self.context = getattr(self.backbone, "context", None)
         self._listen_to(speaker_reference)
+        self._channels = self._heard()
         self.about = _about(found, adapter, self.options)
         if self.chooser is not None:
             self.about |= self.chooser.about()
@@ -134,6 +137,18 @@ class Transcriber(Hearing):
             self.reference = enrolled_file(self.opened.model, self.backbone, path)
         elif path is not None:
             raise ConfigError("speaker_reference: is for one adapter; here they are chosen by what is heard")
+
+    def _heard(self) -> Channels:
+        """What is heard of several channels: each, where an adapter listens to them."""
+        own = self.options.channels
+        if own != "mix" or self.chooser is not None or not hears_views(self.opened.model):
+            return own
+        if self.engine is None:
+            raise ConfigError(
+                "the adapter listens to other microphones, and Whisper's own decoder says whose text is "
+                "given: take --decoder autoregressive, or one microphone, --channels first"
+            )
+        return "views"
 
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
@@ -178,6 +193,7 @@ class Transcriber(Hearing):
             raise ConfigError("swap: what listens to a speaker is opened anew, with its speaker_reference")
         self.opened = exchanged(self.opened, adapter, self.device, self.offline)
         self._write_as_it_does()
+        self._channels = self._heard()
         self.about = _about(Ready(self.opened, self.engine, self._dtype), adapter, self.options)
         return self
 
@@ -205,7 +221,7 @@ class Transcriber(Hearing):
         chunks.detector(self.options.vad)  # a wrong name is told here, not in the thread
         self._under_way += 1
         try:
-            for file in self._listen(sources, self.options.channels, self.options.track):
+            for file in self._listen(sources, self._channels, self.options.track):
                 yield file.source, self._finished(file, self._result)
         finally:
             self._under_way -= 1
@@ -218,7 +234,7 @@ class Transcriber(Hearing):
             file.choices = {0.0: known} if known is not None else {}
         return file
 
-    def _cut(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+    def _cut(self, blocks: Iterable[chunks.Block]) -> Iterator[Window]:
         packs = self._packs
         # A pause is where a language may change too.
         fits = self.context == "fit" or (self.chooser is not None and not self.chooser.whole)
@@ -257,6 +273,7 @@ class Transcriber(Hearing):
             seconds=file.seconds,
             truncated=file.truncated,
             notes=file.notes,
+            views=tuple(sorted(file.views.items())),
             routing=routing_of(mixers_of(self.opened.model), file.routes) if file.routes else None,
             chosen=tuple(sorted(file.choices.items(), key=lambda pair: pair[0])),
             about=self.about,

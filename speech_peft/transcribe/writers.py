@@ -27,8 +27,13 @@ def as_json(result: Result) -> dict[str, Any]:
         "segments": [_segment(segment) for segment in result.segments],
         **({"routing": _routing(result.routing)} if result.routing else {}),
         **({"chosen": [_choice(start, one) for start, one in result.chosen]} if result.chosen else {}),
+        **({"views": [_view(start, one) for start, one in result.views]} if result.views else {}),
         **result.about,
     }
+
+
+def _view(start: float, view: int) -> dict[str, Any]:
+    return {"start": round(start, 3), "microphone": view}
 
 
 def _routing(routing: Routing) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from speech_peft.errors import ConfigError
 from speech_peft.methods.attention import Attention
 from speech_peft.methods.lora import Lora
 from speech_peft.opening.enrolment import enrolled
+from speech_peft.opening.microphones import recorded
 from tests.contract.laws import fill
 
 
@@ -176,3 +177,48 @@ def test_a_reference_that_was_not_noted_at_a_site_is_refused_by_its_name():
     ctx = Context(reference=Reference({"layers.0.attn": torch.zeros(1, 3, 32)}, torch.ones(1, 3).bool()))
     with pytest.raises(ConfigError, match=r"layers\.1\.attn: the reference was noted at layers\.0\.attn"):
         backbone.encode(features, ctx)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 1])
+def test_microphones_in_another_order_give_the_same_states_in_that_order(window):
+    _, _, model = opened(a=Attention(keys="views", rank=3, window=window))
+    adapter, _ = part(model)
+    x, y = torch.randn(3, 9, 32), torch.randn(3, 9, 32)
+    sound = torch.arange(9)[None] < torch.tensor([9, 7, 4])[:, None]
+    order = torch.tensor([2, 0, 1])
+    given = adapter(x, y, Context(views=3, sound=sound))
+    turned = adapter(x[order], y[order], Context(views=3, sound=sound[order]))
+    torch.testing.assert_close(turned, given[order])
+    assert (given - y).abs().amin((1, 2)).max() > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 1])
+def test_a_microphone_that_recorded_nothing_is_as_if_it_were_not_there(window):
+    backbone, _, model = opened(a=Attention(keys="views", rank=3, window=window))
+    audio = 0.1 * torch.randn(4, 8000)
+
+    def states(rows: list[int], lengths: list[int]) -> Tensor:
+        features = backbone.prepare(audio[rows], torch.tensor(lengths))
+        features = recorded(features, torch.tensor(lengths))
+        return backbone.encode(features, Context(views=len(rows))).states
+
+    three = states([0, 1, 2], [8000, 8000, 8000])
+    torch.testing.assert_close(states([0, 1, 3, 2], [8000, 8000, 0, 8000])[[0, 1, 3]], three)
+    left, alone = states([3, 0], [0, 8000]), states([0], [8000])
+    with model.using():
+        assert torch.equal(states([3, 0], [0, 8000]), left)
+        assert torch.equal(states([0], [8000]), alone)
+
+
+@torch.no_grad()
+def test_recordings_of_one_batch_are_heard_as_each_by_itself():
+    backbone, _, model = opened(a=Attention(keys="views", rank=3, window=2))
+    audio, lengths = 0.1 * torch.randn(6, 8000), torch.full((6,), 8000)
+    states = backbone.encode(backbone.prepare(audio, lengths), Context(views=3)).states
+    for rows in (slice(0, 3), slice(3, 6)):
+        one = backbone.prepare(audio[rows], lengths[rows])
+        torch.testing.assert_close(backbone.encode(one, Context(views=3)).states, states[rows])
+    with model.using():
+        assert (backbone.encode(backbone.prepare(audio, lengths)).states - states).abs().max() > 1e-3

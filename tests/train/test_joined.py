@@ -13,7 +13,8 @@ from speech_peft.errors import ConfigError
 from speech_peft.recipe import config
 from speech_peft.recipe.parts import JoinConfig
 from speech_peft.train import fit
-from speech_peft.train.data.clips import Bad, Clips, Heard
+from speech_peft.train.data.clips import Clips
+from speech_peft.train.data.heard import Bad, Heard
 from speech_peft.train.data.joined import JoinedBatches, Windows
 from tests import tiny
 

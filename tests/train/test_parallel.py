@@ -13,8 +13,8 @@ from speech_peft.errors import ConfigError
 from speech_peft.methods.bridge import Bridge
 from speech_peft.recipe import config
 from speech_peft.recipe.tasks import AsrConfig, ParallelConfig
-from speech_peft.train.data.clips import Batch
 from speech_peft.train.data.data import SpeechData
+from speech_peft.train.data.heard import Batch
 from speech_peft.train.tasks.asr import TeacherForcing
 from speech_peft.train.tasks.base import Loss
 from speech_peft.train.tasks.parallel import Parallel

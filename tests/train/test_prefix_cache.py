@@ -8,7 +8,8 @@ from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
 from speech_peft.recipe import config
 from speech_peft.train import fit
-from speech_peft.train.data.clips import Clips, gather
+from speech_peft.train.data.clips import Clips
+from speech_peft.train.data.heard import gather
 from tests import tiny
 
 TOP = {"a": {"method": "bottleneck", "width": 8, "sites": ["layers.1.ffn"]}}

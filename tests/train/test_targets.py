@@ -9,7 +9,8 @@ import soxr
 
 from speech_peft.audio import manifest
 from speech_peft.audio.degrade import Degrader, parse
-from speech_peft.train.data.clips import Bad, Clips, gather
+from speech_peft.train.data.clips import Clips
+from speech_peft.train.data.heard import Bad, gather
 from speech_peft.train.data.targets import Targets
 
 RATE = 16000

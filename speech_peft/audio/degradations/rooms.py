@@ -19,11 +19,11 @@ from ..io import Samples
 ROOMS = 500
 """Different simulated rooms: each is computed once a process and drawn again and again."""
 # Metres, shorter and longer sides and height: those of Open-Miipher-2.
-_SIDES, _HEIGHT = (2.0, 10.0), (2.0, 5.0)
-_FROM_WALL, _DISTANCE = 0.3, (0.3, 3.0)
+SIDES, HEIGHT = (2.0, 10.0), (2.0, 5.0)
+FROM_WALL, _DISTANCE = 0.3, (0.3, 3.0)
 _ORDER = 24  # reflections followed: three times as many would take 27 times as long
-_SPEED = 343.0
-_TRIES = 200
+SPEED = 343.0
+TRIES = 200
 
 
 def synthetic(rt60: float, direct: float, sample_rate: int, generator: Generator) -> Samples:
@@ -37,21 +37,25 @@ def synthetic(rt60: float, direct: float, sample_rate: int, generator: Generator
     return tail.astype(np.float32)
 
 
+def package(who: str, instead: str = "") -> Any:
+    """pyroomacoustics; raises ConfigError where it is not installed."""
+    try:
+        return import_module("pyroomacoustics")
+    except ImportError:
+        raise ConfigError(
+            f"{who} needs pyroomacoustics: pip install 'speech_peft[restore]'{instead}"
+        ) from None
+
+
 @lru_cache(maxsize=ROOMS)
 def simulated(number: int, rt60: tuple[float, float], sample_rate: int) -> tuple[Samples, dict[str, Any]]:
     """Room `number`: its response from the direct sound on, and what it is; the same in every process."""
-    try:
-        pyroomacoustics = import_module("pyroomacoustics")
-    except ImportError:
-        raise ConfigError(
-            "degrade reverb: rooms: simulated needs pyroomacoustics: pip install 'speech_peft[restore]'; "
-            "rooms: synthetic needs nothing"
-        ) from None
+    pyroomacoustics = package("degrade reverb: rooms: simulated", "; rooms: synthetic needs nothing")
     generator = Generator(Philox(key=number))
     seconds = float(generator.uniform(*rt60))
-    for _ in range(_TRIES):
-        size = np.array([*generator.uniform(*_SIDES, 2), generator.uniform(*_HEIGHT)])
-        talker, microphone = (generator.uniform(_FROM_WALL, size - _FROM_WALL) for _ in range(2))
+    for _ in range(TRIES):
+        size = np.array([*generator.uniform(*SIDES, 2), generator.uniform(*HEIGHT)])
+        talker, microphone = (generator.uniform(FROM_WALL, size - FROM_WALL) for _ in range(2))
         distance = float(np.linalg.norm(talker - microphone))
         try:
             absorption, order = pyroomacoustics.inverse_sabine(seconds, size)
@@ -70,13 +74,13 @@ def simulated(number: int, rt60: tuple[float, float], sample_rate: int) -> tuple
     room.compute_rir()
     response = np.asarray(room.rir[0][0], np.float64)
     response = response[np.abs(response).argmax() :]
-    complete = order * float(size.min()) / _SPEED  # later, images of higher orders would be missing
-    response = _continued(response, complete, seconds, sample_rate, generator)
+    complete = order * float(size.min()) / SPEED  # later, images of higher orders would be missing
+    response = continued(response, complete, seconds, sample_rate, generator)
     about = {"rt60": seconds, "size": [round(float(side), 2) for side in size], "distance": distance}
     return (response / response[0]).astype(np.float32), about
 
 
-def _continued(
+def continued(
     response: np.ndarray, complete: float, rt60: float, sample_rate: int, generator: Generator
 ) -> np.ndarray:
     """The response up to `complete` seconds, then noise from its level there down to -60 dB."""

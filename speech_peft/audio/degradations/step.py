@@ -53,8 +53,8 @@ class Scene:
         return options[int(self.generator.integers(len(options)))]
 
 
-class BaseStep(BaseModel, ABC):
-    """One way of making audio worse, applied with probability `p`."""
+class Settings(BaseModel):
+    """What every step has: it is applied with probability `p`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     p: Share = 1.0
@@ -63,6 +63,10 @@ class BaseStep(BaseModel, ABC):
     def stretch(self) -> tuple[float, float]:
         """How many times as long a recording comes out, at least and at most."""
         return 1.0, 1.0
+
+
+class BaseStep(Settings, ABC):
+    """One way of making a recording worse."""
 
     @abstractmethod
     def apply(self, x: Samples, scene: Scene) -> Result: ...

@@ -15,6 +15,7 @@ from .. import io
 from ..io import Samples
 from ..manifest import recordings
 from . import codec, noise, rooms
+from .array import Array
 from .filters import BandLimit, Notch, Tilt
 from .step import BaseStep, Result, Scene, Share, Span, positive
 
@@ -199,7 +200,7 @@ class OneOf(BaseStep):
     """One of several steps, each as likely."""
 
     kind: Literal["one_of"] = "one_of"
-    steps: "Annotated[tuple[Step, ...], Field(min_length=1)]"
+    steps: "Annotated[tuple[Sound, ...], Field(min_length=1)]"
 
     @property
     def stretch(self) -> tuple[float, float]:
@@ -212,7 +213,7 @@ class OneOf(BaseStep):
         return x, {"step": step.kind, **drawn}
 
 
-Step = Annotated[
+Sound = Annotated[
     Noise
     | Babble
     | Talker
@@ -228,6 +229,8 @@ Step = Annotated[
     | OneOf,
     Field(discriminator="kind"),
 ]
+"""What one recording stays one in."""
+Step = Annotated[Sound | Array, Field(discriminator="kind")]
 OneOf.model_rebuild()
 
 

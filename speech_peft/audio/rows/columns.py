@@ -122,7 +122,7 @@ class Columns:
             raise ConfigError(
                 f"{where}: no audio path; columns found: {', '.join(record)}. Name it: columns.audio=NAME"
             )
-        audio = self._path(where, "audio", cells["audio"])
+        audio, *others = self._paths(where, "audio", cells["audio"])
         # A column that is there and empty: nothing is said, no class is heard. That is not "unknown".
         for name in ("text", "label"):
             if name in fields.of:
@@ -138,10 +138,16 @@ class Columns:
             target_audio=self._path(where, "target_audio", cells["target_audio"])
             if "target_audio" in cells
             else None,
+            others=tuple(others),
             extra={name: _cell(cell) for name, cell in record.items() if name not in fields.used},
             **words,
         )
         return row, "id" in cells
+
+    def _paths(self, where: str, name: str, cell: Any) -> list[Path]:
+        """One file, or the files of several microphones, which JSON may write as a list."""
+        several = isinstance(cell, list | tuple) and len(cell) > 0
+        return [self._path(where, name, one) for one in (cell if several else [cell])]
 
     def _path(self, where: str, name: str, cell: Any) -> Path:
         return resolve(self.folder, path_text(where, name, cell))

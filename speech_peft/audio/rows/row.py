@@ -25,6 +25,7 @@ class Row:
     speaker: str | None = None
     lang: str | None = None
     target_audio: Path | None = None  # the clean recording of a noisy one
+    others: tuple[Path, ...] = ()  # the same, heard by other microphones that have files of their own
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

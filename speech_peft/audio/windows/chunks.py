@@ -22,6 +22,8 @@ from .window import Window as Window
 FRAME = silero.FRAME
 BLOCK_SECONDS = 30.0
 
+Block = Float32[ndarray, "s *m"]
+"""Samples; of several microphones their mean, and beside it each."""
 Detector = Callable[[Samples], Float32[ndarray, " f"]]
 Vad = Literal["silero", "energy", "none"]
 
@@ -57,10 +59,11 @@ class Energy:
         return speech.astype(np.float32)
 
 
-def windows(blocks: Iterable[Samples], detect: Detector, cutting: Cutting | None = None) -> Iterator[Window]:
+def windows(blocks: Iterable[Block], detect: Detector, cutting: Cutting | None = None) -> Iterator[Window]:
     """Windows of speech in the order of the stream; none where there is no speech.
 
-    None is longer than `cutting.max_seconds`, to the sample.
+    None is longer than `cutting.max_seconds`, to the sample. Blocks of several microphones, `views.Blocks`,
+    are cut by the mean that stands before them.
 
     >>> list(windows([np.zeros(16_000, np.float32)], Energy()))
     []
@@ -69,9 +72,10 @@ def windows(blocks: Iterable[Samples], detect: Detector, cutting: Cutting | None
     stream = _Stream()
     for block in _whole_frames(blocks):
         stream.forget(cutter.needed)
-        scores = detect(block)
+        samples = block if block.ndim == 1 else np.ascontiguousarray(block[:, 0])
+        scores = detect(samples)
         stream.add(block, scores)
-        for score, level in zip(scores.tolist(), _levels(block).tolist(), strict=True):
+        for score, level in zip(scores.tolist(), _levels(samples).tolist(), strict=True):
             if span := cutter.add(score, level):
                 yield stream.take(*span)
     if span := cutter.finish():
@@ -83,11 +87,11 @@ class _Stream:
 
     def __init__(self) -> None:
         self.start = 0  # in samples
-        self.samples = np.zeros(0, np.float32)
+        self.samples: Block = np.zeros(0, np.float32)
         self.scores = np.zeros(0, np.float32)
 
-    def add(self, block: Samples, scores: Float32[ndarray, " n"]) -> None:
-        self.samples = np.concatenate([self.samples, block])
+    def add(self, block: Block, scores: Float32[ndarray, " n"]) -> None:
+        self.samples = np.concatenate([self.samples, block]) if len(self.samples) else block
         self.scores = np.concatenate([self.scores, scores])
 
     def forget(self, frame: int) -> None:
@@ -102,7 +106,11 @@ class _Stream:
             raise RuntimeError(f"a window begins {-begin} samples before those that are held")
         samples = self.samples[begin : last * FRAME - self.start].copy()
         scores = self.scores[begin // FRAME : last - self.start // FRAME].copy()
-        return Window(first * FRAME / SAMPLE_RATE, samples, scores)
+        start = first * FRAME / SAMPLE_RATE
+        if samples.ndim == 1:
+            return Window(start, samples, scores)
+        mean, *views = np.ascontiguousarray(samples.T)
+        return Window(start, mean, scores, views=np.stack(views))
 
 
 def _levels(samples: Samples) -> Float32[ndarray, " f"]:
@@ -112,11 +120,11 @@ def _levels(samples: Samples) -> Float32[ndarray, " f"]:
     return 10 * np.log10(np.einsum("fs,fs->f", frames, frames) / FRAME + 1e-10)
 
 
-def _whole_frames(blocks: Iterable[Samples]) -> Iterator[Samples]:
+def _whole_frames(blocks: Iterable[Block]) -> Iterator[Block]:
     """The same samples in blocks of whole frames; what is left comes last."""
-    rest = np.zeros(0, np.float32)
+    rest: Block = np.zeros(0, np.float32)
     for block in blocks:
-        block = np.concatenate([rest, block])
+        block = np.concatenate([rest, block]) if len(rest) else block
         whole = len(block) // FRAME * FRAME
         block, rest = block[:whole], block[whole:]
         if whole:

@@ -1,6 +1,7 @@
 """A piece of a recording as a model hears it, and where in the recording each moment of it was."""
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -30,6 +31,13 @@ class Window:
     """The detector's, one a frame of `FRAME` samples; empty where none was asked."""
     joints: tuple[tuple[int, float], ...] = ()
     """Where each further stretch begins: its first sample in the window, its seconds in the recording."""
+    views: Float32[ndarray, "n s"] = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
+    """What each microphone heard, of which `samples` are the mean; none where they are not told apart."""
+
+    @property
+    def heard(self) -> Sequence[Samples]:
+        """What a model hears: each microphone, or else the window's samples."""
+        return self.views if len(self.views) > 1 else (self.samples,)
 
     @property
     def seconds(self) -> float:
@@ -65,7 +73,7 @@ class Window:
         scores = self.scores[round(first / FRAME) : round(last / FRAME) if last < len(self.samples) else None]
         joints = tuple((sample - first, start) for sample, start in self.joints[inside])
         start = self._at(first / SAMPLE_RATE, inside.start)
-        return Window(start, self.samples[first:last], scores, joints)
+        return Window(start, self.samples[first:last], scores, joints, self.views[:, first:last])
 
     def followed_by(self, other: "Window") -> "Window":
         """Both as one, without what lies between."""
@@ -80,6 +88,7 @@ class Window:
                 *(() if touching else ((size, other.start),)),
                 *((size + sample, start) for sample, start in other.joints),
             ),
+            views=np.concatenate([self.views, other.views], 1),
         )
 
     @property

@@ -15,7 +15,7 @@ from ...errors import SpeechPeftError
 from ...files.atomic import write_text
 from ...terminal.door import complain
 from ..tasks.base import Task
-from .clips import Bad
+from .heard import Bad
 
 PARTS: tuple[str, ...] = ("train", "valid")
 

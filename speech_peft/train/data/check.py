@@ -56,7 +56,7 @@ def _missing(part: str, rows: "Sequence[Row]", most: float) -> Iterator[str]:
     there = lru_cache(maxsize=100_000)(is_there)
     gone, first = 0, ""
     for row in rows:
-        for path in (row.audio, row.target_audio):
+        for path in (row.audio, *row.others, row.target_audio):
             if path is not None and not there(path):
                 gone, first = gone + 1, first or f"row {row.id!r}: {path}"
                 break

@@ -28,7 +28,8 @@ from ...recipe.tasks import ClassifyConfig
 from ..tasks.base import Task
 from . import labels
 from .bad import BadList
-from .clips import Bad, Clips, Place, on_grid
+from .clips import Clips, Place
+from .heard import Bad, on_grid
 from .joined import JoinedBatches, Windows
 from .targets import Targets
 from .workers import loader
@@ -191,7 +192,9 @@ class SpeechData(L.LightningDataModule):
             usable = usable[labels.few_places(pick(rows, usable), data.per_class, self.recipe.seed)]
             rows, seconds = pick(rows, usable), seconds[usable]
             usable = np.arange(len(rows))
-        clips, seconds = Clips(pick(rows, usable), self.sample_rate, degrader), seconds[usable]
+        by_views = data.channels == "views"
+        clips = Clips(pick(rows, usable), self.sample_rate, degrader, by_views)
+        seconds = seconds[usable]
         broken: set[int] = set()
         if seconds.sum() <= 3600 * data.preload_hours:
             for index, row in enumerate(clips.rows):

@@ -29,7 +29,7 @@ from ...recipe.recipe import Recipe
 if TYPE_CHECKING:
     from ...backbones.base import Backbone, Encoded, Features
     from ...core.model import AdaptedModel
-    from .clips import Batch
+    from .heard import Batch
 
 
 @dataclass(frozen=True)

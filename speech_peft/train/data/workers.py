@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .clips import gather
+from .heard import gather
 
 
 def loader(clips: Dataset[Any], batches: Any, workers: int) -> DataLoader[Any]:

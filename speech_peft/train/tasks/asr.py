@@ -31,8 +31,8 @@ from .seeds import chance
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel
     from ...core.site import Site
-    from ..data.clips import Batch
     from ..data.data import SpeechData
+    from ..data.heard import Batch
 
 IGNORED = -100
 FILLED = 0.5
@@ -206,7 +206,10 @@ class Asr(Task):
 
     def _of_text(self, encoded: Encoded, batch: Batch) -> Loss:
         if self.parallel is None or not self.training:
-            return self.decoder.loss(encoded, batch.texts, batch.languages)
+            encoded, rows = _there(encoded, batch)
+            return self.decoder.loss(
+                encoded, [batch.texts[row] for row in rows], [batch.languages[row] for row in rows]
+            )
         assert isinstance(self.decoder, TeacherForcing)
         tokens = self.decoder.tokens(batch.texts, encoded.states.device, batch.languages)
         return self.parallel.loss(encoded, batch, *tokens)
@@ -230,10 +233,11 @@ class Asr(Task):
         return wrong / wanted.clamp(min=1e-6)
 
     def examine(self, batch: Batch) -> Examined:
-        encoded = self.encode(batch)
-        loss = self.decoder.loss(encoded, batch.texts, batch.languages)
-        heard = self.decoder.decode(encoded, batch.languages)
-        return Examined(float(loss.total), loss.targets, batch.texts, heard)
+        encoded, rows = _there(self.encode(batch), batch)
+        texts, languages = [batch.texts[row] for row in rows], [batch.languages[row] for row in rows]
+        loss = self.decoder.loss(encoded, texts, languages)
+        heard = self.decoder.decode(encoded, languages)
+        return Examined(float(loss.total), loss.targets, texts, heard)
 
     def validate(self, batches: list[Examined]) -> Scores:
         own_decoder = self.config.decoder != "ctc"  # which, unless told otherwise, writes English
@@ -256,3 +260,12 @@ class Asr(Task):
             decoder.kind == "whisper" if isinstance(decoder, DiffusionConfig) else decoder == "whisper"
         )
         return list(backbone.sites()) if of_whisper else encoder_sites(backbone)
+
+
+def _there(encoded: Encoded, batch: Batch) -> tuple[Encoded, Sequence[int]]:
+    """The states of all rows but those of microphones that recorded nothing, and which rows they are."""
+    rows: Sequence[int] = range(len(batch.lengths))
+    there = batch.lengths.nonzero()[:, 0]
+    if batch.views == 1 or len(there) in (0, len(rows)):
+        return encoded, rows
+    return Encoded(encoded.states[there], encoded.mask[there]), there.tolist()

@@ -19,6 +19,7 @@ from ...core.lifecycle import Outcome, Predicted
 from ...core.passage.ids import context_of
 from ...errors import ConfigError, SpeechPeftError
 from ...opening.enrolment import check_enrolled, enrolled
+from ...opening.microphones import check_views, recorded
 from ...recipe.recipe import Recipe
 from .accumulation import Accumulated
 from .apart import clip_apart, hide_from_ddp
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ...backbones.base import Backbone, Encoded, Features
     from ...core.model import AdaptedModel
     from ...core.site import Site
-    from ..data.clips import Batch
+    from ..data.heard import Batch
     from ..data.prefix_cache import PrefixCache
 
 # How many training batches a method with a procedure is shown before step 0 (scores, masks).
@@ -87,6 +88,7 @@ class Task(L.LightningModule, ABC):
         self._seconds_before = 0.0
         self._started: float | None = None
         check_enrolled(model, bool(recipe.data.enrol))
+        check_views(model, recipe.data.channels == "views")
         model.activate(*recipe.active)
         model.trainable(*recipe.train)
         self.base_parameters: dict[str, nn.Parameter] = {}
@@ -140,7 +142,8 @@ class Task(L.LightningModule, ABC):
     def prepare(self, batch: Batch, pad_to: int = 0) -> Features:
         """Features of a batch, in float32 whatever the precision of the run."""
         with torch.autocast(self.device.type, enabled=False):
-            return self.backbone.prepare(batch.audio, batch.lengths, pad_to=pad_to)
+            features = self.backbone.prepare(batch.audio, batch.lengths, pad_to=pad_to)
+        return recorded(features, batch.lengths) if batch.views > 1 else features
 
     # ---- training -----------------------------------------------------------------------------------------
 
@@ -255,8 +258,9 @@ class Task(L.LightningModule, ABC):
         return batch
 
     def context(self, batch: Batch) -> Context:
-        """What the manifest says of the clips, where an adapter asks for it."""
+        """What the manifest says of the clips, where an adapter asks for it, and which rows are one clip."""
         known = context_of(self.model.methods.values(), batch.said, batch.lengths.device)
+        known = replace(known, views=batch.views)
         if batch.enrolled is None:
             return known
         return replace(known, reference=enrolled(self.model, self.backbone, *batch.enrolled))

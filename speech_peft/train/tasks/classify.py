@@ -25,8 +25,8 @@ from .base import Loss, Scores, Task, encoder_sites
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel
     from ...core.site import Site
-    from ..data.clips import Batch
     from ..data.data import SpeechData
+    from ..data.heard import Batch
 
 
 @dataclass(frozen=True)

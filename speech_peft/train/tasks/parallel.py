@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
     from ...core.model import AdaptedModel
     from ...recipe.tasks import ParallelConfig
-    from ..data.clips import Batch
+    from ..data.heard import Batch
 
 
 class Parallel:

@@ -37,8 +37,8 @@ from .distance import WaveformDistance, feature_distance
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel
     from ...core.site import Site
-    from ..data.clips import Batch
     from ..data.data import SpeechData
+    from ..data.heard import Batch
 
 
 @dataclass(frozen=True)
