@@ -63,16 +63,16 @@ def test_training_with_and_without_the_cache_agrees(tmp_path):
 
 def test_a_clip_that_is_cached_is_not_loaded_again(tmp_path, monkeypatch):
     loads = []
-    monkeypatch.setattr(Clips, "samples", _counting(Clips.samples, loads))
+    monkeypatch.setattr(Clips, "recorded", _counting(Clips.recorded, loads))
     path = tiny.recipe(tmp_path, "ctc", adapters=TOP)
     tiny.run(path, "data.cache={where: memory}", "trainer.max_steps=30")
     assert len(loads) == 12
 
 
-def _counting(samples, loads):
+def _counting(recorded, loads):
     def counted(self, index):
         loads.append(index)
-        return samples(self, index)
+        return recorded(self, index)
 
     return counted
 

@@ -80,9 +80,9 @@ class Clips(Dataset[Heard | Bad]):
 
     def samples(self, index: int) -> np.ndarray:
         """The clip as recorded; of several microphones, by the first."""
-        return self._views(index)[0]
+        return self.recorded(index)[0]
 
-    def _views(self, index: int) -> tuple[np.ndarray, ...]:
+    def recorded(self, index: int) -> tuple[np.ndarray, ...]:
         """What each microphone recorded; all of it at once where they are not told apart."""
         return self._kept[index] if index in self._kept else self._load(index)
 
@@ -111,7 +111,7 @@ class Clips(Dataset[Heard | Bad]):
             example = Example(row.id, silence, row.text, row.label, lang=row.lang)
             return Heard(source, example, None, _task(row), self._enrolled(epoch, index), parallel)
         try:
-            recorded, clean, reference = self._views(index), None, None
+            recorded, clean, reference = self.recorded(index), None, None
             if self.targets is not None:
                 variant = self.degrader.variant(epoch) if self.degrader else 0
                 samples, clean, reference = self.targets.of(row, recorded[0], variant)
