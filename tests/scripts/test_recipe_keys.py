@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from speech_peft.audio.degradations.step import Change, Settings
+from speech_peft.audio.degradations.step import BaseStep, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def test_every_part_step_and_method_has_its_table(script):
     parts = [value for value in named if isinstance(value, type)]
     parts = [part for part in parts if issubclass(part, script.parts.Part) and part is not script.parts.Part]
     assert {part for _, part in script.SECTIONS.values()} == set(parts)
-    steps = [*Settings.__subclasses__(), *Change.__subclasses__()]
-    kinds = {step.model_fields["kind"].default for step in steps if step is not Change}
+    steps = [*Settings.__subclasses__(), *BaseStep.__subclasses__()]
+    kinds = {step.model_fields["kind"].default for step in steps if step is not BaseStep}
     assert kinds == {step.model_fields["kind"].default for step in script.STEPS}
     assert all(f"#### {name}\n" in page for name in [*kinds, *script.METHODS.names(), *script.DECODERS])
