@@ -101,7 +101,10 @@ def made(row: Row, place: int, options: argparse.Namespace) -> Scene:
     number = ROOMS + 1000 * options.seed + place
     generator = Generator(Philox(key=(number, 0)))
     responses, _ = array.responses_of(number, most, tuple(options.rt60), options.rooms, RATE)
-    heard, snr = array.heard(clip, responses), generator.uniform(*options.snr, most).tolist()
+    heard, snr = (
+        array.heard(clip, responses),
+        generator.uniform(options.snr[0], options.snr[1], most).tolist(),
+    )
     for view, level in enumerate(snr):
         color = ("white", "pink", "brown")[int(generator.integers(3))]
         heard[view] = noise.mix(heard[view], noise.colored(color, len(clip), RATE, generator), level)
@@ -115,14 +118,15 @@ def measured(opened: Opened, stock: Opened | None, scenes: list[Scene]) -> dict[
     worst = [int(np.argmin(one.snr)) for one in scenes]
     best = [int(np.argmax(one.snr)) for one in scenes]
     found: dict[str, object] = {}
-    for name, which in (("worst", worst), ("best", best), ("surest", None)):
-        found[name] = compared(scenes, *(picked(each, which) for each in (alone, together)))
+    for name, which in {"worst": worst, "best": best, "surest": None}.items():
+        found[name] = compared(scenes, picked(alone, which), picked(together, which))
     found["strangers"] = compared(scenes, picked(alone, worst), picked(among, [0] * len(scenes)))
     every = [Scene(one.text, [], []) for one in scenes for _ in one.views]
-    found["all"] = compared(every, *([t for one in each for t in one.texts] for each in (alone, together)))
-    for name, which in (("worst", worst), ("best", best)) if stock is not None else ():
-        views = [[one.views[view]] for one, view in zip(scenes, which, strict=True)]
-        found[f"stock {name}"] = rate(scenes, [read(stock, one, 1).texts[0] for one in views])
+    found["all"] = compared(every, texts(alone), texts(together))
+    if stock is not None:
+        for name, which in (("worst", worst), ("best", best)):
+            views = [[one.views[view]] for one, view in zip(scenes, which, strict=True)]
+            found[f"stock {name}"] = rate(scenes, [read(stock, one, 1).texts[0] for one in views])
     spreads = [float(np.mean([one.spread for one in each])) for each in (alone, together)]
     return {**found, "spread": {"alone": spreads[0], "together": spreads[1]}}
 
@@ -158,8 +162,13 @@ def picked(read: list[Read], which: list[int] | None) -> list[Decoded]:
     return [one.texts[place] for one, place in zip(read, places, strict=True)]
 
 
+def texts(read: list[Read]) -> list[Decoded]:
+    """Of all microphones of all clips."""
+    return [text for one in read for text in one.texts]
+
+
 def compared(scenes: list[Scene], alone: list[Decoded], together: list[Decoded]) -> dict[str, object]:
-    (before, words), (after, _) = (errors(scenes, texts) for texts in (alone, together))
+    (before, words), (after, _) = (errors(scenes, each) for each in (alone, together))
     gain = difference(before, after, words, range(len(scenes)))
     found: dict[str, object] = {"alone": rate(scenes, alone), "together": rate(scenes, together)}
     return found | {"gain": gain and [round(x, 4) for x in (gain.delta, gain.low, gain.high, gain.p)]}

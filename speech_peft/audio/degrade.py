@@ -22,8 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError, did_you_mean
 from .degradations.array import Array
-from .degradations.step import BaseStep, Pool, Scene
-from .degradations.steps import Babble, BandLimit, Clip, Codec, Noise, OneOf, PacketLoss, Reverb, Step
+from .degradations.step import Pool, Scene
+from .degradations.steps import Babble, BandLimit, Clip, Codec, Noise, OneOf, PacketLoss, Reverb, Sound, Step
 from .io import Samples
 
 _STEPS = TypeAdapter(tuple[Step, ...])
@@ -210,9 +210,7 @@ def _spread(step: Array, heard: list[Samples], scene: Scene) -> tuple[list[Sampl
     return views, [{"kind": step.kind, **drawn}]
 
 
-def _each(
-    step: BaseStep, heard: list[Samples], scene: Callable[[str], Scene]
-) -> tuple[list[Samples], _Applied]:
+def _each(step: Sound, heard: list[Samples], scene: Callable[[str], Scene]) -> tuple[list[Samples], _Applied]:
     """Each view made worse by itself, the first as if it were alone."""
     together, made, applied = step.stretch != (1.0, 1.0), [], []
     for view, x in enumerate(heard):

@@ -243,7 +243,7 @@ class Hearing(Listener[File]):
         chosen = []
         for place, piece in enumerate(batch):
             first = place * views
-            view = surest(read[first : first + views], [view.any() for view in piece.window.heard])
+            view = surest(read[first : first + views], [bool(view.any()) for view in piece.window.heard])
             piece.file.views.setdefault(piece.window.start, view + 1)
             chosen.append(first + view)
         return states[torch.tensor(chosen, device=states.device)]

@@ -119,7 +119,7 @@ class Transcriber(Hearing):
         self.backbone = self.opened.backbone
         self.context = getattr(self.backbone, "context", None)
         self._listen_to(speaker_reference)
-        self._channels = self._heard()
+        self._channels: Channels = self._heard()
         self.about = _about(found, adapter, self.options)
         if self.chooser is not None:
             self.about |= self.chooser.about()

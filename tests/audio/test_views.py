@@ -68,7 +68,7 @@ def test_windows_hold_each_view_of_what_they_cut():
         np.testing.assert_array_equal(window.samples, plain.samples)
         np.testing.assert_array_equal(window.views, SOUND.T)
         np.testing.assert_array_equal(window.part(100, 900).views, SOUND[100:900].T)
-        assert plain.heard == (plain.samples,)
+        assert plain.heard == [plain.samples]
         longer = window.part(0, 100).followed_by(window.part(900))
         np.testing.assert_array_equal(longer.views, np.concatenate([SOUND[:100], SOUND[900:]]).T)
 

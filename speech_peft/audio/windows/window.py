@@ -37,7 +37,7 @@ class Window:
     @property
     def heard(self) -> Sequence[Samples]:
         """What a model hears: each microphone, or else the window's samples."""
-        return self.views if len(self.views) > 1 else (self.samples,)
+        return list(self.views) if len(self.views) > 1 else [self.samples]
 
     @property
     def seconds(self) -> float:
