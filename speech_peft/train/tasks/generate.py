@@ -32,8 +32,8 @@ from .base import Loss, Scores, Task, encoder_sites
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel
     from ...core.site import Site
-    from ..data.clips import Batch
     from ..data.data import SpeechData
+    from ..data.heard import Batch
 
 PEAK = 0.9
 """Of full scale: every clip is as loud as this when it is learned from."""
