@@ -123,6 +123,28 @@ def merge_adapters(
     line(f"{out}: {how} of {len(adapters)} adapters, a {done.method.name}")
 
 
+@app.command()
+def together(
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="Folders or hub ids.")],
+    out: Out,
+) -> None:
+    """Write a folder that opens as several adapters at once, which were trained apart.
+
+    The last one's heads and backbone options hold: give an adapter of lengths, or a bridge, last.
+    """
+    _absent(out)
+    if len(adapters) < 2:
+        raise ConfigError(f"together: give two or more adapters; {adapters[0]} opens by itself")
+    from ..compose.together import write_together
+
+    saved = [_read(adapter) for adapter in adapters]
+    names = [one.folder.name for one in saved]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two adapters are called {twice[0]!r}; copy one to a folder of another name")
+    write_together(out, dict(zip(names, saved, strict=True)))
+    line(f"{out}: {', '.join(names)}, which run together")
+
+
 @app.command("export-peft")
 def to_peft(adapter: Adapter, out: Out, weights: Weights = None, rank: Rank = None) -> None:
     """Write a LoRA as PEFT's own two files: speech-peft export --to peft, under its old name."""

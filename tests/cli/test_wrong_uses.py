@@ -52,6 +52,7 @@ WRONG = {
     "prepare asterisk-prompts --lang de": "'en', 'es', 'fr', 'it', 'ru'",
     "recipes show nosuch": "asr/whisper_parallel",
     "adapter import-peft f --out o --weights w --backbone bert": "'whisper', 'ast', 'conformer', 'usm'",
+    "adapter together a --out o": "two or more",
     "adapter merge-adapters a b --out o --how mean": "'average', 'sum', 'mera'",
     "adapter merge-adapters a b --out o --factors x,1": "expected some such as 1,0.5",
     "export a --out o --to tflite": "'hf', 'ct2', 'ggml', 'onnx', 'peft'",

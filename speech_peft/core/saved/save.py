@@ -246,7 +246,7 @@ def write(
         joined=joined,
     )
     with complete(folder) as half:
-        (half / "adapter.json").write_text(_json(manifest) + "\n", encoding="utf-8")
+        (half / "adapter.json").write_text(manifest_text(manifest) + "\n", encoding="utf-8")
         tensors.write(half / "adapter.safetensors", tensors_of(model, name))
         if heads:
             tensors.write(half / "head.safetensors", stored_of(heads))
@@ -258,8 +258,8 @@ def write(
     return folder
 
 
-def _json(manifest: Manifest) -> str:
-    """Without what older versions do not know, where it says nothing."""
+def manifest_text(manifest: Manifest) -> str:
+    """adapter.json, without what older versions do not know, where it says nothing."""
     return manifest.model_dump_json(
         indent=2, exclude={key for key in ("together", "experts", "joined") if not getattr(manifest, key)}
     )
