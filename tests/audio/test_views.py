@@ -73,6 +73,19 @@ def test_windows_hold_each_view_of_what_they_cut():
         np.testing.assert_array_equal(longer.views, np.concatenate([SOUND[:100], SOUND[900:]]).T)
 
 
+def test_speech_that_one_microphone_hears_is_cut_out_also_where_the_others_drown_it():
+    """Two seconds of bursts in the third; noise as loud in the first two, which their mean still has."""
+    random, time = np.random.default_rng(0), np.arange(4 * RATE) / RATE
+    noise = 0.3 * random.standard_normal((4 * RATE, 2))
+    bursts = 0.05 * np.sin(2 * np.pi * 300 * time) * ((time > 1) & (time < 3) & (time * 4 % 1 < 0.7))
+    views = np.column_stack([noise, bursts]).astype(np.float32)
+    block = np.column_stack([views.mean(1), views])
+    assert not list(chunks.windows([block[:, 0].copy()], chunks.detector("energy")))
+    (window,) = chunks.windows(np.split(block, 2), chunks.detector("energy"))
+    assert window.start == pytest.approx(0.6, abs=0.1)
+    assert window.end == pytest.approx(3.4, abs=0.2)
+
+
 def test_a_row_of_several_files_is_read_and_written_as_a_list(folder):
     row = manifest.Row("a", folder / "0.wav", text="hello", others=(folder / "1.wav",))
     manifest.write(folder / "list.jsonl", [row])

@@ -5,6 +5,7 @@ longer than the encoder hears at once (`cutter.py`). Only the samples of the win
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -62,24 +63,38 @@ class Energy:
 def windows(blocks: Iterable[Block], detect: Detector, cutting: Cutting | None = None) -> Iterator[Window]:
     """Windows of speech in the order of the stream; none where there is no speech.
 
-    None is longer than `cutting.max_seconds`, to the sample. Blocks of several microphones, `views.Blocks`,
-    are cut by the mean that stands before them.
+    None is longer than `cutting.max_seconds`, to the sample. Of several microphones, in `views.Blocks`,
+    there is speech where any hears it.
 
     >>> list(windows([np.zeros(16_000, np.float32)], Energy()))
     []
     """
     cutter = Cutter(cutting or Cutting())
-    stream = _Stream()
+    stream, ears = _Stream(), _Ears(detect)
     for block in _whole_frames(blocks):
         stream.forget(cutter.needed)
         samples = block if block.ndim == 1 else np.ascontiguousarray(block[:, 0])
-        scores = detect(samples)
+        scores = ears(block)
         stream.add(block, scores)
         for score, level in zip(scores.tolist(), _levels(samples).tolist(), strict=True):
             if span := cutter.add(score, level):
                 yield stream.take(*span)
     if span := cutter.finish():
         yield stream.take(*span)
+
+
+class _Ears:
+    """A detector for each microphone: where most of them hear noise alone, their mean is noise too."""
+
+    def __init__(self, detect: Detector):
+        self.detect, self.each = detect, list[Detector]()
+
+    def __call__(self, block: Block) -> Float32[ndarray, " f"]:
+        if block.ndim == 1:
+            return self.detect(block)
+        _, *views = np.ascontiguousarray(block.T)
+        self.each = self.each or [deepcopy(self.detect) for _ in views]
+        return np.max([detect(view) for detect, view in zip(self.each, views, strict=True)], 0)
 
 
 class _Stream:

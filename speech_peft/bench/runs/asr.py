@@ -145,10 +145,12 @@ def free_name(path: str, taken: set[str]) -> str:
 def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Prediction]:
     """Transcribe every row with a system. Loading the model and a first few files are not in the time."""
     transcriber = open_transcriber(system, settings)
-    first = {row.audio: row for row in reversed(rows)}
+    first: dict[Path, Row] = {}
+    for row in rows:
+        first.setdefault(row.audio, row)
     files = [
-        Job(path, str(path), task=task_of(first[path]), lang=first[path].lang or "")
-        for path in dict.fromkeys(row.audio for row in rows)
+        Job(path, str(path), task=task_of(row), lang=row.lang or "", others=row.others)
+        for path, row in first.items()
     ]
     for _ in transcriber.transcribe(files[:_WARM_UP]):
         pass
