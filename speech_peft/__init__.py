@@ -17,6 +17,7 @@ _PUBLIC = {
     "AdaptedModel": "core.model",
     "Classifier": "classify.classifier",
     "Context": "core.context",
+    "Generator": "generate.generator",
     "Method": "core.method",
     "Restorer": "restore.restorer",
     "Site": "core.site",

@@ -6,6 +6,7 @@ from .core.context import Context as Context
 from .core.method import Method as Method
 from .core.model import AdaptedModel as AdaptedModel
 from .core.site import Site as Site
+from .generate.generator import Generator as Generator
 from .opening.adapted import Adapted as Adapted
 from .opening.adapted import adapt as adapt
 from .opening.adapted import load as load

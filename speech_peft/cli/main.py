@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("transcribe.__main__", "audio files and folders to text, subtitles or JSON"),
     "classify": ("classify.__main__", "audio files and folders to labels, with times in long recordings"),
     "restore": ("restore.__main__", "audio files and folders to audio without noise, gaps and echoes"),
+    "generate": ("generate.__main__", "noise to a sound of a kind, at moments that are given"),
     "shards": (
         "shards.__main__",
         "what was made in shards: how far it is, whether it is whole, all in one file",

@@ -209,11 +209,12 @@ def _card(task: Task, name: str, scores: Scores | None) -> str:
     base = "" if not task.base_parameters else " The encoder itself was fine-tuned: `base.safetensors`."
     beside = [other for other in recipe.active if other != name]
     others = f" It runs together with {', '.join(beside)}, which `adapter.json` names." if beside else ""
-    command = {"asr": "transcribe"}.get(recipe.task.name, recipe.task.name)
+    verb = {"asr": "transcribe"}.get(recipe.task.name, recipe.task.name)
+    given = "OUT.wav" if verb == "generate" else "IN -o OUT"
     return (
         f"# {name}\n\nA `{task.model.methods[name].name}` adapter ({size:,} parameters) for {card}, "
         f"trained for {task.global_step} steps on `{recipe.data.train}`.{base}{others}\n\n"
         f"Measured: {measured}.\n\n"
-        f"```\nspeech-peft {command} IN -o OUT --adapter {name}\n```\n\n"
+        f"```\nspeech-peft {verb} {given} --adapter {name}\n```\n\n"
         "`recipe.yaml` is the recipe that made it, every default written out.\n"
     )

@@ -30,6 +30,8 @@ WRONG = {
     "restore a.wav --adapter x --sr 44100": "'keep', '16000', '24000', '48000'",
     "restore a.wav --adapter x --guard on": "'full', 'sound', 'off'",
     "restore a.wav --adapter x --strength 2": "1",
+    "generate a.wav": "--adapter",
+    "generate a.wav --adapter x --at 0.7-0.5": "0.5-0.7",
     "transcribe a.wav --on ray": "--shards",
     "transcribe a.wav --shards 0": "1",
     "transcribe a.wav --shards 2 --print": "--out",

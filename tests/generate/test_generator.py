@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from speech_peft.audio import io
 from speech_peft.backbones.base import open_backbone, tiny
 from speech_peft.backbones.mel_diffusion import untrained
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
 from speech_peft.decoders.mel_diffusion.sample import Sampling
 from speech_peft.errors import ConfigError
+from speech_peft.generate.__main__ import main
 from speech_peft.generate.generator import Generator
 from speech_peft.methods.attention import Attention
 from speech_peft.methods.timestamps import Timestamps
@@ -120,3 +122,12 @@ def test_what_nobody_can_make_is_refused(generator, asked, why):
 def test_moments_without_an_adapter_are_refused(folders):
     with pytest.raises(ConfigError, match="no adapter here knows moments"):
         Generator(weights=folders[0])("dog", intervals=[(0.1, 0.2)], seconds=0.5, how=HOW)
+
+
+def test_the_command_writes_a_sound_and_nothing_over_another(folders, tmp_path, capsys):
+    out = tmp_path / "dog.wav"
+    asked = [str(out), "--adapter", str(folders[1]), "--kind", "dog", "--seconds", "0.5", "--steps", "2"]
+    assert main([*asked, "--at", "0.1-0.2", "--at", "0.3-0.4"]) == 0
+    assert io.info(out).seconds == 0.5
+    assert main(asked) == 2
+    assert "--overwrite" in capsys.readouterr().err
