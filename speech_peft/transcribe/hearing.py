@@ -329,8 +329,9 @@ class Hearing(Listener[File]):
             telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
             if not telling:
                 continue
-            # Of several microphones the first one's.
-            chosen = torch.tensor(telling, device=states.device) * (len(states) // len(batch))
+            views = len(states) // len(batch)
+            rows = [i * views + batch[i].window.first_heard for i in telling]
+            chosen = torch.tensor(rows, device=states.device)
             found = whisper_text.detect_language(self.engine.backbone, states[chosen])
             for i, shares in zip(telling, found, strict=True):
                 batch[i].file.language = max(shares, key=shares.__getitem__)

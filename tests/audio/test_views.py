@@ -91,3 +91,10 @@ def test_a_row_of_several_files_is_read_and_written_as_a_list(folder):
     manifest.write(folder / "list.jsonl", [row])
     assert '"audio_filepath": ["0.wav", "1.wav"]' in (folder / "list.jsonl").read_text()
     assert manifest.read(folder / "list.jsonl") == [row]
+
+
+def test_the_first_microphone_that_recorded_anything_is_known():
+    views = np.stack([np.zeros(8, np.float32), SOUND[:8, 0], SOUND[:8, 1]])
+    assert chunks.Window(0.0, views.mean(0), views=views).first_heard == 1
+    assert chunks.Window(0.0, views[0], views=0 * views).first_heard == 0
+    assert chunks.Window(0.0, views[1]).first_heard == 0

@@ -10,9 +10,11 @@ from speech_peft.audio import io
 from speech_peft.audio.batch import Example
 from speech_peft.backbones import base
 from speech_peft.errors import ConfigError
+from speech_peft.opening import loading
 from speech_peft.recipe import config
 from speech_peft.train import fit
 from speech_peft.train.data.heard import Heard, gather
+from speech_peft.transcribe.transcriber import Transcriber
 from tests import tiny
 from tests.contract.laws import fill
 
@@ -132,3 +134,14 @@ def test_what_does_not_go_together_is_said_before_the_first_step(tmp_path, over,
 
     with pytest.raises(ConfigError, match=reason):
         build()
+
+
+def test_a_ctc_layer_learns_from_all_and_does_not_say_whose_text_is_surest(array, tmp_path, monkeypatch):
+    ctc = ["task.decoder=ctc", VIEWS, "data.channels=views", "trainer.max_steps=1"]
+    tiny.run(array, *ctc)
+    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    trained = tmp_path / "run" / "a"
+    with pytest.raises(ConfigError, match="Whisper's own decoder says whose text is given"):
+        Transcriber(adapter=trained)
+    (result,) = Transcriber(adapter=trained, channels="first", vad="none").transcribe(NOISE.T)
+    assert result.error is None

@@ -40,6 +40,11 @@ class Window:
         return list(self.views) if len(self.views) > 1 else [self.samples]
 
     @property
+    def first_heard(self) -> int:
+        """The place of the first microphone that recorded anything."""
+        return next((place for place, view in enumerate(self.heard) if view.any()), 0)
+
+    @property
     def seconds(self) -> float:
         """Of sound; what was left out between stretches does not count."""
         return len(self.samples) / SAMPLE_RATE
