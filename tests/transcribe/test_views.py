@@ -60,6 +60,8 @@ def heard(adapter, given, monkeypatch, **options):
 def test_channels_samples_and_files_are_heard_alike_each_with_the_others(folder, monkeypatch):
     result, states = heard(folder / "views", SOUND, monkeypatch)
     assert len(states) == 3
+    _, alone = heard(folder / "views", SOUND[:, 0], monkeypatch)
+    assert (states[0] - alone[0]).abs().max() > 1e-3
     ((start, view),) = result.views
     assert start == 0
     assert view in (1, 2, 3)
