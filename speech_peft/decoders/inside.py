@@ -27,6 +27,8 @@ def adapted(
 
     Raises ConfigError where it has no sites, and for adapters that it cannot carry.
     """
+    if not isinstance(adapters, Mapping):
+        raise ConfigError(f"decoder.adapters: expected {{NAME: {{method: ...}}}}, got {adapters!r:.60}")
     if not sites:
         raise ConfigError(f"decoder {name}: has no sites for adapters; mask, map and istft have")
     model = AdaptedModel(decoder, sites, {one: method_of(one, fields) for one, fields in adapters.items()})
@@ -41,6 +43,8 @@ def adapted(
 
 def method_of(name: str, fields: Mapping[str, Any]) -> Method:
     """One adapter as a recipe writes it: `{method: knitting, width: 32}`."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ConfigError(f"decoder.adapters.{name}: a name is letters, digits and _")
     if not isinstance(fields, Mapping) or "method" not in fields:
         raise ConfigError(f"decoder.adapters.{name}: expected {{method: NAME, ...}}, got {fields!r}")
     rest = {key: value for key, value in fields.items() if key != "method"}

@@ -253,6 +253,9 @@ def test_what_no_decoder_can_carry_is_refused_by_name():
                 "a": {"method": "mosa", "of": {"method": "bottleneck", "width": 4, "sites": ["layers.*.ffn"]}}
             },
         )
+    for adapters in ([1], {"a.b": KNITTING["bands"]}, {"a": 1}, {"a": {"method": "nothing_of_the_kind"}}):
+        with pytest.raises(ConfigError, match=r"decoder\.adapters"):
+            small("map", adapters=adapters)
     with pytest.raises(ConfigError, match=r"decoder\.adapters\.bands: .*'widht'"):
         small("map", adapters={"bands": {"method": "knitting", "widht": 8}})
 
