@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from speech_peft.audio import manifest
 from speech_peft.audio.degrade import Degrader, parse
@@ -140,6 +141,18 @@ def test_an_adapter_that_changes_nothing_strays_only_by_what_was_degraded(tmp_pa
     full = "backbone.context=full"
     assert strayed(tmp_path, full) == pytest.approx(0.0, abs=1e-9)
     assert strayed(tmp_path, full, "data.degrade=telephone") > 1e-5
+
+
+def test_windows_beyond_the_native_length_have_no_teacher(tmp_path, monkeypatch):
+    read = config.read(str(tiny.recipe(tmp_path)), ["task.distil=1"])
+    task, data = fit.build(read, config.methods_of(read))
+    batch, asked = next(iter(data.train_dataloader())), []
+    monkeypatch.setattr(task, "_strayed", lambda *given: asked.append(True) or torch.tensor(0.0))
+    for native, teaches in ((24_000, True), (1_600, False), (144_000, False)):
+        monkeypatch.setattr(task, "_native", lambda native=native: native)
+        asked.clear()
+        task.loss(batch)
+        assert bool(asked) == teaches, native
 
 
 def test_speed_after_noise_is_refused_where_states_are_distilled(tmp_path):

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 FILLED = 0.5
-"""Batches of this share of the native length, or more, are distilled: padding others would cost too much."""
+"""Batches of this share of the native length, or more, are distilled: padding others would cost too much. Of
+longer ones than that the frozen encoder has heard nothing, and is no teacher."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ class Asr(Task):
 
     def _learned(self, encoded: Encoded, batch: Batch) -> Loss:
         loss = self._of_text(encoded, batch)
-        if self.training and self.config.distil and batch.audio.shape[1] >= FILLED * self._native():
+        native = self._native()
+        if self.training and self.config.distil and FILLED * native <= batch.audio.shape[1] <= native:
             strayed = self._strayed(encoded, batch)
             return replace(loss, total=loss.total + self.config.distil * strayed * loss.targets)
         return loss
