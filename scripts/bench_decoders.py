@@ -99,7 +99,7 @@ def rate(said: Sequence[str], heard: Sequence[str]) -> tuple[float, float, float
     return 100 * float(errors.sum() / words.sum()), 100 * float(low), 100 * float(high)
 
 
-def _interval(found: tuple[float, float, float]) -> str:
+def interval(found: tuple[float, float, float]) -> str:
     middle, low, high = found
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
@@ -146,7 +146,7 @@ def wer(args: argparse.Namespace) -> None:
                     pool.append((i, [" ".join(c.words) for c in candidates_of(decoder, tokens, sure)]))
         seconds = time.process_time() - started
         for kind, found in texts.items():
-            shown = f"{_interval(rate(clips.texts, found)):22} passes {np.mean(passes):.1f}, {seconds:.1f} s"
+            shown = f"{interval(rate(clips.texts, found)):22} passes {np.mean(passes):.1f}, {seconds:.1f} s"
             print(f"{name:34} {kind:11} {shown}", flush=True)
         if pool:
             _pool(clips, pool, texts)
@@ -156,7 +156,7 @@ def wer(args: argparse.Namespace) -> None:
             got = filled(decoder, backbone, clips, rows, Sampling(), shift=len(clips.texts) // 2)
             for i, row in zip(rows, got.tokens[:, 0].tolist(), strict=True):
                 heard[i] = decoder.decode(row)
-        print("with the states of other clips:", _interval(rate(clips.texts, heard)))
+        print("with the states of other clips:", interval(rate(clips.texts, heard)))
 
 
 def _pool(clips: Clips, pool: list[tuple[int, list[str]]], texts: dict[Selection, list[str]]) -> None:
@@ -173,8 +173,8 @@ def _pool(clips: Clips, pool: list[tuple[int, list[str]]], texts: dict[Selection
         first[i], best[i] = candidates[0], candidates[int(np.argmin(wrong))]
         for kind in texts:
             hits[kind] += errors(i, texts[kind][i]) <= min(wrong)
-    print(f"    one candidate {_interval(rate(clips.texts, first))}")
-    print(f"    oracle        {_interval(rate(clips.texts, best))}")
+    print(f"    one candidate {interval(rate(clips.texts, first))}")
+    print(f"    oracle        {interval(rate(clips.texts, best))}")
     print("    hit rate     ", {kind: round(100 * n / len(pool), 1) for kind, n in hits.items()})
 
 

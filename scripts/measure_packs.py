@@ -9,6 +9,8 @@ by the bootstrap over clips, and how many clips got the right pack. Then, of all
 
     texts       how many differ between one run over all languages and a run for each
     states      the largest difference of a mixed batch's encoder states from those of single rows
+    turning     recordings that change from one language to the next half way: errors of the base, of one pack
+                for all of it, and of a pack for every stretch between pauses
     routing     CPU seconds of choosing by what is heard over those of all else, in the same runs: clip by
                 clip, and of recordings of `--minutes` that clips of one language make, one after the other
     swap        CPU seconds of one pack in the place of another, over those of one clip's forward
@@ -71,6 +73,7 @@ def main() -> None:
         alone[code] = [r.text for r in found]
         tell(code, "chosen", rows[code], alone[code], right_pack=f"{right} of {len(found)}")
     together(routed, waves, alone)
+    turning(first.backbone.id, packs, options.packs, rows, waves)
     routing(routed, waves, "clips")
     for minutes in options.minutes:
         code, clips = next(iter(waves.items()))
@@ -99,6 +102,33 @@ def together(routed: Transcriber, waves: dict[str, list[Any]], alone: dict[str, 
     print(json.dumps({"texts_that_differ": differ, "of": len(mixed), "states_relative": gap}), flush=True)
 
 
+def turning(base: str, packs: Packs, folder: str, rows: dict[str, list[Row]], waves: dict[str, Any]) -> None:
+    """Clips of one language, one after the other, and behind them as many of the next in the list."""
+    codes = list(rows)
+    pairs = [(codes[0], codes[1])] if len(codes) == 2 else [*zip(codes, [*codes[1:], codes[0]], strict=True)]
+    halves = [[joined(waves[code]) for code in pair] for pair in pairs]
+    sounds = [np.concatenate(each) for each in halves]
+    heard = {"base": [*Transcriber(base, engine="torch").transcribe(sounds)]}
+    for by in ("file", "segment"):
+        heard[f"packs by {by}"] = [*Transcriber(packs=folder, packs_by=by).transcribe(sounds)]
+    for system, found in heard.items():
+        whole, told = [], []
+        for pair, (first, _), result in zip(pairs, halves, found, strict=True):
+            whole.append(replace(rows[pair[0]][0], id="-".join(pair), text=""))
+            whole[-1] = replace(whole[-1], text=" ".join(r.text or "" for code in pair for r in rows[code]))
+            told += [
+                packs.pack_of(pair[start * 16_000 >= len(first)]) in choice.adapters
+                for start, choice in result.chosen
+            ]
+        right = f"{sum(told)} of {len(told)}"
+        tell("turning", system, whole, [result.text for result in found], right_pack=right)
+
+
+def joined(clips: Sequence[Any]) -> Any:
+    """One after the other, a second of silence behind each."""
+    return np.concatenate([np.pad(clip, (0, 16_000)) for clip in clips])
+
+
 def routing(routed: Transcriber, waves: dict[str, list[Any]], what: str) -> None:
     """Choosing by what is heard, as a share of all else. Both are of one run: another meets another load."""
     choosing, choose = 0.0, routed._choose
@@ -119,12 +149,9 @@ def routing(routed: Transcriber, waves: dict[str, list[Any]], what: str) -> None
 
 
 def long(clips: list[Any], minutes: float) -> Any:
-    """So many minutes of clips, a second of silence behind each."""
-    found, wanted, i = [], round(minutes * 60 * 16_000), 0
-    while sum(map(len, found)) < wanted:
-        found.append(np.pad(clips[i % len(clips)], (0, 16_000)))
-        i += 1
-    return np.concatenate(found)[:wanted]
+    """So many minutes of clips, over and over."""
+    wanted, once = round(minutes * 60 * 16_000), joined(clips)
+    return np.tile(once, 1 + wanted // len(once))[:wanted]
 
 
 def swap(packs: Packs, clip: Any) -> None:
