@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure_packs import spread
 
 import speech_peft as sp
 from speech_peft.audio import manifest
@@ -48,13 +49,14 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[16], help="Width of the network's h.")
     parser.add_argument("--corpora", nargs="+", default=[], metavar="CODE=FOLDER")
     parser.add_argument("--new", metavar="CODE=FOLDER")
+    parser.add_argument("--each", type=int, default=340, help="Training clips of each language.")
     parser.add_argument("--steps", type=int, default=100, help="For each language.")
     parser.add_argument("--seconds", type=float, default=40.0, help="Of speech in a step.")
     parser.add_argument("--clips", type=int, default=60, help="Of each test set.")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/measure_hyper"))
     options = parser.parse_args()
     if options.what == "spread":
-        spread()
+        deviations()
     elif options.what == "costs":
         for hidden in options.hidden:
             costs(options.weights, options.languages, hidden)
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def spread() -> None:
+def deviations() -> None:
     sites = [Site(f"layers.{i}.block", "block", "a", "a", 384, 384) for i in range(4)]
     for hidden in (64, 256, 1024):
         torch.manual_seed(0)
@@ -89,13 +91,13 @@ def costs(weights: str, languages: int, hidden: int) -> None:
 
 def languages(options: argparse.Namespace) -> None:
     corpora = dict(given.split("=", 1) for given in options.corpora)
-    joint = joined(corpora, options.out)
+    joint = joined(corpora, options.out, options.each)
     hyper: dict[str, Any] = {"method": "hyper", "names": list(corpora), "width": WIDTH, "sites": list(SITES)}
     hyper["hidden"] = options.hidden[0]
     together = trained(options, "together", hyper, joint, options.steps * len(corpora))
+    plain = {"method": "bottleneck", "form": "series", "norm": True, "bias": False, "width": WIDTH}
     for code, folder in corpora.items():
-        plain = {"method": "bottleneck", "form": "series", "norm": True, "bias": False, "width": WIDTH}
-        data = {part: str(Path(folder) / f"{part}.jsonl") for part in ("train", "valid")}
+        data = joined({code: folder}, options.out / "only" / code, options.each)
         alone = trained(options, code, {**plain, "sites": list(SITES)}, data, options.steps)
         measured(options, code, folder, [together, alone])
     if options.new:
@@ -108,11 +110,7 @@ def another(options: argparse.Namespace, together: Path) -> None:
     begun = options.out / "new"
     if not begun.exists():
         sp.load(together).extend(code).save(begun)
-    few = options.out / "few.jsonl"
-    manifest.write(
-        few, [replace(row, lang=code) for row in manifest.read(Path(folder) / "train.jsonl")[:FEW]]
-    )
-    data = {"train": str(few), "valid": str(Path(folder) / "valid.jsonl")}
+    data = joined({code: folder}, options.out / "only" / code, FEW)
     found = trained(options, f"new_{code}", {"from": str(begun)}, data, options.steps)
     measured(options, code, folder, [found, together])
 
@@ -196,14 +194,19 @@ def named_by(folder: Path, rows: Sequence[Row], task: str | None = None) -> list
     return [next(iter(result.heard.values())).top(1)[0][0] for result in results]
 
 
-def joined(corpora: Mapping[str, str], out: Path) -> dict[str, str]:
-    """One manifest of all languages for training, and one for validation."""
+def fitting(path: Path) -> list[Row]:
+    """Clips that a window has room for."""
+    return [row for row in manifest.read(path) if (row.duration or 0) < 29]
+
+
+def joined(corpora: Mapping[str, str], out: Path, each: int) -> dict[str, str]:
+    """One manifest of these languages for training, and one for validation."""
     found = {}
     for part in ("train", "valid"):
         rows = [
             replace(row, id=f"{code}/{row.id}", lang=code)
             for code, folder in corpora.items()
-            for row in manifest.read(Path(folder) / f"{part}.jsonl")[: None if part == "train" else 8]
+            for row in spread(fitting(Path(folder) / f"{part}.jsonl"), each if part == "train" else 8)
         ]
         found[part] = str(out / f"{part}.jsonl")
         manifest.write(found[part], rows)
@@ -230,7 +233,7 @@ def trained(
 
 
 def measured(options: argparse.Namespace, code: str, folder: str, adapters: Sequence[Path]) -> None:
-    rows = [replace(row, lang=code) for row in manifest.read(Path(folder) / "test.jsonl")[: options.clips]]
+    rows = [replace(row, lang=code) for row in spread(fitting(Path(folder) / "test.jsonl"), options.clips)]
     test = options.out / f"test_{code}.jsonl"
     manifest.write(test, rows)
     print(code, sp.evaluate(test, adapters, base=True, weights=options.weights, language=code), flush=True)
