@@ -180,8 +180,9 @@ def texts(transcriber: Transcriber, clips: list[Any]) -> list[str]:
 
 
 def spread(rows: Sequence[Row], many: int) -> list[Row]:
-    """So many of them, in an even spread."""
-    return [rows[round(i * (len(rows) - 1) / max(1, many - 1))] for i in range(min(many, len(rows)))]
+    """So many of them, or all, in an even spread."""
+    many = min(many, len(rows))
+    return [rows[round(i * (len(rows) - 1) / max(1, many - 1))] for i in range(many)]
 
 
 def wave(row: Row) -> Any:
