@@ -4,8 +4,8 @@
     python scripts/explain_fusion.py --test corpora/queen/test.jsonl -o runs/measure_fusion
 
 Reads what `measure_fusion.py` left there. Prints the mean weight of each adapter over clips of each channel,
-what clips that go from clean to telephone at half their length do to the weight of `telephone`, and whether
-every adapter alone is what it was before the fusion.
+what clips that go from clean to another channel at half their length do to the weight of its adapter, and
+whether every adapter alone is what it was before the fusion.
 """
 
 import argparse
@@ -37,7 +37,8 @@ def main() -> None:
     rows = [row for row in tested(options.test, options.clips) if (row.duration or 0) < 29]
     heard = {name: _sounds(in_channel(name, rows, options.out)) for name in CHANNELS}
     by_channel(model, heard)
-    in_the_middle(model, heard["plain"], heard["telephone"])
+    for channel in FOUR[1:]:
+        in_the_middle(model, channel, heard["plain"], heard[channel])
     taken_off(model, options.out, heard["plain"])
 
 
@@ -53,17 +54,19 @@ def by_channel(model: Adapted, heard: dict[str, list[np.ndarray]]) -> None:
     print(f"blocks where the right adapter has more than {limit:.2f}: {found} of {len(model.sites['fuse'])}")
 
 
-def in_the_middle(model: Adapted, clean: Sequence[np.ndarray], phone: Sequence[np.ndarray]) -> None:
-    """The mean weight of `telephone` before and after, of clips that become telephone calls half way."""
-    place, changes = FOUR.index("telephone"), []
-    for one, other in zip(clean, phone, strict=True):
+def in_the_middle(
+    model: Adapted, channel: str, clean: Sequence[np.ndarray], other: Sequence[np.ndarray]
+) -> None:
+    """The mean weight of a channel's adapter before and after, of clips that turn into it half way."""
+    place, changes = FOUR.index(channel), []
+    for one, two in zip(clean, other, strict=True):
         middle = len(one) // 2
-        blocks = weights_of(model, np.concatenate([one[:middle], other[middle:]]))
+        blocks = weights_of(model, np.concatenate([one[:middle], two[middle:]]))
         at = middle // FRAME
         changes.append([[b[:at, place].mean().item(), b[at:, place].mean().item()] for b in blocks])
     for number, (before, after) in enumerate(np.mean(changes, 0).tolist()):
         rose = np.mean([clip[number][1] > clip[number][0] for clip in changes])
-        print(f"to telephone, block {number}: {before:.2f} -> {after:.2f}, up in {rose:.0%} of the clips")
+        print(f"to {channel}, block {number}: {before:.2f} -> {after:.2f}, up in {rose:.0%} of the clips")
 
 
 def taken_off(model: Adapted, out: Path, clips: Sequence[np.ndarray]) -> None:
