@@ -67,6 +67,14 @@ def test_ends_that_fill_the_bucket_hurry_nobody_but_the_last_pass_leaves_nothing
     assert Guess(torch.rand(1, 16), torch.ones(1, 16), masked, ends, left=1).least.tolist() == [16]
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pass_is_spent_on_text_however_much_surer_the_ends_are(policy):
+    masked, ends = torch.ones(1, 16, dtype=torch.bool), torch.arange(16)[None] >= 4
+    probability = torch.where(ends, 0.99, 0.5)
+    found = POLICIES[policy](Guess(probability, 1 - probability, masked, ends, left=2, bound=0.0))
+    assert found.tolist() == [[True, True] + 14 * [False]]
+
+
 def test_candidates_are_one_row_until_they_branch_and_every_clip_is_filled_as_if_alone():
     decoder, sampling = (
         Reads(wrong=(1, 3, 4)),
