@@ -71,7 +71,7 @@ def by_entropy(guess: Guess) -> Bool[Tensor, "r n"]:
 
 
 def _order(guess: Guess) -> Tensor:
-    """Places, the surest masked one first; ends, of which it is surest long before it knows the text, last."""
+    """Masked places, the surest first; ends, of which it is sure long before it knows the text, last."""
     length = guess.masked.shape[1]
     place = torch.arange(length, device=guess.masked.device) / length
     key = guess.probability - guess.bias * place - ENDS * guess.ends
