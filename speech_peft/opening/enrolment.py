@@ -96,6 +96,7 @@ def check_enrolled(model: AdaptedModel, given: bool) -> None:
 def _loud(audio: Float[Tensor, "n s"], lengths: Int[Tensor, " n"], hop: int) -> Bool[Tensor, "n t"]:
     """True where a stretch of so many samples is no silence."""
     own = audio.float() * below(lengths, audio.shape[1])
-    padded = torch.nn.functional.pad(own, (0, -own.shape[1] % hop))
+    stretches = max(1, -(-own.shape[1] // hop))  # where nobody of a batch has other clips there is no sample
+    padded = torch.nn.functional.pad(own, (0, stretches * hop - own.shape[1]))
     level = 10 * padded.unflatten(1, (-1, hop)).square().mean(-1).clamp(min=1e-12).log10()
     return (level > _FLOOR) & (level > level.amax(1, keepdim=True) - _RANGE)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from speech_peft.audio.manifest import Row
 from speech_peft.backbones import base
+from speech_peft.core.model import AdaptedModel
 from speech_peft.errors import ConfigError
+from speech_peft.methods.attention import Attention
 from speech_peft.opening.enrolment import enrolled
 from speech_peft.recipe import config
 from speech_peft.train import fit
@@ -70,6 +73,13 @@ def test_clips_that_nobody_listens_to_and_a_listener_without_clips_are_refused(
     read = config.read(str(path), over)
     with pytest.raises(ConfigError, match=reason):
         fit.build(read, config.methods_of(read))
+
+
+def test_a_batch_in_which_nobody_has_other_clips_hears_nothing():
+    whisper = base.tiny("whisper", context="fit")
+    model = AdaptedModel(whisper.module, whisper.sites(), {"a": Attention(rank=4)})
+    heard = enrolled(model, whisper, torch.zeros(2, 0), torch.tensor([0, 0]))
+    assert not heard.mask.any()
 
 
 def test_what_is_enrolled_is_encoded_once_and_only_of_clips_that_are_heard(tmp_path, monkeypatch):
