@@ -58,7 +58,8 @@ def test_a_set_is_the_same_each_time_and_its_clean_recordings_are_the_prompts(sc
         written = sets.write_set(chosen, sets.SETS["noise"], tmp_path / name / "held_out/noise.jsonl", rows)
         made.append(manifest.read(written.path))
     for row, one, two in zip(chosen, *made, strict=True):
-        assert one.audio.read_bytes() == two.audio.read_bytes()
+        # Not the bytes: a float WAV says in which second it was written.
+        assert io.load(one.audio).samples.tolist() == io.load(two.audio).samples.tolist()
         assert one.target_audio.read_bytes() == row.audio.read_bytes()
         assert one.id == f"fr/{row.id}"
         (drawn,) = json.loads(one.extra["degradation"])
