@@ -44,10 +44,10 @@ DAMAGE: dict[str, list[Mapping[str, Any]]] = {
     "tilt": [{"kind": "tilt"}],
     "hum": [{"kind": "noise", "snr": [-5, 5], "colors": ["hum"]}],
 }
-METHODS.register("flat")(Flat)
 
 
 def main() -> None:
+    METHODS.register("flat")(Flat)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
