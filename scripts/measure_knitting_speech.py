@@ -47,7 +47,6 @@ DAMAGE: dict[str, list[Mapping[str, Any]]] = {
 
 
 def main() -> None:
-    METHODS.register("flat")(Flat)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,6 +61,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32, help="Channels that attend.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    METHODS.register("flat")(Flat)
     options.out.mkdir(parents=True, exist_ok=True)
     backbone = open_backbone("whisper", options.weights, context="fit", layer=2)
     train, test = pieces(options.train, None), pieces(options.test, options.clips)
