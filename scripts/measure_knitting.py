@@ -271,16 +271,19 @@ def operations() -> dict[str, Any]:
     """Of one adapter of 64 channels on the map of AST-base, 12 x 101 patches of 768: all, attention alone."""
     site = Site("layers.0.block", "block", "b", "b", 768, 768, bands=12)
     y, known = torch.zeros(1, 2 + 12 * 101, 768), Context(summary=(0, 2))
-    counted = {}
-    for name, method in (("knitting", Knitting()), ("flat", Flat())):
-        part = method.build(site, nn.Identity(), None)
-        # In plain products, as those of a fused kernel are not counted.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            part(y, y, known)
-        total = counter.get_flop_counts()["Global"]
-        attention = sum(n for op, n in total.items() if "bmm" in str(op))
-        counted[name] = {"all": sum(total.values()), "attention": attention}
-    return counted
+    return {
+        name: operations_of(method.build(site, nn.Identity(), None), y, known)
+        for name, method in (("knitting", Knitting()), ("flat", Flat()))
+    }
+
+
+def operations_of(part: nn.Module, y: torch.Tensor, known: Context) -> dict[str, int]:
+    """Of one pass through an adapter: all, and those of attention alone."""
+    # In plain products, as those of a fused kernel are not counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        part(y, y, known)
+    total = counter.get_flop_counts()["Global"]
+    return {"all": sum(total.values()), "attention": sum(n for op, n in total.items() if "bmm" in str(op))}
 
 
 if __name__ == "__main__":

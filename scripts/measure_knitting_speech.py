@@ -20,11 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure_knitting import Flat, interval
+from measure_knitting import Flat, interval, operations_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.degrade import Degrader, parse
@@ -219,13 +217,7 @@ def operations(decoder: WaveformDecoder, width: int) -> dict[str, Any]:
     y = torch.zeros(1, site.bands * columns, site.dim_out)
     counted: dict[str, Any] = {"map": [site.bands, columns]}
     for name, method in (("knitting", Knitting(width=width)), ("flat", Flat(width=width))):
-        part = method.build(site, nn.Identity(), None)
-        # In plain products, as those of a fused kernel are not counted.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            part(y, y, Context())
-        total = counter.get_flop_counts()["Global"]
-        attention = sum(n for op, n in total.items() if "bmm" in str(op))
-        counted[name] = {"all": sum(total.values()), "attention": attention}
+        counted[name] = operations_of(method.build(site, nn.Identity(), None), y, Context())
     return counted
 
 

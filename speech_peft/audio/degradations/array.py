@@ -139,5 +139,4 @@ def _simulated(
 
 def _as_loud(x: np.ndarray, level: float) -> Samples:
     own = noise.rms(x)
-    louder = x * (level / own) if own else x
-    return (louder / max(1.0, float(np.abs(louder).max(initial=0.0)))).astype(np.float32)
+    return noise.within_full_scale(x * (level / own) if own else x)

@@ -73,7 +73,7 @@ def _filtered(x: Samples, sample_rate: int, decibels: Callable[[Gains], Gains]) 
     gains = decibels(np.fft.rfftfreq(size, 1 / sample_rate).clip(LOWEST))
     made = np.fft.irfft(np.fft.rfft(x, size) * 10 ** (gains / 20), size)[: len(x)]
     made *= noise.rms(x) / max(noise.rms(made), 1e-9)
-    return (made / max(1.0, float(np.abs(made).max()))).astype(np.float32)
+    return noise.within_full_scale(made)
 
 
 def _band_pass(x: Samples, sample_rate: int, low: float, high: float) -> Samples:

@@ -44,7 +44,12 @@ def mix(x: Samples, noise: Samples, snr: float) -> Samples:
     if not speech or not level:
         return x
     mixed = x + noise * np.float32(speech / level * 10 ** (-snr / 20))
-    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+    return within_full_scale(mixed)
+
+
+def within_full_scale(x: np.ndarray) -> Samples:
+    """As it is, or softer where its peak would exceed full scale."""
+    return (x / max(1.0, float(np.abs(x).max(initial=0.0)))).astype(np.float32)
 
 
 def rms(x: Samples) -> float:

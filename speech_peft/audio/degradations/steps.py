@@ -81,7 +81,7 @@ class Talker(BaseStep):
         part = voice[max(0, -start) : len(x) - start]
         other[max(0, start) : max(0, start) + len(part)] = part
         mixed = x + other * np.float32(speech / level * 10 ** (-snr / 20))
-        return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32), {"snr": snr}
+        return noise.within_full_scale(mixed), {"snr": snr}
 
 
 class Clip(BaseStep):
