@@ -1,4 +1,6 @@
-"""Kaldi's log-mel filter bank, for a batch at once: what AST and w2v-BERT were trained on."""
+"""Filters on the mel scale: Slaney's triangles, and Kaldi's log-mel filter bank, of AST and w2v-BERT."""
+
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -41,3 +43,18 @@ class KaldiMel:
 def frames_of(samples: Tensor) -> Tensor:
     """How many windows fit into clips of so many samples."""
     return (samples - FRAME) // HOP + 1
+
+
+def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Float[Tensor, "m f"]:
+    """Slaney's triangles over the bins of a spectrum, of one area each, from 0 Hz to half the rate."""
+    return _mel_filters(sample_rate, n_fft, bands).clone()
+
+
+@cache
+def _mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(
+        n_fft // 2 + 1, bands, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    return torch.from_numpy(filters.T.copy()).float()

@@ -19,6 +19,7 @@ from .base import Backbone, Encoded, Features
 from .checkpoints.checkpoint import load
 from .checkpoints.weights import Origin
 from .frames import below
+from .mel import mel_filters
 from .stack import Row, Stack
 
 FFT, HOP = 512, 160  # 32 ms every 10 ms: a longer window would smear an onset
@@ -49,7 +50,7 @@ class MelDiffusion(Backbone):
         self.stacked_frames = config.stacked_frames
         self.frame_rate = self.sample_rate / HOP / self.stacked_frames
         self.min_samples = HOP * self.stacked_frames
-        self.filters = mel_filters(config.num_mel_bins, self.sample_rate)
+        self.filters = mel_filters(self.sample_rate, FFT, config.num_mel_bins)
         super().__init__(module, origin, {})
 
     @classmethod
@@ -137,19 +138,3 @@ def untrained(classes: Sequence[str], seed: int = 0, **sizes: Any) -> Any:
         torch.manual_seed(seed)
         names = {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
         return MelDenoiser(MelDenoiserConfig(**names, **sizes))
-
-
-def mel_filters(bins: int, sample_rate: int) -> Float[Tensor, "m f"]:
-    """Triangles on Slaney's mel scale, of one area each."""
-    from transformers.audio_utils import mel_filter_bank
-
-    found = mel_filter_bank(
-        num_frequency_bins=FFT // 2 + 1,
-        num_mel_filters=bins,
-        min_frequency=0,
-        max_frequency=sample_rate / 2,
-        sampling_rate=sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.from_numpy(found).float().T.contiguous()

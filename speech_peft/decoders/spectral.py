@@ -10,12 +10,13 @@ Zeros at the end of both waveforms add nothing to any sum: padding is harmless o
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ..backbones.mel import mel_filters
 
 # Below this a magnitude counts as silent. Higher than float32 needs: convergence and logarithm both make too
 # much of what nobody hears.
@@ -94,21 +95,6 @@ class MultiResolutionStft(nn.Module):
             "convergence": torch.stack(convergence).mean(),
             "log_magnitude": torch.stack(distance).mean(),
         }
-
-
-@cache
-def _mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(
-        n_fft // 2 + 1, bands, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(filters.T.copy()).float()
-
-
-def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Float[Tensor, "m f"]:
-    """Slaney's triangles over the bins of a spectrum, from 0 Hz to half the rate."""
-    return _mel_filters(sample_rate, n_fft, bands).clone()
 
 
 class MelDistance(nn.Module):

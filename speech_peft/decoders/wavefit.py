@@ -24,10 +24,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbones.mel import mel_filters
 from ..errors import ConfigError
 from ..registry import DECODERS
 from .convnext import ConvNeXt
-from .spectral import FLOOR, Resolution, magnitude, mel_filters, spectrum
+from .spectral import FLOOR, Resolution, magnitude, spectrum
 from .waveform import DecoderConfig, WaveformDecoder
 from .wavegrad import WaveGrad
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speech_peft.backbones.mel import mel_filters
 from speech_peft.decoders.discriminators import Discriminators, feature_matching, judge_loss, maker_loss
 from speech_peft.decoders.spectral import (
     MIIPHER2,
@@ -10,7 +11,6 @@ from speech_peft.decoders.spectral import (
     MelDistance,
     MultiResolutionStft,
     averaged,
-    mel_filters,
     resolutions_at,
     spectral_convergence,
 )
