@@ -23,6 +23,7 @@ import torch
 from measure_knitting import Flat, interval, operations_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio as si_sdr
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.degrade import Degrader, parse
@@ -148,7 +149,7 @@ def learn(
         damaged = [ways[k](clean[i], RATE, id=f"{i}", epoch=step).samples for i, k in chosen]
         wanted = torch.from_numpy(np.stack([clean[i] for i, _ in chosen]))
         made = through(backbone, decoder, torch.from_numpy(np.stack(damaged)))
-        loss = 4 * far(made, wanted) - si_sdr(made, wanted).clamp(max=30).mean() / 10
+        loss = 4 * far(made, wanted) - si_sdr(made, wanted, zero_mean=True).clamp(max=30).mean() / 10
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(own, 1.0)
@@ -166,13 +167,6 @@ def through(backbone: Backbone, decoder: WaveformDecoder, damaged: Tensor) -> Te
     return decoder(states, damaged)
 
 
-def si_sdr(made: Tensor, wanted: Tensor) -> Tensor:
-    made, wanted = (x - x.mean(-1, keepdim=True) for x in (made, wanted))
-    power = wanted.square().sum(-1, keepdim=True).clamp(min=1e-8)
-    part = (made * wanted).sum(-1, keepdim=True) / power * wanted
-    return 10 * torch.log10((part.square().sum(-1) + 1e-8) / ((made - part).square().sum(-1) + 1e-8))
-
-
 @torch.inference_mode()
 def tested(
     backbone: Backbone, decoder: WaveformDecoder, clean: list[np.ndarray], seed: int
@@ -187,8 +181,8 @@ def tested(
         )
         wanted = torch.from_numpy(np.stack(clean))
         made = torch.cat([through(backbone, decoder, part) for part in damaged.split(8)])
-        found[kind] = si_sdr(made, wanted).numpy()
-        found[f"{kind}, heard"] = si_sdr(damaged, wanted).numpy()
+        found[kind] = si_sdr(made, wanted, zero_mean=True).numpy()
+        found[f"{kind}, heard"] = si_sdr(damaged, wanted, zero_mean=True).numpy()
     return found
 
 

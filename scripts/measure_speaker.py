@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from ratios import mean, ratio
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio as si_sdr
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.degradations.step import Scene
@@ -150,21 +151,21 @@ def restored(
             made[name] = decoder(states, audio if decoder.needs_waveform else None, generator=generator)[
                 0
             ].numpy()
-        scores["none"].append(si_sdr(made["none"], parts[0]))
-        scores["silent"].append(si_sdr(made["silent"], parts[0]))
+        scores["none"].append(nearness(made["none"], parts[0]))
+        scores["silent"].append(nearness(made["silent"], parts[0]))
         for which, name in enumerate(BOTH):
-            scores["wanted"].append(si_sdr(made[name], parts[which]))
-            scores["other"].append(si_sdr(made[name], parts[1 - which]))
+            scores["wanted"].append(nearness(made[name], parts[which]))
+            scores["other"].append(nearness(made[name], parts[1 - which]))
     table = {name: mean(values) for name, values in scores.items()}
     changes = [abs(a - b) for a, b in zip(scores["silent"], scores["none"], strict=True)]
     return {**table, "silent_change_db": max(changes)}
 
 
-def si_sdr(made: np.ndarray, wanted: np.ndarray) -> float:
+def nearness(made: np.ndarray, wanted: np.ndarray) -> float:
+    """SI-SDR in dB, of as much as both have."""
     size = min(len(made), len(wanted))
-    made, wanted = (x[:size].astype(np.float64) - x[:size].mean() for x in (made, wanted))
-    part = made @ wanted / max(wanted @ wanted, 1e-9) * wanted
-    return float(10 * np.log10(max(part @ part, 1e-9) / max(((made - part) ** 2).sum(), 1e-9)))
+    made, wanted = made[:size].astype(np.float64), wanted[:size].astype(np.float64)
+    return float(si_sdr(torch.from_numpy(made), torch.from_numpy(wanted), zero_mean=True))
 
 
 def one(clip: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

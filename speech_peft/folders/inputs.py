@@ -12,6 +12,7 @@ from ..audio.rows import packed
 from ..audio.rows.records import suffix_of
 from ..audio.rows.row import Row
 from ..errors import ConfigError
+from .ledger import fingerprint
 
 MANIFESTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 
@@ -37,6 +38,11 @@ class Job:
     @property
     def id(self) -> str:
         return self.relpath + self.audio.suffix
+
+    def fingerprint(self) -> str:
+        """Changes when one of its files does, or the slice that is used."""
+        own = fingerprint(self.audio, self.start, self.duration)
+        return "+".join([own, *map(fingerprint, self.others)])
 
 
 class Gathered:

@@ -14,7 +14,7 @@ from ..audio.containers.held import is_held, size_of
 from ..errors import ConfigError
 from ..terminal.door import printable
 from .inputs import Gathered, Job, gather
-from .ledger import Ledger, fingerprint, reserved, settings_hash
+from .ledger import Ledger, reserved, settings_hash
 from .names import Names
 
 
@@ -197,7 +197,7 @@ def missing(
     """The outputs that are to be written, each with the reason."""
     if overwrite:
         return dict.fromkeys(outputs, "overwrite")
-    print_ = fingerprint(job.audio, job.start, job.duration)
+    print_ = job.fingerprint()
     whys = {name: ledger.why_not_done(job.id, print_, settings, name) for name in outputs}
     return {name: why for name, why in whys.items() if why}
 

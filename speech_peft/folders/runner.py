@@ -16,7 +16,7 @@ from ..terminal.interrupts import held, sigterm_as_ctrl_c
 from .agenda import Agenda
 from .claims import Claims
 from .inputs import Job
-from .ledger import FOLDER, fingerprint
+from .ledger import FOLDER
 from .outcomes.outcome import Outcome, Work
 from .outcomes.placing import Placing
 from .plan import Plan, Policy, Step, missing
@@ -126,7 +126,7 @@ class _Run:
                 else:
                     job = step.job
                     self.steps[job] = step
-                    self.prints[job] = fingerprint(job.audio, job.start, job.duration)
+                    self.prints[job] = job.fingerprint()
                     yield job
             todo = others
         self.counts["elsewhere"] += len(others)

@@ -74,6 +74,15 @@ def test_what_changed_is_done_again(folder, change):
     assert summary["ok"] == (3 if change in ("settings", "overwrite") else 1)
 
 
+def test_a_recording_is_done_again_when_another_microphone_s_file_changed(folder):
+    manifest = folder / "rows.jsonl"
+    manifest.write_text(json.dumps({"audio": ["in/a.wav", "in/sub/b.wav"]}) + "\n")
+    assert go(folder, inputs=[manifest])[1]["ok"] == 1
+    assert go(folder, inputs=[manifest])[1]["skipped"] == 1
+    (folder / "in/sub/b.wav").write_bytes(b"y" * 99)
+    assert go(folder, inputs=[manifest])[1]["ok"] == 1
+
+
 def test_one_bad_file_is_a_row_and_the_code_is_3(folder):
     def work(jobs):
         for job in jobs:

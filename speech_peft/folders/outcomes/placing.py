@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...files.atomic import finish, write_bytes
 from ..inputs import Job
-from ..ledger import FOLDER, WRITING, Entry, append, digest_of, fingerprint, outputs_of
+from ..ledger import FOLDER, WRITING, Entry, append, digest_of, outputs_of
 from ..plan import Plan, Policy, Step, output_name
 from .outcome import Outcome
 
@@ -43,7 +43,7 @@ class Placing:
     def place(self, step: Step, outcome: Outcome, print_before: str | None) -> Placed:
         """Put the outputs in their places, or say why not; nothing that is not ours goes."""
         job = outcome.job
-        print_ = fingerprint(job.audio, job.start, job.duration)
+        print_ = job.fingerprint()
         error, written, fatal = outcome.error, [], False
         if error is None and print_before not in (None, print_):
             error = "was changed while it was read; run it again"
