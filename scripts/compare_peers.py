@@ -157,8 +157,8 @@ def fitting(rows: Sequence[Row], words: int, shortest: float, longest: float) ->
 
 def stock_folder(weights: str, out: Path) -> Path:
     """The same weights as faster-whisper opens them: as a package ships them, or written once."""
-    from speech_peft.backbones.base import open_backbone
     from speech_peft.backbones.checkpoints.weights import package_path
+    from speech_peft.backbones.families import open_backbone
     from speech_peft.export.ct2 import write_ct2
 
     if weights.startswith("pkg:") and "+" not in weights and (package_path(weights) / "model.bin").is_file():

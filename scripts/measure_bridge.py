@@ -36,7 +36,7 @@ import torch
 import speech_peft as sp
 from speech_peft.audio import io, manifest
 from speech_peft.audio.manifest import Row
-from speech_peft.backbones.base import open_backbone
+from speech_peft.backbones.families import open_backbone
 from speech_peft.backbones.whisper import Whisper
 from speech_peft.core.saved.save import Saved, read
 from speech_peft.decoders.words.whisper_text import decode

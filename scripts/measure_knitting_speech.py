@@ -27,7 +27,8 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 
 from speech_peft.audio import io, manifest
 from speech_peft.audio.degrade import Degrader, parse
-from speech_peft.backbones.base import Backbone, open_backbone
+from speech_peft.backbones.base import Backbone
+from speech_peft.backbones.families import open_backbone
 from speech_peft.core.context import Context
 from speech_peft.core.site import Site
 from speech_peft.decoders.spectral import CompressedSpectrum

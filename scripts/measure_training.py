@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from speech_peft.backbones.base import Backbone, Encoded, open_backbone
+from speech_peft.backbones.base import Backbone, Encoded
+from speech_peft.backbones.families import open_backbone
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.classifier import ClassifierHead
 from speech_peft.decoders.ctc import CtcHead

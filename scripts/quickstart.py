@@ -46,7 +46,7 @@ def main(recipe: str, out: Path, seconds_setup: float) -> int:
     started = time.perf_counter()
     took: dict[str, float] = {}
     with step(1, "loading the library and the embedded Whisper tiny.en", "30 s", took, "load"):
-        from speech_peft.backbones.base import open_backbone
+        from speech_peft.backbones.families import open_backbone
 
         before = open_backbone("whisper", WEIGHTS).card().sha256
     with step(

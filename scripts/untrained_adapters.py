@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from speech_peft.backbones.base import open_backbone
+from speech_peft.backbones.families import open_backbone
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write
 from speech_peft.decoders.classifier import ClassifierHead

@@ -28,7 +28,7 @@ _PUBLIC = {
     "fit": "train.python",
     "load": "opening.adapted",
     "merge_adapters": "opening.merging",
-    "open_backbone": "backbones.base",
+    "open_backbone": "backbones.families",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -1,5 +1,5 @@
 # What type checkers and editors know of the package: the names of `_PUBLIC`, and that all others are methods.
-from .backbones.base import open_backbone as open_backbone
+from .backbones.families import open_backbone as open_backbone
 from .bench.evaluate import evaluate as evaluate
 from .classify.classifier import Classifier as Classifier
 from .core.context import Context as Context

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write
 from speech_peft.decoders.waveform import DecoderConfig, WaveformDecoder, build_decoder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.recipe import config
 from speech_peft.train import stages as train_stages
 from tests import tiny
@@ -59,7 +59,7 @@ def shrunk(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(config.bundled()))
 def test_a_bundled_recipe_takes_a_step_on_a_tiny_backbone(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     manifest = tiny.corpus(tmp_path, clips=30, speakers=2)  # a clip of every class in every fold
     over = [f"data.train={manifest}", f"data.valid={manifest}", "data.workers=0", f"out={tmp_path}/run"]

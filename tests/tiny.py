@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import yaml
 
-from speech_peft.backbones import base
+from speech_peft.backbones import base, families
 from speech_peft.recipe import config
 from speech_peft.train import __main__ as train
 from speech_peft.train import fit
@@ -80,14 +80,14 @@ def use_tiny_backbones() -> None:
     ) -> base.Backbone:
         if name == "conformer" and weights.startswith("tiny:"):
             options["family"] = weights.removeprefix("tiny:")
-        backbone = base.tiny(name, **options)
+        backbone = families.tiny(name, **options)
         if (
             name == "whisper"
         ):  # random tokens of standard deviation 0.02 are too alike for any state to tell apart
             backbone.module.proj_out.weight.data.mul_(20)
         return backbone
 
-    base.open_backbone = open_tiny
+    families.open_backbone = open_tiny
 
 
 def run(path: Path, *overrides: str, resume: bool = False) -> fit.Trained:

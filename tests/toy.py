@@ -7,7 +7,8 @@ tuple, a feed-forward sublayer with no module of its own, blocks that return tup
 import torch
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import Backbone, tiny
+from speech_peft.backbones.base import Backbone
+from speech_peft.backbones.families import tiny
 from speech_peft.core.saved.save import BackboneCard
 from speech_peft.core.site import Site
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from place import Place
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save

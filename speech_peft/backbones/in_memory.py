@@ -16,9 +16,10 @@ from ..core.saved.save import BackboneCard
 from ..core.site import Site
 from ..errors import ConfigError
 from ..registry import BACKBONES
-from .base import Backbone, open_backbone
+from .base import Backbone
 from .checkpoints.config_json import model_type, read_config
 from .checkpoints.weights import resolve_weights
+from .families import open_backbone
 from .stack import Stack
 
 MEMORY = "memory:"

@@ -163,7 +163,7 @@ def from_peft(
     ] = "whisper",
 ) -> None:
     """Read a PEFT LoRA folder and write it as an adapter folder of ours."""
-    from ..backbones.base import open_backbone
+    from ..backbones.families import open_backbone
     from ..compose.peft_lora import import_peft
     from ..core.saved.save import write
 

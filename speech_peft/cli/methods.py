@@ -79,7 +79,7 @@ def _default(said: str) -> str:
 
 def _cost(name: str) -> str:
     """Numbers that train in a small random Whisper, by the defaults or by the method's first example."""
-    from ..backbones.base import tiny
+    from ..backbones.families import tiny
     from ..core.describe import count
     from ..core.model import AdaptedModel
     from ..errors import ConfigError

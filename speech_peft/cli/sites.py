@@ -40,7 +40,7 @@ def sites(
 
 def opened(weights: str, family: str | None, offline: bool) -> "Backbone":
     """The backbone at WEIGHTS, FAMILY:WEIGHTS or tiny:FAMILY."""
-    from ..backbones.base import open_backbone, tiny
+    from ..backbones.families import open_backbone, tiny
     from ..backbones.in_memory import open_weights
     from ..registry import BACKBONES
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..audio.io import Samples
-from ..backbones.base import open_backbone
+from ..backbones.families import open_backbone
 from ..backbones.mel_diffusion import MelDiffusion
 from ..core.context import Context
 from ..core.listening.moments import Interval, moments_of

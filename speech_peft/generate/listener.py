@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..backbones import base
+from ..backbones import families
 
 
 class Listener:
@@ -18,7 +18,7 @@ class Listener:
 
     def __init__(self, given: Mapping[str, Any]):
         fields = {key: value for key, value in given.items() if value is not None and key != "train"}
-        self.backbone = base.open_backbone(fields.pop("name"), fields.pop("weights"), **fields)
+        self.backbone = families.open_backbone(fields.pop("name"), fields.pop("weights"), **fields)
 
     @property
     def dim(self) -> int:

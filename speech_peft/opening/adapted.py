@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones.base import Backbone, open_backbone
+from ..backbones.base import Backbone
+from ..backbones.families import open_backbone
 from ..backbones.in_memory import is_in_memory, look_at, open_weights
 from ..compose.merge import merge
 from ..compose.names import States, fill, keyed, ordinary, states

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from ..backbones.base import Backbone, open_backbone
+from ..backbones.base import Backbone
+from ..backbones.families import open_backbone
 from ..backbones.in_memory import is_in_memory
 from ..core.model import AdaptedModel
 from ..core.saved.hub import locate

@@ -133,7 +133,7 @@ def build(recipe: Recipe, methods: Any) -> tuple[Any, Any]:
     """The task and its data; weights are opened, sites resolved, clips screened."""
     import torch
 
-    from ..backbones.base import open_backbone
+    from ..backbones.families import open_backbone
     from ..core.model import AdaptedModel
     from ..core.saved import hub, save
     from ..registry import TASKS

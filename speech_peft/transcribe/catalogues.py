@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbones.base import Features, open_backbone
+from ..backbones.base import Features
+from ..backbones.families import open_backbone
 from ..backbones.whisper import Whisper
 from ..compose.cards.catalogue import Catalogue, Entry
 from ..compose.cards.select import Request, Selection, select

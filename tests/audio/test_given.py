@@ -133,7 +133,7 @@ def test_a_file_in_memory_that_cannot_be_decoded_says_its_name():
 @pytest.fixture
 def hears(monkeypatch):
     """A transcriber of a tiny model that writes how many samples it heard."""
-    from speech_peft.backbones.base import tiny
+    from speech_peft.backbones.families import tiny
     from speech_peft.core.model import AdaptedModel
     from speech_peft.decoders.words.decoded import Decoded
     from speech_peft.opening.loading import Opened

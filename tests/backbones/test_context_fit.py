@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.errors import ConfigError
 
 NATIVE = 256 * 160  # samples of the 256 frames of the tiny AST

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from tests import tiny as corpus
 
 

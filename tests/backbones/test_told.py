@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.backbones.base import Backbone, Features
+from speech_peft.backbones.families import tiny
 from speech_peft.backbones.told import open_frames
 from speech_peft.core.context import Context
 from speech_peft.core.method import Method

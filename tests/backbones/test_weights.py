@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from speech_peft.backbones.base import open_backbone, tiny
 from speech_peft.backbones.checkpoints.ctranslate2 import read_variables
 from speech_peft.backbones.checkpoints.weights import Origin, package_path, resolve_weights, weights_sha256
+from speech_peft.backbones.families import open_backbone, tiny
 from speech_peft.errors import ConfigError
 
 _TYPE = {torch.float32: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.float16: 4}

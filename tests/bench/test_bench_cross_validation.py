@@ -5,7 +5,7 @@ import json
 import pytest
 
 from speech_peft.audio import manifest
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.bench import __main__ as bench
 from speech_peft.classify.classifier import Classifier
 from speech_peft.opening import loading
@@ -14,9 +14,9 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
 
 
 def test_adapters_of_a_cross_validation_are_tested_each_on_its_own_fold(tmp_path, capsys):

@@ -8,7 +8,8 @@ import soundfile
 import torch
 
 from speech_peft.audio.manifest import Row
-from speech_peft.backbones.base import Backbone, tiny
+from speech_peft.backbones.base import Backbone
+from speech_peft.backbones.families import tiny
 from speech_peft.classify.classifier import Classifier, evaluate
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel

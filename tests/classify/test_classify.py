@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.classify.__main__ import main
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write

@@ -10,7 +10,7 @@ from speech_peft.cli import adapters as adapters_cli
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from speech_peft.backbones.base import tiny
+    from speech_peft.backbones.families import tiny
 
     folder = tmp_path_factory.mktemp("whisper")
     backbone: Any = tiny("whisper")
@@ -29,7 +29,7 @@ def lora(weights: Path, tmp_path: Path) -> Path:
 def make(weights: Path, folder: Path, method: str, **settings: object) -> Path:
     import torch
 
-    from speech_peft.backbones.base import open_backbone
+    from speech_peft.backbones.families import open_backbone
     from speech_peft.core.model import AdaptedModel
     from speech_peft.core.saved.save import write
     from speech_peft.registry import METHODS
@@ -87,7 +87,7 @@ def test_what_merges_and_is_no_lora_goes_to_peft_as_the_nearest_one(
 def test_a_merged_folder_opens_as_stock_weights_with_every_side_file(
     weights: Path, lora: Path, tmp_path: Path
 ):
-    from speech_peft.backbones.base import open_backbone
+    from speech_peft.backbones.families import open_backbone
 
     merged = tmp_path / "merged"
     assert adapters_cli.main(["merge", str(lora), "-o", str(merged)]) == 0
@@ -108,7 +108,7 @@ def test_a_trained_base_and_companions_are_merged_too(
 ):
     import torch
 
-    from speech_peft.backbones.base import open_backbone
+    from speech_peft.backbones.families import open_backbone
     from speech_peft.core.model import AdaptedModel
     from speech_peft.core.saved.save import write
     from speech_peft.methods.lora import Lora
@@ -239,7 +239,7 @@ def with_head(family: str, folder: Path, characters: str = "ab' é") -> Path:
     """A LoRA on a tiny model of the family, with a CTC layer."""
     import torch
 
-    from speech_peft.backbones.base import open_backbone, tiny
+    from speech_peft.backbones.families import open_backbone, tiny
     from speech_peft.core.model import AdaptedModel
     from speech_peft.core.saved.save import write
     from speech_peft.decoders.ctc import CtcHead

@@ -13,7 +13,7 @@ from speech_peft.compat import guard_torchaudio
 guard_torchaudio()  # before peft, which imports transformers
 peft = pytest.importorskip("peft")
 
-from speech_peft.backbones.base import tiny  # noqa: E402
+from speech_peft.backbones.families import tiny  # noqa: E402
 from speech_peft.compose.peft_lora import export_peft, import_peft  # noqa: E402
 from speech_peft.core.adapter import Adapter, NotMergeable  # noqa: E402
 from speech_peft.core.method import Method  # noqa: E402

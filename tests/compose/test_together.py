@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.compose.together import write_together
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import read, write
@@ -27,7 +27,7 @@ def _tiny(monkeypatch):
 
 
 def lively():
-    backbone = base.tiny("whisper", context="fit")
+    backbone = families.tiny("whisper", context="fit")
     backbone.module.proj_out.weight.data.mul_(20)
     return backbone
 

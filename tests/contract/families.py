@@ -6,7 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.backbones.base import Backbone, Features
+from speech_peft.backbones.families import tiny
 from speech_peft.core.method import Method
 
 from .laws import Case, Change

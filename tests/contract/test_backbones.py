@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from speech_peft.backbones.base import Row, Stack, open_backbone, tiny
+from speech_peft.backbones.families import open_backbone, tiny
+from speech_peft.backbones.stack import Row, Stack
 from speech_peft.core.site import resolve
 from speech_peft.errors import ConfigError, SpeechPeftError
 

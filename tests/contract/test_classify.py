@@ -8,7 +8,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
 from speech_peft.recipe import config
@@ -29,9 +29,9 @@ PROBE = {"a": {"method": "none"}}
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     use_lively_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
 
 
 def use_lively_backbones():
@@ -40,7 +40,7 @@ def use_lively_backbones():
     At a deviation of 0.02, as libraries start them, 32 channels hand on next to nothing of the sound.
     """
     tiny.use_tiny_backbones()
-    open_tiny = base.open_backbone
+    open_tiny = families.open_backbone
 
     def open_lively(*args, **options):
         backbone = open_tiny(*args, **options)
@@ -49,7 +49,7 @@ def use_lively_backbones():
                 module.weight.data.mul_(1 / (module.in_features**0.5 * module.weight.std()))
         return backbone
 
-    base.open_backbone = open_lively
+    families.open_backbone = open_lively
 
 
 def recipe(folder, name="whisper", weights="tiny", clips=6, **changes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.classify.classifier import Classifier
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
@@ -23,9 +23,9 @@ AUDIO = 0.1 * np.random.default_rng(0).standard_normal(12_800).astype(np.float32
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
 
 
 def train(folder: Path, **changes) -> Path:

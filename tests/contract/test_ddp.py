@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from speech_peft.audio import manifest
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.train.data import clips
 from tests import tiny
 from tests.train.test_shards_as_data import tars
@@ -27,7 +27,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

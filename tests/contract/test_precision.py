@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.core.passage.recompute import Recompute
 from speech_peft.errors import ConfigError
 from speech_peft.train.tasks.base import Task
@@ -15,7 +15,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.core.saved import save
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
@@ -44,9 +44,9 @@ NOISY = [{"kind": "noise", "snr": [0, 5]}]
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     use_lively_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
 
 
 def recipe(folder: Path, stage: str, backbone: str = "whisper", **changes) -> Path:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import base, families
 from speech_peft.core.saved import swap
 from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.recipe import config
@@ -21,7 +21,7 @@ EVERY = ["trainer.max_steps=4", "trainer.valid_every_steps=2", "trainer.save_eve
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
 
 
@@ -67,12 +67,12 @@ POINTS = [
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """A run that nobody ends: its adapter, and when it validated."""
-    stock = base.open_backbone
+    stock = families.open_backbone
     tiny.use_tiny_backbones()
     folder = tmp_path_factory.mktemp("whole")
     path, over = recipe(folder)
     tiny.run(path, *over)
-    base.open_backbone = stock
+    families.open_backbone = stock
     return adapter(folder / "run"), validated(folder / "run")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import base, families
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
 from speech_peft.errors import AudioError, ConfigError, SpeechPeftError
@@ -26,7 +26,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
 
 

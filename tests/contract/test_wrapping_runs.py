@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.utils import parametrize
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.opening.loading import load
 from tests import tiny
 from tests.workers import launched, torchrun
@@ -36,9 +36,9 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_in_bf16_resumes_exactly_and_its_adapters_load(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr("speech_peft.opening.loading.open_backbone", base.open_backbone)
+    monkeypatch.setattr("speech_peft.opening.loading.open_backbone", families.open_backbone)
     path, over = recipe(tmp_path), [*OVER, "trainer.precision=bf16-mixed"]
     tiny.run(path, *over, "trainer.max_steps=4", f"out={tmp_path}/straight")
     for steps in (2, 4):
@@ -67,7 +67,7 @@ SCORED = {
 def test_recognition_scores_and_lets_passes_agree_on_tokens_and_frames(
     tmp_path, monkeypatch, decoder, scored
 ):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     (tmp_path / "data").mkdir()
     tiny.corpus(tmp_path / "data", clips=4, seconds=0.5)
@@ -82,7 +82,7 @@ def test_recognition_scores_and_lets_passes_agree_on_tokens_and_frames(
 
 @pytest.mark.slow
 def test_two_processes_choose_and_learn_what_one_does_with_the_double_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     path, out = recipe(tmp_path), f"out={tmp_path}/"
     tiny.run(path, out + "one", *OVER)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import Backbone, tiny
+from speech_peft.backbones.base import Backbone
+from speech_peft.backbones.families import tiny
 from speech_peft.core.attention import MASKED, Keys, attend
 from speech_peft.core.method import Method
 from speech_peft.core.model import AdaptedModel

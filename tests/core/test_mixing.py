@@ -174,7 +174,7 @@ def test_what_a_mixer_cannot_mix_is_refused_when_the_model_is_made(method, mix, 
 
 
 def test_frames_that_are_added_cannot_be_mixed():
-    from speech_peft.backbones.base import tiny
+    from speech_peft.backbones.families import tiny
 
     backbone = tiny("whisper", context="fit")
     prompt = Prompt(preset="shallow", frames=3)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.compose.merge import merge
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.passage.recompute import Recompute

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.adapter import Adapter
 from speech_peft.core.attention import attend
 from speech_peft.core.context import Context

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import from_outside, tiny
+from speech_peft.backbones.families import tiny
+from speech_peft.backbones.frames import from_outside
 from speech_peft.core.adapter import Adapter
 from speech_peft.core.attention import attend
 from speech_peft.core.context import Context

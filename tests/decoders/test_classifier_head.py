@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.classifier import ClassifierHead
 from speech_peft.errors import ConfigError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.words.ct2_engine import Ct2Engine
 from speech_peft.decoders.words.engine import TorchEngine
 from speech_peft.decoders.words.whisper_text import greedy

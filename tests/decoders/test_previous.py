@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.words.previous import previous
 from speech_peft.decoders.words.whisper_text import decode
 

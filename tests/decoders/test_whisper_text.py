@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.words import rereading
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.rereading import Clips, Evidence, _evidence, _left_out, choose, evidence

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speech_peft.backbones.base import open_backbone, tiny
+from speech_peft.backbones.families import open_backbone, tiny
 from speech_peft.errors import ConfigError
 from speech_peft.export.ct2 import write_ct2
 

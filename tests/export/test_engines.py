@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from speech_peft.audio.io import load, save
-from speech_peft.backbones.base import open_backbone
+from speech_peft.backbones.families import open_backbone
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write
 from speech_peft.export.__main__ import main

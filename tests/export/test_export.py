@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from speech_peft.backbones.base import open_backbone, tiny
+from speech_peft.backbones.families import open_backbone, tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved.save import write
 from speech_peft.export import formats

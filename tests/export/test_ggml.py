@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.errors import ConfigError
 from speech_peft.export.ggml import write_ggml
 

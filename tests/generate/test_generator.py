@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speech_peft.audio import io
-from speech_peft.backbones.base import open_backbone, tiny
+from speech_peft.backbones.families import open_backbone, tiny
 from speech_peft.backbones.mel_diffusion import untrained
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.backbones.base import Backbone, Features
+from speech_peft.backbones.families import tiny
 from speech_peft.core.adapter import Adapter
 from speech_peft.core.context import Context
 from speech_peft.core.describe import count

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speech_peft.backbones.base import Backbone, tiny
+from speech_peft.backbones.base import Backbone
+from speech_peft.backbones.families import tiny
 from speech_peft.backbones.whisper import STACKS
 from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel

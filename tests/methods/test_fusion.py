@@ -181,12 +181,12 @@ def test_where_no_site_is_common_the_model_is_refused():
 
 
 def test_a_run_of_two_phases_saves_a_fusion_that_opens_with_its_adapters_or_not_at_all(tmp_path, monkeypatch):
-    from speech_peft.backbones import base
+    from speech_peft.backbones import families
     from speech_peft.opening import loading
 
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
     expert = {"method": "bottleneck", "width": 4, "sites": ["layers.*.ffn"], "zero_up": False}
     first = tiny.run(
         tiny.recipe(tmp_path, adapters={"tel": expert, "far": expert}, out=str(tmp_path / "first"))
@@ -217,7 +217,7 @@ def test_a_run_of_two_phases_saves_a_fusion_that_opens_with_its_adapters_or_not_
 
 def test_a_fusion_that_is_saved_takes_its_adapters_with_it(tmp_path):
     import speech_peft as sp
-    from speech_peft.backbones.base import tiny as tiny_backbone
+    from speech_peft.backbones.families import tiny as tiny_backbone
 
     whisper = tiny_backbone("whisper").module
     expert = Bottleneck(width=4, sites=("layers.*.ffn",), zero_up=False)
@@ -233,7 +233,7 @@ def test_a_fusion_that_is_saved_takes_its_adapters_with_it(tmp_path):
 
 def test_an_adapter_of_the_same_kind_takes_the_place_of_another_and_no_other_does(tmp_path):
     import speech_peft as sp
-    from speech_peft.backbones.base import tiny as tiny_backbone
+    from speech_peft.backbones.families import tiny as tiny_backbone
 
     expert = Bottleneck(width=4, sites=("layers.*.ffn",), zero_up=False)
     others = {"tel": expert, "far": expert, "wide": Bottleneck(width=5, sites=("layers.*.ffn",))}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.context import Context
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.site import Site

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.context import Context
 from speech_peft.core.lifecycle import Outcome, Predicted
 from speech_peft.core.model import AdaptedModel

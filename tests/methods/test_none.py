@@ -2,7 +2,7 @@
 
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
 from speech_peft.methods.none import NoAdapter

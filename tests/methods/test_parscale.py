@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.backbones.base import Backbone, Features
+from speech_peft.backbones.families import tiny
 from speech_peft.classify.branches import branches
 from speech_peft.core.context import Context
 from speech_peft.core.describe import count

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech_peft.backbones.base import Backbone, Features, tiny
+from speech_peft.backbones.base import Backbone, Features
+from speech_peft.backbones.families import tiny
 from speech_peft.compose.merge import merge
 from speech_peft.core.attention import attend
 from speech_peft.core.describe import count

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.models.whisper.modeling_whisper import sinusoids as stock_sinusoids
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.backbones.positions import positions, sinusoids
 from speech_peft.compose.merge import merge
 from speech_peft.core.describe import count

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.context import Context
 from speech_peft.core.listening.moments import moments_of
 from speech_peft.core.model import AdaptedModel

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.backbones.in_memory import look_at
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.saved import hub

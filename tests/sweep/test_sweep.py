@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from speech_peft.audio import io
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
 from speech_peft.recipe import config
@@ -44,9 +44,9 @@ PROBE = {"adapters": {"a": {"method": "none"}}}
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back afterwards
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
 
 
 def written(folder: Path, methods: dict, **more) -> tuple[str, str]:
@@ -133,9 +133,9 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path):
     arguments = [*written(tmp_path, {"own": {}}, seeds=[0, 1]), "-o", str(tmp_path / "out")]
     code = (
         "import sys; from tests import tiny; tiny.use_tiny_backbones();"
-        "from speech_peft.sweep import __main__ as sweep; from speech_peft.backbones import base;"
+        "from speech_peft.sweep import __main__ as sweep; from speech_peft.backbones import families;"
         "from speech_peft.opening import loading;"
-        "loading.open_backbone = base.open_backbone; sys.exit(sweep.main(sys.argv[1:]))"
+        "loading.open_backbone = families.open_backbone; sys.exit(sweep.main(sys.argv[1:]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     path, until = tmp_path / "out" / "results.jsonl", time.monotonic() + 120

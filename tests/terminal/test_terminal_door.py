@@ -66,7 +66,7 @@ def test_a_benchmark_shows_what_it_has_heard(capsys):
 
 @pytest.mark.parametrize("language", ["fr", "klingon"])
 def test_a_language_that_the_model_has_not_is_told_before_anything_is_heard(monkeypatch, language):
-    from speech_peft.backbones.base import tiny
+    from speech_peft.backbones.families import tiny
     from speech_peft.core.model import AdaptedModel
     from speech_peft.opening.loading import Opened
     from speech_peft.transcribe import transcriber

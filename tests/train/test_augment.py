@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from speech_peft.backbones.base import Features, tiny
+from speech_peft.backbones.base import Features
+from speech_peft.backbones.families import tiny
 from speech_peft.recipe.parts import SpecAugmentConfig
 from speech_peft.train.data import augment
 

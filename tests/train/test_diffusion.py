@@ -17,9 +17,9 @@ NONE = {"d": {"method": "none"}}
 
 @pytest.fixture
 def _tiny(monkeypatch):
-    monkeypatch.setattr(tiny.base, "open_backbone", tiny.base.open_backbone)
+    monkeypatch.setattr(tiny.families, "open_backbone", tiny.families.open_backbone)
     tiny.use_tiny_backbones()
-    monkeypatch.setattr(loading, "open_backbone", tiny.base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", tiny.families.open_backbone)
 
 
 def decoder(**fields) -> dict:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from tests import tiny
 
@@ -17,7 +17,7 @@ LISTENER = {"name": "whisper", "weights": "tiny", "context": "fit"}
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     return tiny.recipe(
         tmp_path,

@@ -9,7 +9,7 @@ import torch
 
 from speech_peft.audio import manifest
 from speech_peft.audio.degrade import Degrader, parse
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.recipe import config
 from speech_peft.recipe.parts import JoinConfig
@@ -25,7 +25,7 @@ SECONDS = np.random.default_rng(1).uniform(1.0, 9.0, 400)
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.recipe import config
 from speech_peft.train import fit
 from tests import tiny
@@ -11,7 +11,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from speech_peft.backbones import base
-from speech_peft.backbones.base import Encoded, tiny
+from speech_peft.backbones import families
+from speech_peft.backbones.base import Encoded
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.errors import ConfigError
 from speech_peft.methods.bridge import Bridge
@@ -82,7 +83,7 @@ def test_the_teacher_hears_its_own_recording_and_never_the_bridge(whisper):
 
 
 def test_a_manifest_of_translations_is_learned_by_a_bridge_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     small.use_tiny_backbones()
     manifest = small.corpus(tmp_path, clips=4, seconds=0.8)
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]

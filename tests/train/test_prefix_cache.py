@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.recipe import config
 from speech_peft.train import fit
@@ -17,7 +17,7 @@ TOP = {"a": {"method": "bottleneck", "width": 8, "sites": ["layers.1.ffn"]}}
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

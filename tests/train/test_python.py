@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 import speech_peft as sp
 from speech_peft.audio import manifest
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.opening import adapted  # noqa: F401  # before anything replaces what opens weights
 from speech_peft.recipe import config
@@ -21,7 +21,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch, tmp_path):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     monkeypatch.setenv("SPEECH_PEFT_CACHE", str(tmp_path / "cache"))
     tiny.use_tiny_backbones()
 
@@ -130,7 +130,7 @@ def test_a_data_set_is_trained_on_as_its_files_are(tmp_path):
     assert [row.label for row in rows] == [
         row.label for row in manifest.read(tmp_path / "data" / "train.jsonl")
     ]
-    assert sp.load(again.folders[0], base.tiny("whisper").module).active == ("a",)
+    assert sp.load(again.folders[0], families.tiny("whisper").module).active == ("a",)
 
 
 def test_rows_and_records_are_data_too(tmp_path):
@@ -184,7 +184,7 @@ def test_early_stopping_and_checkpoints_know_the_scores_and_the_adapter_is_saved
     assert seen.order[0] != seen.order[1]  # every epoch is shuffled anew
     assert sorted(clip for epoch in seen.order for clip in epoch) == sorted(2 * list(range(12)))
     assert (tmp_path / "run" / "a" / "adapter.json").is_file()
-    assert sp.load(tmp_path / "run" / "a", base.tiny("whisper").module).active == ("a",)
+    assert sp.load(tmp_path / "run" / "a", families.tiny("whisper").module).active == ("a",)
 
 
 class Seen(L.Callback):

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from speech_peft.audio import manifest
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.recipe import config
 from speech_peft.train.data import check
 from tests import tiny
@@ -16,7 +16,7 @@ from tests import tiny
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

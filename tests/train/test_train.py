@@ -7,14 +7,14 @@ from importlib.metadata import version
 
 import pytest
 
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.train import __main__ as train
 from tests import tiny
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
 
 

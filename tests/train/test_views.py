@@ -8,7 +8,7 @@ import torch
 
 from speech_peft.audio import io
 from speech_peft.audio.batch import Example
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
 from speech_peft.recipe import config
@@ -24,7 +24,7 @@ VIEWS = "adapters={a: {method: attention, keys: views, rank: 4, window: 1}}"
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)  # put back what `use_tiny_backbones` sets
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)  # put back afterwards
     tiny.use_tiny_backbones()
 
 
@@ -139,7 +139,7 @@ def test_what_does_not_go_together_is_said_before_the_first_step(tmp_path, over,
 def test_a_ctc_layer_learns_from_all_and_does_not_say_whose_text_is_surest(array, tmp_path, monkeypatch):
     ctc = ["task.decoder=ctc", VIEWS, "data.channels=views", "trainer.max_steps=1"]
     tiny.run(array, *ctc)
-    monkeypatch.setattr(loading, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(loading, "open_backbone", families.open_backbone)
     trained = tmp_path / "run" / "a"
     with pytest.raises(ConfigError, match="Whisper's own decoder says whose text is given"):
         Transcriber(adapter=trained)

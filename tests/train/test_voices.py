@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from speech_peft.audio.manifest import Row
-from speech_peft.backbones import base
+from speech_peft.backbones import families
 from speech_peft.core.model import AdaptedModel
 from speech_peft.errors import ConfigError
 from speech_peft.methods.attention import Attention
@@ -66,7 +66,7 @@ def test_nobody_named_or_nobody_else_is_said_before_the_first_step(rows, reason)
 def test_clips_that_nobody_listens_to_and_a_listener_without_clips_are_refused(
     tmp_path, monkeypatch, over, reason
 ):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     path = tiny.recipe(tmp_path)
     tiny.corpus(tmp_path / "data", speakers=2)
@@ -76,14 +76,14 @@ def test_clips_that_nobody_listens_to_and_a_listener_without_clips_are_refused(
 
 
 def test_a_batch_in_which_nobody_has_other_clips_hears_nothing():
-    whisper = base.tiny("whisper", context="fit")
+    whisper = families.tiny("whisper", context="fit")
     model = AdaptedModel(whisper.module, whisper.sites(), {"a": Attention(rank=4)})
     heard = enrolled(model, whisper, torch.zeros(2, 0), torch.tensor([0, 0]))
     assert not heard.mask.any()
 
 
 def test_what_is_enrolled_is_encoded_once_and_only_of_clips_that_are_heard(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "open_backbone", base.open_backbone)
+    monkeypatch.setattr(families, "open_backbone", families.open_backbone)
     tiny.use_tiny_backbones()
     rows = []
 

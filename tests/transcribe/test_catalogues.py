@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.cli import adapters as command
 from speech_peft.compose.cards.card import AdapterCard, write_card
 from speech_peft.core.saved.save import write

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.adapter import NotMergeable
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.words.decoded import Decoded

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.compose.packs import Packs
 from speech_peft.core.saved.save import write
 from speech_peft.errors import ConfigError

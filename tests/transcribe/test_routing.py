@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.errors import ConfigError

@@ -6,7 +6,7 @@ import torch
 
 import speech_peft as sp
 from speech_peft.audio import io
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.saved.save import write
 from speech_peft.errors import AudioError, ConfigError
 from speech_peft.methods.attention import Attention

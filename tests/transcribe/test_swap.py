@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.saved.save import read, write
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from speech_peft.opening.loading import Opened

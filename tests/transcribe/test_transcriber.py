@@ -11,7 +11,7 @@ import torch
 
 from speech_peft.audio.manifest import Row
 from speech_peft.audio.windows.chunks import Window
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.bench.runs import asr as benchmark
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.words import engine

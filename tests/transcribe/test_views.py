@@ -6,7 +6,7 @@ import torch
 
 import speech_peft as sp
 from speech_peft.audio import io
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.saved.save import write
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.surest import surest

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.ctc import Characters
 from speech_peft.decoders.diffusion.kinds.bridged import Bridged, rotated, rotation
 from speech_peft.decoders.diffusion.kinds.checkpoints import load_checkpoint

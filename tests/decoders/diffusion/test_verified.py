@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from speech_peft.decoders.diffusion.verified import VerifiedEngine, rest, verify
 from speech_peft.decoders.words import search

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import speech_peft as sp
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from speech_peft.decoders.diffusion.training.corrupt import mask, own_fill, ratios
