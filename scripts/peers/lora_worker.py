@@ -9,13 +9,14 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 
 from speech_peft.backbones.families import open_backbone
 
 SITES = ("layers.*.attn.[qv]", "decoder.layers.*.attn.[qv]", "decoder.layers.*.cross.[qv]")
-RANK, ALPHA, TOKENS = 8, 16.0, 32
+RANK, ALPHA, TOKENS = 8, 16, 32
 
 
 def adapted(side: str, weights: str) -> torch.nn.Module:
@@ -30,14 +31,15 @@ def adapted(side: str, weights: str) -> torch.nn.Module:
         model = AdaptedModel(
             backbone.module, backbone.sites(), {"a": Lora(rank=RANK, alpha=ALPHA, sites=SITES)}
         )
-        factors = [(model.at("a", site).a, model.at("a", site).b) for site in sites]
+        parts: list[Any] = [model.at("a", site) for site in sites]
+        factors = [(part.a, part.b) for part in parts]
     else:
         from peft import LoraConfig, get_peft_model
 
         paths = "|".join(site.exit for site in sites)
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=f"({paths})", bias="none")
         model = get_peft_model(backbone.module, config)
-        layers = [backbone.module.get_submodule(site.exit) for site in sites]
+        layers: list[Any] = [backbone.module.get_submodule(site.exit) for site in sites]
         factors = [(layer.lora_A["default"].weight, layer.lora_B["default"].weight) for layer in layers]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
