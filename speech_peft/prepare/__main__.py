@@ -51,6 +51,18 @@ def amazon_queen(
     _show(lambda step: _corpus("amazon-queen")(out, sources=source or (), unknown=unknown, progress=step))
 
 
+@app.command("steel-sky")
+def steel_sky(
+    out: Annotated[Path, typer.Argument(help="Recordings and manifest go here.")] = Path("corpora/steel-sky"),
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="The game's .deb or its folder. Default: installed, else apt-get."),
+    ] = None,
+) -> None:
+    """Dialogue of Beneath a Steel Sky: acted English whose speakers nobody names (1.9 hours)."""
+    _show(lambda step: _corpus("steel-sky")(out, sources=source or (), progress=step))
+
+
 @app.command("fillets")
 def fillets(
     out: Annotated[

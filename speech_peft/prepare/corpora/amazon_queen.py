@@ -25,14 +25,13 @@ from ...errors import ConfigError
 from ...files import atomic
 from ...registry import CORPORA
 from . import debian
-from .base import Prepared, Progress, Split, reuse, silent, worded, write_parts
+from .base import Prepared, Progress, Split, plausible, reuse, silent, worded, write_parts
 
 PACKAGE = "flight-of-the-amazon-queen"
 INSTALLED = Path("/usr/share/scummvm") / PACKAGE / "queen.1c"
 TEST = frozenset({"FAYE", "HENRY", "NAOMI", "PRIN", "TAM", "ORACLE"})
 VALID = frozenset({"LOU", "KLUNK"})
 HERO, UNKNOWN = "JOE", "?"
-WORDS_A_SECOND = (0.5, 6.0)
 _NO_LANGUAGE = re.compile(r"(?i)\b([cskw]?h?|war)ung(a|h|ha)\b|\b(wh)?o+p\b|\btusani\b|\bt[au]wanga\b")
 _CORPUS = "amazon-queen/2"
 _DOG_HEADER, _DOG_LEVEL = 32, 96  # bytes before JOE's lines: those of a file, those of each level of its tree
@@ -84,12 +83,6 @@ def prepare(
 def split_of(speaker: str) -> Split:
     """All clips of a speaker are in one part."""
     return "test" if speaker in TEST else "valid" if speaker in VALID else "train"
-
-
-def plausible(text: str, seconds: float) -> bool:
-    """Whether so many words fit into so much sound."""
-    slowest, fastest = WORDS_A_SECOND
-    return bool(seconds) and slowest <= len(text.split()) / seconds <= fastest
 
 
 def clean(text: str) -> str:

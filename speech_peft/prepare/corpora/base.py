@@ -15,6 +15,7 @@ from ...files import atomic, json_text
 
 Progress = Callable[[int, int], None]  # (done, of how many), called after each recording
 Split = Literal["train", "valid", "test"]
+WORDS_A_SECOND = (0.5, 6.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ def worded(text: str) -> bool:
         for word in letters
     ]
     return sum(real) * 2 > len(real)
+
+
+def plausible(text: str, seconds: float) -> bool:
+    """Whether so many words fit into so much sound."""
+    slowest, fastest = WORDS_A_SECOND
+    return bool(seconds) and slowest <= len(text.split()) / seconds <= fastest
 
 
 def number(cell: str) -> int | str:
