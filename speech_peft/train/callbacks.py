@@ -20,7 +20,8 @@ from ..errors import Interrupted, SpeechPeftError
 from ..recipe.config import dump
 from ..terminal.door import complain
 from .state import LAST
-from .tasks.base import Scores, Task
+from .tasks.base import Task
+from .tasks.scores import Scores
 
 
 class Stop(Callback):
@@ -43,7 +44,7 @@ class Stop(Callback):
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        if task.fraction >= 1:
+        if task.elapsed.fraction >= 1:
             trainer.should_stop = True
         for number in self._handlers:
             signal.signal(number, self._asked)
@@ -64,7 +65,7 @@ class Stop(Callback):
             self._save(trainer, task)
         if stop:
             raise Interrupted
-        if task.fraction >= 1:
+        if task.elapsed.fraction >= 1:
             trainer.should_stop = True
 
     @property
@@ -86,8 +87,7 @@ class Stop(Callback):
 
     def _save(self, trainer: L.Trainer, task: Task) -> None:
         # Every process takes part, only the first writes; a file of this name is always whole.
-        for life in task.lifecycles.values():
-            life.before_save(trainer.optimizers[0])
+        task.procedures.before_save(trainer.optimizers[0])
         trainer.save_checkpoint(self.path)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 

@@ -17,7 +17,7 @@ from .traces import leave_traces
 if TYPE_CHECKING:
     from ..core.method import Method
     from ..recipe.recipe import Recipe
-    from .tasks.base import Scores
+    from .tasks.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,12 @@ def _train(recipe: Recipe, methods: Any, resume: bool, watchers: Sequence[Any]) 
     if after != before:
         raise SpeechPeftError("the frozen base changed during training; its adapters cannot be trusted")
     return Trained(
-        adapters.folders, adapters.best, task.global_step, task.seconds, after, bool(task.base_parameters)
+        adapters.folders,
+        adapters.best,
+        task.global_step,
+        task.elapsed.seconds,
+        after,
+        bool(task.base_parameters),
     )
 
 

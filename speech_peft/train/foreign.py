@@ -38,7 +38,7 @@ class Pace(Callback):
             epochs = getattr(getattr(trainer, "datamodule", None), "epochs", None)
             part = batches / epochs.batches if epochs is not None and epochs.batches else 0.0
             by_epochs = (trainer.current_epoch + part) / trainer.max_epochs  # type: ignore[operator]
-        task.fraction = min(1.0, max(by_steps, by_epochs))
+        task.elapsed.fraction = min(1.0, max(by_steps, by_epochs))
 
 
 def prepare(task: Task, data: SpeechData) -> None:

@@ -58,11 +58,11 @@ class Metrics(Callback):
                     "step": task.global_step,
                     "loss": round(self._loss / self._count, 6) if self._count else None,
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                    "seconds": round(task.seconds, 3),
-                    "fraction": round(task.fraction, 5),
+                    "seconds": round(task.elapsed.seconds, 3),
+                    "fraction": round(task.elapsed.fraction, 5),
                     "audio_hours_per_second": round(self._audio * trainer.world_size / 3600 / passed, 6),
                     "padding": round(1 - self._audio / max(self._padded, 1e-9), 4),
-                    **{key: round(value, 4) for key, value in task.numbers().items()},
+                    **{key: round(value, 4) for key, value in task.procedures.numbers().items()},
                     **({"left_out": task.not_finite.in_all} if task.not_finite.in_all else {}),
                 }
             )
@@ -77,7 +77,7 @@ class Metrics(Callback):
                     "step": task.global_step,
                     f"valid_{scores.name}": round(scores.value, 6),
                     "valid_loss": round(scores.loss, 6),
-                    "seconds": round(task.seconds, 3),
+                    "seconds": round(task.elapsed.seconds, 3),
                 }
             )
         self._since = time.monotonic()
@@ -139,7 +139,7 @@ class Show(Callback):
         if self._bar:
             self._bar.update(
                 self._id,
-                completed=task.fraction,
+                completed=task.elapsed.fraction,
                 description=self._line(task, float(outputs["task_loss"]), rate=False),
             )
         self._new_rows(trainer, task)
@@ -184,8 +184,8 @@ class Show(Callback):
             )
 
     def _line(self, task: Task, loss: float | None, rate: bool = True) -> str:
-        fraction = task.fraction
-        left = task.seconds * (1 - fraction) / fraction if fraction else 0.0
+        fraction = task.elapsed.fraction
+        left = task.elapsed.seconds * (1 - fraction) / fraction if fraction else 0.0
         row = next((r for r in reversed(self.metrics.rows) if "padding" in r), None)
         speed = f"  {pace(3600 * row['audio_hours_per_second'])}  padding {row['padding']:.0%}" if row else ""
         shown = f"  lr {task.trainer.optimizers[0].param_groups[0]['lr']:.1e}" if rate else ""

@@ -84,7 +84,7 @@ def _left_behind(recipe: Recipe) -> Trained | None:
     folders = [Path(recipe.out, Path(folder).name) for folder in record["folders"]]
     if not all((folder / "adapter.json").is_file() for folder in folders):
         return None
-    from .tasks.base import Scores
+    from .tasks.scores import Scores
 
     scores = Scores(**record["scores"]) if record["scores"] else None
     return Trained(folders, scores, record["steps"], record["seconds"], record["base_sha256"])

@@ -18,16 +18,16 @@ class Clock(Callback):
     """Tells every process how far the run is, at the same moments; it comes before all that want to know."""
 
     def on_train_start(self, trainer: L.Trainer, task: Task) -> None:  # type: ignore[override]
-        task.look_at_the_clock()
+        task.elapsed.look(trainer, task.recipe.trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, task: Task, outputs: Any, batch: Any, index: int
     ) -> None:  # type: ignore[override]
-        task.look_at_the_clock()
+        task.elapsed.look(trainer, task.recipe.trainer)
         if task.batches_seen % trainer.accumulate_grad_batches:
             return
         every = task.recipe.trainer.valid_every_steps
-        due = task.fraction >= 1 or (every is not None and task.global_step % every == 0)
+        due = task.elapsed.fraction >= 1 or (every is not None and task.global_step % every == 0)
         task.owes_validation = due and task.recipe.data.valid is not None
 
 
@@ -52,4 +52,4 @@ class Validate(Callback):
         trainer.training = True
         logged._first_loop_iter = first
         task.owes_validation = False
-        task.look_at_the_clock()
+        task.elapsed.look(trainer, task.recipe.trainer)

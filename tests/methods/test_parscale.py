@@ -21,7 +21,7 @@ from speech_peft.methods.parscale import ParScale, use_streams
 from speech_peft.methods.prefix import Prefix
 from speech_peft.methods.prompt import Prompt
 from speech_peft.train.data.prefix_cache import lowest_block
-from speech_peft.train.tasks.base import encoder_sites
+from speech_peft.train.tasks.sites import encoder_sites
 
 AUDIO = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
 METHOD = ParScale(streams=3, frames=4, hidden=5)

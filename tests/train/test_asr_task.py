@@ -6,7 +6,7 @@ import pytest
 
 from speech_peft.recipe.tasks import AsrConfig
 from speech_peft.train.tasks.asr import Asr, Examined
-from speech_peft.train.tasks.base import Scores
+from speech_peft.train.tasks.scores import Scores
 
 
 def validated(said: str, heard: str, **config) -> Scores:

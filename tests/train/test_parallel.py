@@ -17,8 +17,8 @@ from speech_peft.recipe.tasks import AsrConfig, ParallelConfig
 from speech_peft.train.data.data import SpeechData
 from speech_peft.train.data.heard import Batch
 from speech_peft.train.tasks.asr import TeacherForcing
-from speech_peft.train.tasks.base import Loss
 from speech_peft.train.tasks.parallel import Parallel
+from speech_peft.train.tasks.scores import Loss
 from tests import tiny as small
 
 SAMPLES = 8000

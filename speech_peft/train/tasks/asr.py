@@ -23,10 +23,12 @@ from ...metrics.writing import unspaced
 from ...recipe.recipe import Recipe
 from ...recipe.tasks import AsrConfig, DiffusionConfig
 from ...registry import TASKS
-from .base import Loss, Scores, Task, encoder_sites
+from ..step.seeds import chance
+from .base import Task
 from .filling import Filling, groups
 from .parallel import Parallel
-from .seeds import chance
+from .scores import Loss, Scores
+from .sites import encoder_sites
 
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -17,15 +15,18 @@ from torch import Tensor, nn
 from ...core.context import Context
 from ...core.lifecycle import Outcome, Predicted
 from ...core.passage.ids import context_of
-from ...errors import ConfigError, SpeechPeftError
+from ...errors import SpeechPeftError
 from ...opening.enrolment import check_enrolled, enrolled
 from ...opening.microphones import check_views, recorded
 from ...recipe.recipe import Recipe
-from .accumulation import Accumulated
-from .apart import clip_apart, hide_from_ddp
-from .finite import NotFinite
-from .schedule import learning_rate
-from .seeds import seed
+from ..step.accumulation import Accumulated
+from ..step.apart import check_precision, clip_apart, hide_from_ddp
+from ..step.elapsed import Elapsed
+from ..step.finite import NotFinite
+from ..step.optimizer import adamw, set_rate
+from ..step.procedures import Procedures
+from ..step.seeds import seed
+from .scores import Loss, Scores
 
 if TYPE_CHECKING:
     from ...backbones.base import Backbone, Encoded, Features
@@ -33,35 +34,6 @@ if TYPE_CHECKING:
     from ...core.site import Site
     from ..data.heard import Batch
     from ..data.prefix_cache import PrefixCache
-
-# How many training batches a method with a procedure is shown before step 0 (scores, masks).
-FIRST_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A batch's summed loss, and how many targets (tokens, clips) it is summed over."""
-
-    total: Tensor
-    targets: int
-    predicted: Predicted | None = None
-    """For methods that let two passes agree."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What validation found; lower is better."""
-
-    name: str
-    value: float
-    loss: float
-
-    def better_than(self, other: Scores | None) -> bool:
-        """Or as good; a run that is resumed may hold the best by another measure, which tells nothing."""
-        if other is None or other.name != self.name:
-            return True
-        # Equal error rates are common on small sets: the lower loss decides.
-        return (self.value, self.loss) <= (other.value, other.loss)
 
 
 class Task(L.LightningModule, ABC):
@@ -83,10 +55,7 @@ class Task(L.LightningModule, ABC):
         """Which clips it learns from, as `resume.clips` says it."""
         self.brings: list[Callback] = []
         """Callbacks of ours for a trainer of somebody else's making; `fit` gives its own trainer its own."""
-        self.fraction = 0.0
-        """How far the run is, 0 to 1, as all processes agreed on it last."""
-        self._seconds_before = 0.0
-        self._started: float | None = None
+        self.elapsed = Elapsed()
         check_enrolled(model, bool(recipe.data.enrol))
         check_views(model, recipe.data.channels == "views")
         model.activate(*recipe.active)
@@ -97,12 +66,10 @@ class Task(L.LightningModule, ABC):
             self.base_parameters = backbone.encoder_parameters()
             for parameter in self.base_parameters.values():
                 parameter.requires_grad_(True)
-        lives = {name: model.methods[name].lifecycle(model, name) for name in recipe.train}
-        self.lifecycles = {name: life for name, life in lives.items() if life is not None}
-        self.apart = [list(group) for life in self.lifecycles.values() for group in life.own()]
+        self.procedures = Procedures(model, recipe.train)
+        self.apart = self.procedures.own
         """Groups of parameters that differ between processes."""
-        whose = [name for name, life in self.lifecycles.items() if life.own()]
-        hide_from_ddp(self, [p for group in self.apart for p in group], whose)
+        hide_from_ddp(self, [p for group in self.apart for p in group], self.procedures.whose)
 
     # ---- what a task says ---------------------------------------------------------------------------------
 
@@ -164,94 +131,38 @@ class Task(L.LightningModule, ABC):
         return [([p for p in self.heads.parameters() if p.requires_grad], 1.0)]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optim = self.recipe.optim
-        faster = (optim.head_lr or optim.lr) / optim.lr
-        groups = self._by_pace()
-        groups += [{"params": part, "times": times * faster} for part, times in self.head_groups()]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=optim.lr,
-            betas=optim.betas,
-            weight_decay=optim.weight_decay,
-        )
-
-    def _by_pace(self) -> list[dict[str, Any]]:
-        """The adapters' parameters, in groups of one rate; what has a pace of its own does not decay."""
         paces = {p: pace for name in self.recipe.train for p, pace in self.model.paces_of(name).items()}
-        found: dict[float, list[nn.Parameter]] = {1.0: []}
-        for parameter in self._adapted():
-            found.setdefault(paces.get(parameter, 1.0), []).append(parameter)
-        return [
-            {"params": params, "times": pace, **({} if pace == 1.0 else {"weight_decay": 0.0})}
-            for pace, params in found.items()
-        ]
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far, earlier parts of a resumed run included."""
-        return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
-
-    def look_at_the_clock(self) -> None:
-        """Sets `fraction`, by steps or by time, whichever is further. Every process must call it."""
-        trainer = self.recipe.trainer
-        by_steps = self.global_step / trainer.max_steps if trainer.max_steps else 0.0
-        by_time = self._shared_seconds() / (60 * trainer.max_minutes) if trainer.max_minutes else 0.0
-        self.fraction = min(1.0, max(by_steps, by_time))
-
-    def _shared_seconds(self) -> float:
-        """The first process's clock, so that every process takes the same step and stops together."""
-        return self.trainer.strategy.broadcast(self.seconds) if self.trainer.world_size > 1 else self.seconds
+        return adamw(self.recipe.optim, self._adapted(), paces, self.head_groups())
 
     def on_fit_start(self) -> None:
-        self._started = time.monotonic()
+        self.elapsed.start()
 
     def on_train_start(self) -> None:
         if self.backbone.let_gone:
             # Again, after `build`: the trainer has moved the model since, and a tensor that was expanded from
             # one number takes its whole place on the GPU.
             self.backbone.let_go()
-        if self.apart and self.trainer.world_size > 1 and self.trainer.precision == "16-mixed":
-            raise ConfigError(
-                "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "
-                "each has some of its own here: what they share would part. Use bf16-mixed or 32-true"
-            )
-        if self.lifecycles and self.global_step == 0:
-            for life in self.lifecycles.values():
-                # In the precision of the steps that follow.
-                with self.trainer.precision_plugin.train_step_context():
-                    life.on_fit_start(self._mean_loss, self._first_batches())
-
-    def _first_batches(self) -> Iterator[Batch]:
-        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-        for batch in islice(loader, FIRST_BATCHES):
-            yield self.transfer_batch_to_device(batch, self.device, 0)
+        if self.apart:
+            check_precision(self.trainer)
+        if self.global_step == 0:
+            self.procedures.on_fit_start(lambda batch: self._outcome(batch)[0].loss, self)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        rate = learning_rate(self.recipe.optim, self.global_step, self.fraction)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate * group["times"]
+        optimizer = self.trainer.optimizers[0]
+        set_rate(optimizer, self.recipe.optim, self.global_step, self.elapsed.fraction)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         # The randomness of a batch is a function of its place in the run: a resumed run repeats it exactly.
         torch.manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen))
-        for life in self.lifecycles.values():
-            life.before_forward(self.global_step)
+        self.procedures.before_forward(self.global_step)
         outcome, targets = self._outcome(batch)
-        total = loss = outcome.loss
+        loss = outcome.loss
         self.not_finite.heard(loss)
-        for life in self.lifecycles.values():
-            extra = life.extra_losses(self.global_step, outcome, lambda: self._outcome(batch)[0])
-            total = sum(extra.values(), start=total)
+        total = self.procedures.total(self.global_step, outcome, lambda: self._outcome(batch)[0])
         self.batches_seen += 1
-        self.log_dict(self.numbers(), batch_size=max(1, len(batch.lengths)))
+        self.log_dict(self.procedures.numbers(), batch_size=max(1, len(batch.lengths)))
         self.log("train_loss", loss.detach(), batch_size=max(1, len(batch.lengths)))
         return {"loss": total * self._accumulated.add(targets), "task_loss": loss.detach()}
-
-    def numbers(self) -> dict[str, float]:
-        """What the procedures of adapters say of the last step, by `<adapter>_<name>`."""
-        return {
-            f"{a}_{n}": value for a, life in self.lifecycles.items() for n, value in life.numbers().items()
-        }
 
     def heard(self, batch: Batch) -> Batch:
         """What a step learns from of a batch: all clips, unless a task says otherwise."""
@@ -268,9 +179,6 @@ class Task(L.LightningModule, ABC):
     def generator(self) -> torch.Generator:
         """The randomness of the batch at hand, a function of its place in the run."""
         return torch.Generator().manual_seed(seed(self.recipe.seed, self.global_rank, self.batches_seen, 2))
-
-    def _mean_loss(self, batch: Batch) -> Tensor:
-        return self._outcome(batch)[0].loss
 
     def _outcome(self, batch: Batch) -> tuple[Outcome, float]:
         """The mean over the targets of all processes with what was predicted, and their number per process.
@@ -292,13 +200,8 @@ class Task(L.LightningModule, ABC):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._accumulated.even_out(self.trained())
-        for life in self.lifecycles.values():
-            life.after_backward()
-        scaled, trained = self.trainer.precision == "16-mixed", self.trained()
-        met = self.not_finite.met(trained, scaled)
-        if self.trainer.world_size > 1:  # what they share would part
-            met = self.trainer.strategy.reduce_boolean_decision(met, all=False)
-        self.not_finite.leave_out(met, trained, scaled, self.global_step)
+        self.procedures.after_backward()
+        self.not_finite.settle(self.trainer, self.trained())
 
     def configure_gradient_clipping(
         self,
@@ -314,13 +217,11 @@ class Task(L.LightningModule, ABC):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        for life in self.lifecycles.values():
-            life.after_step(self.global_step)
+        self.procedures.after_step(self.global_step)
 
     def settle(self) -> None:
         """Bring the adapters to the form in which they are validated and saved."""
-        for life in self.lifecycles.values():
-            life.before_eval()
+        self.procedures.before_eval()
 
     # ---- validation ---------------------------------------------------------------------------------------
 
@@ -369,32 +270,19 @@ class Task(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = {
             "batches_seen": self.batches_seen,
-            "seconds": self.seconds,
+            "seconds": self.elapsed.seconds,
             "recipe": self.recipe.model_dump(mode="json"),
             "base": self.backbone.card().sha256,
             "scores": vars(self.scores) if self.scores else None,
             "owes_validation": self.owes_validation,
             "clips": self.clips,
-            "lifecycles": {name: life.state_dict() for name, life in self.lifecycles.items()},
+            "lifecycles": self.procedures.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         run = checkpoint["run"]
-        self.batches_seen, self._seconds_before = run["batches_seen"], run["seconds"]
+        self.batches_seen = run["batches_seen"]
+        self.elapsed.go_on_from(run["seconds"])
         self.scores = Scores(**run["scores"]) if run["scores"] else None
         self.owes_validation = run.get("owes_validation", False)
-        for name, life in self.lifecycles.items():
-            life.load_state_dict(run["lifecycles"][name])
-
-
-def encoder_sites(backbone: Backbone, top: int | None = None) -> list[Site]:
-    """The sites that the encoder passes through on its way to its states, or to the output of block `top`."""
-    found = []
-    for site in backbone.sites():
-        block = backbone.block_of(site)
-        if block is None or (top is not None and block >= top):
-            continue
-        if site.kind == "stack" and top not in (None, backbone.depth):
-            continue  # its exit is the last block, which never runs
-        found.append(site)
-    return found
+        self.procedures.load_state_dict(run["lifecycles"])

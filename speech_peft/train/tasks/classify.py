@@ -20,7 +20,9 @@ from ...recipe.recipe import Recipe
 from ...recipe.tasks import ClassifyConfig
 from ...registry import TASKS
 from ..data import augment, labels
-from .base import Loss, Scores, Task, encoder_sites
+from .base import Task
+from .scores import Loss, Scores
+from .sites import encoder_sites
 
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel

@@ -25,7 +25,8 @@ from ...decoders.diffusion.sample import Sampling, fill
 from ...decoders.diffusion.training.objective import Objective
 from ...errors import ConfigError
 from ...recipe.tasks import AsrConfig, DiffusionConfig
-from .base import Loss, Task
+from .base import Task
+from .scores import Loss
 
 _VALIDATED = 17
 """Seed of the masks that validation is measured with: the same each time."""

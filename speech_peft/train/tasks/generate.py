@@ -27,7 +27,9 @@ from ...recipe.recipe import Recipe
 from ...recipe.tasks import GenerateConfig
 from ...registry import TASKS
 from ..data.augment import rotated
-from .base import Loss, Scores, Task, encoder_sites
+from .base import Task
+from .scores import Loss, Scores
+from .sites import encoder_sites
 
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel

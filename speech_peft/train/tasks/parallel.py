@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...audio.batch import Example, collate
 from ...core.lifecycle import Predicted
-from .base import Loss
+from .scores import Loss
 
 if TYPE_CHECKING:
     from ...backbones.base import Encoded

@@ -31,8 +31,10 @@ from ...recipe.recipe import Recipe
 from ...recipe.tasks import RestoreConfig
 from ...registry import TASKS
 from ..data.targets import Targets
-from .base import Loss, Scores, Task, encoder_sites
+from .base import Task
 from .distance import WaveformDistance, feature_distance
+from .scores import Loss, Scores
+from .sites import encoder_sites
 
 if TYPE_CHECKING:
     from ...core.model import AdaptedModel

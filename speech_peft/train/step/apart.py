@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
+import lightning.pytorch as L
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    pass
+from ...errors import ConfigError
 
 
 def hide_from_ddp(task: nn.Module, own: Sequence[nn.Parameter], whose: Collection[str]) -> None:
@@ -37,3 +36,12 @@ def clip_apart(optimizer: Optimizer, apart: Sequence[Sequence[nn.Parameter]], li
     every = [p for group in optimizer.param_groups for p in group["params"]]
     for group in ([p for p in every if id(p) not in own], *apart):
         nn.utils.clip_grad_norm_(group, limit)
+
+
+def check_precision(trainer: L.Trainer) -> None:
+    """Raise ConfigError where processes that have parameters of their own might not step together."""
+    if trainer.world_size > 1 and trainer.precision == "16-mixed":
+        raise ConfigError(
+            "trainer.precision: in 16-mixed a process whose gradients overflow leaves a step out, and "
+            "each has some of its own here: what they share would part. Use bf16-mixed or 32-true"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,17 @@ class NotFinite:
         """Takes note of the loss of one batch of the step."""
         self._loss = self._loss or not bool(torch.isfinite(loss.detach()).all())
 
-    def met(self, trained: Sequence[nn.Parameter], scaled: bool) -> bool:
+    def settle(self, trainer: L.Trainer, trained: Sequence[nn.Parameter]) -> None:
+        """Leaves the step that ends here out where it is one, in every process; raises SpeechPeftError after
+        `PATIENCE` such steps in a row.
+        """
+        scaled = trainer.precision == "16-mixed"
+        met = self._met(trained, scaled)
+        if trainer.world_size > 1:  # what they share would part
+            met = trainer.strategy.reduce_boolean_decision(met, all=False)
+        self._leave_out(met, trained, scaled, trainer.global_step)
+
+    def _met(self, trained: Sequence[nn.Parameter], scaled: bool) -> bool:
         """Whether the step that ends here is one; with a loss scale, gradients overflow by design."""
         loss, self._loss = self._loss, False
         if loss or scaled:
@@ -32,11 +43,8 @@ class NotFinite:
         gradients = [p.grad for p in trained if p.grad is not None]
         return not bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
 
-    def leave_out(self, left_out: bool, trained: Sequence[nn.Parameter], scaled: bool, step: int) -> None:
-        """Takes the gradients away, so that the optimiser changes nothing; a loss scale sees to that itself.
-
-        Raises SpeechPeftError after `PATIENCE` such steps in a row.
-        """
+    def _leave_out(self, left_out: bool, trained: Sequence[nn.Parameter], scaled: bool, step: int) -> None:
+        """Takes the gradients away, so that nothing changes; a loss scale sees to that itself."""
         if not left_out:
             self.in_a_row = 0
             return
