@@ -1,7 +1,7 @@
 """Recordings in, text out: windows of many files share batches, and each file is given when it is complete.
 
 A thread decodes and finds speech ahead of the model; windows are pooled up to `batch_seconds` and heard
-(`hearing.py`) by an engine (`engines.py`).
+(`hearing/`) by an engine (`engines.py`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,8 @@ from . import decoding
 from .catalogues import catalogue_of, with_catalogue
 from .choosing import By, with_packs
 from .engines import Ready, ready
-from .hearing import File, Hearing
+from .hearing.file import File
+from .hearing.hearing import Hearing
 from .result import Result, TranscribeOptions
 from .routing.weights import mixers_of, routing_of
 from .segments import segments_of

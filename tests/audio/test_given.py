@@ -11,9 +11,10 @@ import torch
 import speech_peft as sp
 from speech_peft.audio import io
 from speech_peft.audio.given import Packed, Wave, listed, one
+from speech_peft.decoders.words import whisper_text
 from speech_peft.errors import AudioError, ConfigError, NoSuchAudio
 from speech_peft.folders.inputs import Job
-from speech_peft.transcribe import hearing, transcriber
+from speech_peft.transcribe import transcriber
 
 RATE = 8000
 TONE = (0.3 * np.sin(np.arange(RATE) / 3)).astype(np.float32)
@@ -145,7 +146,7 @@ def hears(monkeypatch):
     def decode(backbone, states, mask, *, seconds, **_):
         return [Decoded(f"{s:.2f}", (), 0.0, 0.0) for s in seconds]
 
-    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
+    monkeypatch.setattr(whisper_text, "decode", decode)
     return sp.Transcriber(vad="none")
 
 

@@ -10,6 +10,7 @@ import torch
 
 from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
+from speech_peft.decoders.words import whisper_text
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.errors import ConfigError
 from speech_peft.folders.formats import formats
@@ -18,7 +19,7 @@ from speech_peft.methods.bottleneck import Bottleneck
 from speech_peft.methods.fusion import Fusion
 from speech_peft.methods.poly import Poly
 from speech_peft.opening.loading import Opened
-from speech_peft.transcribe import hearing, transcriber
+from speech_peft.transcribe import transcriber
 from speech_peft.transcribe.transcriber import Transcriber
 from speech_peft.transcribe.writers import DRAWN, WRITERS, render
 
@@ -48,7 +49,7 @@ def opened(monkeypatch, methods) -> AdaptedModel:
         sums = (states * mask[..., None]).abs().sum((1, 2))
         return [Decoded(f"{value:.3f}", (), 0.0, 0.0) for value in sums.tolist()]
 
-    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
+    monkeypatch.setattr(whisper_text, "decode", decode)
     return model
 
 

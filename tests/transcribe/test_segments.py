@@ -7,7 +7,8 @@ import pytest
 
 from speech_peft.audio.windows.chunks import Window
 from speech_peft.decoders.words.decoded import Decoded
-from speech_peft.transcribe.hearing import File
+from speech_peft.transcribe.hearing import texts as reading
+from speech_peft.transcribe.hearing.file import File
 from speech_peft.transcribe.result import TranscribeOptions
 from speech_peft.transcribe.transcriber import Transcriber
 
@@ -33,5 +34,4 @@ def test_a_short_window_gets_times_of_words_where_it_holds_a_pause(pause, splits
     noise = 0.1 * np.random.default_rng(0).standard_normal(32_000)
     silence = np.full(round(pause * 16_000), 1e-5)
     samples = np.concatenate([noise, silence, noise]).astype(np.float32)
-    asked = SimpleNamespace(options=TranscribeOptions())
-    assert Transcriber._splits(asked, Window(0.0, samples)) == splits
+    assert reading.splits(Window(0.0, samples), TranscribeOptions().split_seconds) == splits

@@ -14,15 +14,17 @@ from speech_peft.audio.windows.chunks import Window
 from speech_peft.backbones.families import tiny
 from speech_peft.bench.runs import asr as benchmark
 from speech_peft.core.model import AdaptedModel
-from speech_peft.decoders.words import engine
+from speech_peft.decoders.words import engine, whisper_text
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.word_times import TimedWord
 from speech_peft.errors import SpeechPeftError
 from speech_peft.folders import memory
 from speech_peft.folders.reader import Piece
 from speech_peft.opening.loading import Opened
-from speech_peft.transcribe import hearing, languages, transcriber
-from speech_peft.transcribe.languages import Spoken, telling_first
+from speech_peft.transcribe import transcriber
+from speech_peft.transcribe.hearing import languages
+from speech_peft.transcribe.hearing.languages import Spoken, telling_first
+from speech_peft.transcribe.hearing.texts import Texts
 from speech_peft.transcribe.transcriber import Transcriber
 
 RATE = 16_000
@@ -39,7 +41,7 @@ def opened(monkeypatch) -> Opened:
     def decode(backbone, states, mask, *, seconds, language, **_):
         return [Decoded(f"{code} {int(s)}", (), 0.0, 0.0) for s, code in zip(seconds, language, strict=True)]
 
-    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
+    monkeypatch.setattr(whisper_text, "decode", decode)
     return opened
 
 
@@ -100,14 +102,14 @@ def test_a_benchmark_keeps_the_rows_beside_one_that_fails(opened, monkeypatch, t
         soundfile.write(tmp_path / f"{i}.wav", sentences(1 + i), RATE)
         rows.append(Row(id=str(i), audio=tmp_path / f"{i}.wav", text="one"))
     monkeypatch.setattr(benchmark, "open_transcriber", lambda *_: Transcriber(vad="energy"))
-    hear = Transcriber._decode
+    read = Texts.decode
 
     def fails(self, pool, states, mask):
         if any(1.5 < piece.window.seconds < 2.6 for piece in pool):
             raise AssertionError("this length")
-        return hear(self, pool, states, mask)
+        return read(self, pool, states, mask)
 
-    monkeypatch.setattr(Transcriber, "_decode", fails)
+    monkeypatch.setattr(Texts, "decode", fails)
     run = benchmark.measure(benchmark.System("base"), rows, benchmark.Settings())
     assert [bool(row.error) for row in run.predictions] == [False, True, False]
 
@@ -191,7 +193,7 @@ def test_speech_that_a_reading_leaves_out_is_read_in_parts_of_its_own_recording_
     def align(*_, seconds, **__):
         return [(TimedWord(f" {s:.0f}", 0.0, 1.0, 1.0),) for s in seconds]
 
-    monkeypatch.setattr(hearing.whisper_text, "decode", decode)
+    monkeypatch.setattr(whisper_text, "decode", decode)
     monkeypatch.setattr(engine.word_times, "align", align)
     one = sentences(1)[: 2 * RATE]
     monkeypatch.setattr(transcriber, "_FIT_GAP", 2.0)  # both in one window
@@ -217,7 +219,7 @@ def multilingual(opened, monkeypatch) -> Opened:
         code = "en" if states.shape[1] < 100 else "de" if states.shape[1] <= 200 else "fr"
         return [{one: float(one == code) for one in CODES}] * len(states)
 
-    monkeypatch.setattr(hearing.whisper_text, "detect_language", detect)
+    monkeypatch.setattr(whisper_text, "detect_language", detect)
     return opened
 
 

@@ -9,9 +9,9 @@ import pytest
 from speech_peft.audio.windows.chunks import FRAME, Window
 from speech_peft.decoders.words.decoded import Decoded
 from speech_peft.decoders.words.word_times import TimedWord
-from speech_peft.transcribe import parts
-from speech_peft.transcribe.parts import Heard, Reading
-from speech_peft.transcribe.unheard import LEAST_SECONDS, may_lack, speech, unheard
+from speech_peft.transcribe.hearing import parts
+from speech_peft.transcribe.hearing.parts import Heard, Reading
+from speech_peft.transcribe.hearing.unheard import LEAST_SECONDS, may_lack, speech, unheard
 
 RATE = 16_000
 SENTENCES = ((0.5, 2.5), (4.0, 5.5), (7.0, 9.0), (10.0, 13.0), (14.5, 15.5))

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from ..audio.windows.chunks import FRAME, SAMPLE_RATE, Window
-from ..decoders.words.word_ends import FRAME_SECONDS, voiced
-from ..decoders.words.word_times import TimedWord
+from ...audio.windows.chunks import FRAME, SAMPLE_RATE, Window
+from ...decoders.words.word_ends import FRAME_SECONDS, voiced
+from ...decoders.words.word_times import TimedWord
 
 LEAST_SECONDS = 0.7
 """Of speech between two words: less is a breath, a click, or the rest of a word."""

@@ -1,12 +1,18 @@
 """Which language a recording is in: its own longest window tells, before any of it is decoded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..audio.windows.chunks import SAMPLE_RATE, Window
-from ..folders.reader import Piece, Recording
-from .result import Choice
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...audio.windows.chunks import SAMPLE_RATE, Window
+from ...backbones.whisper import Whisper
+from ...decoders.words import whisper_text
+from ...folders.reader import Piece, Recording
+from ..result import Choice
 
 ENOUGH_SECONDS = 25.0
 """Nothing longer is waited for: a window holds 30 s."""
@@ -59,6 +65,21 @@ def telling_first(events: Iterable[Piece[S] | S]) -> Iterator[Piece[S] | S]:
             held, seconds = [], 0.0
         if event is not None:
             yield event
+
+
+def hear_language(backbone: Whisper, batch: Sequence[Piece[S]], states: Float[Tensor, "b*v t d"]) -> None:
+    """The language of each recording whose telling window is in the batch, by that window's states.
+
+    Where a window has several microphones, it is told by the first that heard anything.
+    """
+    telling = [i for i, piece in enumerate(batch) if piece.file.telling is piece.window]
+    if not telling:
+        return
+    views = len(states) // len(batch)
+    rows = [i * views + batch[i].window.first_heard for i in telling]
+    found = whisper_text.detect_language(backbone, states[torch.tensor(rows, device=states.device)])
+    for i, shares in zip(telling, found, strict=True):
+        batch[i].file.language = max(shares, key=shares.__getitem__)
 
 
 def first_seconds(piece: Piece[S], seconds: float) -> Piece[S]:

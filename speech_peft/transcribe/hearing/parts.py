@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from ..audio.windows.chunks import SAMPLE_RATE, Window
-from ..decoders.words.decoded import Decoded
-from ..decoders.words.word_ends import FRAME_SECONDS
-from ..decoders.words.word_times import TimedWord
+from ...audio.windows.chunks import SAMPLE_RATE, Window
+from ...decoders.words.decoded import Decoded
+from ...decoders.words.word_ends import FRAME_SECONDS
+from ...decoders.words.word_times import TimedWord
 from .unheard import LEAST_SECONDS, Span, speech, unheard
 
 CONFIDENT_LOGPROB = -0.7
