@@ -22,7 +22,7 @@ _PUBLIC = {
     "Restorer": "restore.restorer",
     "Site": "core.site",
     "Transcriber": "transcribe.transcriber",
-    "adapt": "opening.adapted",
+    "adapt": "opening.adapt",
     "build": "train.python",
     "evaluate": "bench.evaluate",
     "fit": "train.python",

@@ -7,8 +7,8 @@ from .core.method import Method as Method
 from .core.model import AdaptedModel as AdaptedModel
 from .core.site import Site as Site
 from .generate.generator import Generator as Generator
+from .opening.adapt import adapt as adapt
 from .opening.adapted import Adapted as Adapted
-from .opening.adapted import adapt as adapt
 from .opening.adapted import load as load
 from .opening.merging import merge_adapters as merge_adapters
 from .restore.restorer import Restorer as Restorer

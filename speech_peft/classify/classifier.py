@@ -27,7 +27,7 @@ from ..folders.progress import watched
 from ..folders.reader import SAMPLE_RATE, Piece, Recording, Samples, Source
 from ..folders.told import check_task, telling
 from ..opening.asked import asked
-from ..opening.loading import load_together
+from ..opening.together import load_together
 from ..predictions.classes import ClassPrediction
 from .branches import branches
 from .result import Classified, ClassifyOptions, Heard, Probabilities, Scored

@@ -108,8 +108,8 @@ def merge_adapters(
     """Make one adapter of several that were trained on one base."""
     numbers = _numbers(factors)
     _absent(out)
-    from ..opening.loading import names_of
     from ..opening.merging import merge_adapters as merged
+    from ..opening.together import names_of
 
     done = merged(
         adapters, out, how, probe=probe, factors=numbers, rank=rank, density=density,

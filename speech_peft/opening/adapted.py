@@ -6,7 +6,6 @@ model.save("runs/tel", name="tel")
 model = load("runs/tel")
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from torch import nn
 
 from ..backbones.base import Backbone
 from ..backbones.families import open_backbone
-from ..backbones.in_memory import is_in_memory, look_at, open_weights
+from ..backbones.in_memory import look_at
 from ..compose.merge import merge
 from ..compose.names import States, fill, keyed, ordinary, states
 from ..core.context import Context
 from ..core.describe import count
-from ..core.method import Method, Mixing
+from ..core.method import Method
 from ..core.model import AdaptedModel
 from ..core.saved import hub, save
 from ..core.saved.room import Room
@@ -31,8 +30,9 @@ from ..core.saved.save import BackboneCard, Saved
 from ..core.site import Site
 from ..errors import ConfigError
 from ..terminal.door import say
-from .companions import as_called, with_companions
+from .companions import called, named, with_companions
 from .exchange import swap
+from .keeping import keep
 from .loading import DEFAULT_WEIGHTS, backbone_of, filled, heads_of
 
 
@@ -119,24 +119,8 @@ class Adapted(AdaptedModel):
         over goes with it, into folders inside its own. Raises ConfigError where something that is no adapter
         is in the way, or a number of it is not finite.
         """
-        name = self._one(name)
-        over = self._over(name)
-        with TemporaryDirectory() as aside:  # a mixer names its adapters by what their files hold
-            digests = {one: save.read(self.save(Path(aside) / one, one)).digest for one in over}
-        written = save.write(
-            folder,
-            self,
-            name,
-            self.card,
-            heads=dict(self.heads.items()),
-            head_config=self.saved.head_config if self.saved else None,
-            together={**{one: f"./{one}" for one in over}, name: "."} if over else None,
-            experts=digests,
-            readme=self._readme(name),
-        )
-        for one in over:
-            self.save(written / one, one)
-        return written
+        config = self.saved.head_config if self.saved else None
+        return keep(self, folder, self._one(name), self.card, dict(self.heads.items()), config)
 
     def swap(self, name: str, address: str | Path) -> "Adapted":
         """Put the numbers of a saved adapter of the same kind in the place of those of adapter `name`.
@@ -228,67 +212,6 @@ class Adapted(AdaptedModel):
         self._known((name,))
         return name
 
-    def _over(self, name: str) -> tuple[str, ...]:
-        method = self.methods[name]
-        return method.over if isinstance(method, Mixing) else ()
-
-    def _readme(self, name: str) -> str:
-        size = count(self.parameters_of(name))
-        front = "---\nlibrary_name: speech_peft\ntags: [speech, adapter]\n"
-        if not is_in_memory(self.card) and self.card.id.count("/") == 1 and ":" not in self.card.id:
-            front += f"base_model: {self.card.id}\n"
-        base = ", base=MODEL" if is_in_memory(self.card) else ""
-        return (
-            f"{front}---\n\n# {name}\n\nA `{self.methods[name].name}` adapter ({size:,} parameters) for "
-            f'{self.card}.\n\n```python\nimport speech_peft as sp\n\nmodel = sp.load("FOLDER"{base})\n```\n'
-        )
-
-
-def adapt(
-    model: nn.Module | str | Path,
-    adapters: Mapping[str, Method],
-    *,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-    offline: bool = False,
-    **options: Any,
-) -> Adapted:
-    """Attach new adapters, each under a name of yours, to a stock model in memory or to weights by address.
-
-    In memory: transformers' Whisper, AST, Wav2Vec2-BERT, Wav2Vec2-Conformer, Parakeet or Gemma 3n's audio
-    tower, alone or inside a model with a head; it is frozen, put into eval mode and hooked, and `detach()`
-    gives it back. An address is a folder, a hub id, or `pkg:PACKAGE/path`; then `options` are those of the
-    backbone (`context="fit"`, `layer=8`). `device` moves the model; by default it stays.
-
-    Raises ConfigError for a model of another kind or one that carries adapters already, and where a method
-    must not sit at the sites it was given.
-
-    >>> model = adapt(whisper, {"tel": Lora(rank=8, sites=["*.attn.[qv]"])})        # doctest: +SKIP
-    >>> model.generate(input_features=mel)                                          # doctest: +SKIP
-    """
-    _check(adapters)
-    if isinstance(model, AdaptedModel):
-        names = ", ".join(map(repr, model.methods)) or "none"
-        raise ConfigError(
-            f"model: this is a model with adapters already ({names}); name them all in one adapt(...), or "
-            "adapt what its detach() gives back"
-        )
-    if isinstance(model, nn.Module):
-        if given := [*options, *(["revision"] if revision else [])]:
-            raise ConfigError(f"{given[0]}: is for weights by address, and a model in memory was given")
-        found = look_at(model)
-        adapted = Adapted(model, found.sites, adapters, card=found.card)
-    elif isinstance(model, str | Path):
-        backbone = open_weights(model, revision, offline, **options)
-        adapted = Adapted(
-            backbone.module, backbone.sites(), adapters, card=backbone.card(), backbone=backbone
-        )
-    else:
-        raise ConfigError(
-            f"model: expected a transformers model or the address of weights, got {type(model).__name__}"
-        )
-    return adapted if device is None else adapted.to(device)
-
 
 def load(
     address: str | Path | None,
@@ -319,13 +242,8 @@ def load(
         bare = Adapted(backbone.module, backbone.sites(), {}, card=backbone.card(), backbone=backbone)
         return bare if device is None else bare.to(device)
     saved = save.read(hub.locate(address, revision, offline))
-    group = with_companions(saved, offline)
-    names = {_named(address) if one is saved else _plain(name): one for name, one in group.items()}
-    if len(names) < len(group):
-        names = {f"adapter_{i}": one for i, one in enumerate(group.values())}
-    inside = {one.folder.resolve(): name for name, one in names.items()}
-    methods = {name: as_called(one, inside, offline) for name, one in names.items()}
-    rooms = {name: one.room() for name, one in names.items()}
+    names = named(with_companions(saved, offline), saved, address)
+    methods, rooms = called(names, offline)
     if base is None:
         backbone = backbone_of(saved, weights, offline, **options)
         model = Adapted(
@@ -361,26 +279,3 @@ def _on_base(
 class _Size:
     dim: int
     frame_rate: float = 0.0
-
-
-def _check(adapters: Any) -> None:
-    if not isinstance(adapters, Mapping) or not adapters:
-        raise ConfigError(
-            f"adapters: expected names and methods, {{'tel': Lora(rank=8)}}, got {type(adapters).__name__}"
-        )
-    for name, method in adapters.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ConfigError(f"adapters: {name!r}: a name is letters, digits and _, since it names a folder")
-        if not isinstance(method, Method):
-            raise ConfigError(
-                f"adapters.{name}: expected a method such as Lora(rank=8), got {type(method).__name__}"
-            )
-
-
-def _named(address: str | Path) -> str:
-    """What an adapter is called by where it lies: the folder, or the repository."""
-    return _plain(Path(str(address)).absolute().name)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"\W", "_", name) or "adapter"

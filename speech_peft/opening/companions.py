@@ -1,11 +1,13 @@
 """Adapters that were trained together are opened together: the folder of each names the others."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.method import Method, Mixing
 from ..core.saved.hub import locate
+from ..core.saved.room import Room
 from ..core.saved.save import Saved, read
 from ..errors import ConfigError
 
@@ -43,6 +45,29 @@ def as_called(saved: Saved, inside: Mapping[Path, str], offline: bool = False) -
         return saved.pinned
     others = {name: one.folder.resolve() for name, one in with_companions(saved, offline).items()}
     return saved.pinned.renamed({name: inside[folder] for name, folder in others.items() if folder in inside})
+
+
+def named(group: Mapping[str, Saved], saved: Saved, address: str | Path) -> dict[str, Saved]:
+    """The group by names inside one model: `saved` has that of its folder or repository, the others theirs.
+
+    Where two would have one name, all are numbered.
+    """
+    own = _plain(Path(str(address)).absolute().name)
+    names = {own if one is saved else _plain(name): one for name, one in group.items()}
+    if len(names) < len(group):
+        names = {f"adapter_{i}": one for i, one in enumerate(group.values())}
+    return names
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "_", name) or "adapter"
+
+
+def called(saved: Mapping[str, Saved], offline: bool = False) -> tuple[dict[str, Method], dict[str, Room]]:
+    """The methods of adapters that are called so inside one model, and the rooms that they take there."""
+    inside = {one.folder.resolve(): name for name, one in saved.items()}
+    methods = {name: as_called(one, inside, offline) for name, one in saved.items()}
+    return methods, {name: one.room() for name, one in saved.items()}
 
 
 def _companion(saved: Saved, name: str, address: str, offline: bool) -> Saved:

@@ -13,8 +13,8 @@ from ..core.passage.hooks import detach
 from ..core.saved import save
 from ..core.saved.save import Origin, Saved
 from ..errors import ConfigError
-from .loading import Together, load_together
 from .probing import activations
+from .together import Together, load_together
 
 
 def merge_adapters(

@@ -20,8 +20,9 @@ from ..compose.joining import Joining
 from ..compose.stated import states_lora
 from ..decoders.words.whisper_text import detect_language
 from ..errors import ConfigError
-from ..opening.loading import Opened, Together, load_together
+from ..opening.loading import Opened
 from ..opening.probing import sound_of
+from ..opening.together import Together, load_together
 from .choosing import in_encoder
 from .result import Choice
 

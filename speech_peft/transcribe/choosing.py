@@ -12,7 +12,8 @@ from ..backbones.whisper import Whisper
 from ..compose.packs import Packs
 from ..decoders.words.whisper_text import detect_language
 from ..errors import ConfigError
-from ..opening.loading import Opened, Together, load_together
+from ..opening.loading import Opened
+from ..opening.together import Together, load_together
 from .result import Choice
 
 By = Literal["file", "segment"]

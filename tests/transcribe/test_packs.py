@@ -12,7 +12,8 @@ from speech_peft.backbones.families import tiny
 from speech_peft.compose.packs import Packs
 from speech_peft.core.saved.save import write
 from speech_peft.errors import ConfigError
-from speech_peft.opening.loading import Opened, Together
+from speech_peft.opening.loading import Opened
+from speech_peft.opening.together import Together
 from speech_peft.transcribe import choosing
 from speech_peft.transcribe.transcriber import Transcriber
 from speech_peft.transcribe.writers import as_json
