@@ -25,29 +25,22 @@ zeros start at (0.02 as published); a fresh adapter then is no identity.
 Of n weights of which k stay a file holds 4 k bytes, and ceil(n / 8) that say which. Nothing runs faster.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-import torch.distributed as dist
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..core.adapter import Adapter
-from ..core.context import Context
 from ..core.lifecycle import Lifecycle
 from ..core.method import Method
 from ..core.model import AdaptedModel
 from ..core.packing import Packed, pack_digits, unpack_digits
-from ..core.wrapping import Wrapping, constraints, generator
-from ..errors import ConfigError, SpeechPeftError
+from ..core.wrapping import Wrapping, constraints
+from ..errors import ConfigError
 from ..registry import METHODS
-
-Score = Literal["random", "magnitude", "snip", "grasp", "synflow", "er"]
-Loss = Callable[[Any], Tensor]
-BLIND = ("random", "er")  # to the weights
+from .pruning.counts import erdos_renyi, highest
+from .pruning.scores import BLIND, BY_LOSS, Loss, Score, Scores
 
 
 @METHODS.register("sparse")
@@ -163,10 +156,11 @@ class _Prune(Lifecycle):
         if not all(mask.all() for mask in self.masks):
             return  # learning goes on from an adapter whose mask was chosen
         method, training = self.method, self.model.training
-        shown = list(batches) if method.score in ("snip", "grasp") else []
+        shown = list(batches) if method.score in BY_LOSS else []
         self.model.eval()
+        scored = Scores(self.model, self.adapter, self.weights)
         for t in range(1, method.rounds + 1):
-            scores = self._scores(loss_fn, shown)
+            scores = scored.by(method.score, method.seed, loss_fn, shown)
             # What has gone stays away, whatever its score.
             kept = [s.masked_fill(~mask, -torch.inf) for s, mask in zip(scores, self.masks, strict=True)]
             self._keep(kept, method.share ** (t / method.rounds))
@@ -181,121 +175,6 @@ class _Prune(Lifecycle):
             counts = [round(density * size) for size in sizes]
         else:
             scores, counts = [torch.cat([score.flatten() for score in scores])], [round(density * sum(sizes))]
-        chosen = [_highest(score.flatten(), count) for score, count in zip(scores, counts, strict=True)]
+        chosen = [highest(score.flatten(), count) for score, count in zip(scores, counts, strict=True)]
         for mask, flat in zip(self.masks, torch.cat(chosen).split(sizes), strict=True):
             mask.copy_(flat.view_as(mask))
-
-    def _scores(self, loss_fn: Loss, batches: Sequence[Any]) -> list[Tensor]:
-        match self.method.score:
-            case "random" | "er":
-                drawn = generator("sparse", self.method.seed)
-                return [torch.rand(w.shape, generator=drawn).to(w.device) for w in self.weights]
-            case "magnitude":
-                found = [weight.detach().abs() for weight in self.weights]
-            case "snip":
-                found = self._times_weights(self._gradient(loss_fn, batches))
-            case "grasp":
-                found = self._flow(loss_fn, batches)
-            case "synflow":
-                found = self._synflow()
-        return [s.abs() for s in found] if self.method.score != "grasp" else found
-
-    def _times_weights(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        return [weight.detach() * g for weight, g in zip(self.weights, gradients, strict=True)]
-
-    def _grad(self, value: Tensor, graph: bool = False) -> list[Tensor]:
-        """Of a number by all weights; zero for those it does not depend on."""
-        found = torch.autograd.grad(value, self.weights, create_graph=graph, allow_unused=True)
-        return [torch.zeros_like(w) if g is None else g for w, g in zip(self.weights, found, strict=True)]
-
-    def _gradient(self, loss_fn: Loss, batches: Sequence[Any]) -> list[Tensor]:
-        """Of the loss, summed over the batches of every process."""
-        return _summed([self._grad(loss_fn(batch)) for batch in batches])
-
-    def _flow(self, loss_fn: Loss, batches: Sequence[Any]) -> list[Tensor]:
-        """W (H g), H g being the gradient of g · stopped g."""
-        stopped, products = self._gradient(loss_fn, batches), []
-        try:
-            with sdpa_kernel(SDPBackend.MATH):  # the only attention with second derivatives
-                for batch in batches:
-                    g = self._grad(loss_fn(batch), graph=True)
-                    flow = torch.stack([(a * b).sum() for a, b in zip(g, stopped, strict=True)]).sum()
-                    products.append(self._grad(flow))
-        except RuntimeError as error:
-            if "derivative" not in str(error) and "does not require grad" not in str(error):
-                raise
-            raise SpeechPeftError(
-                f"sparse: grasp needs second derivatives, which this loss has not ({error}); use score=snip"
-            ) from error
-        return self._times_weights(_summed(products))
-
-    def _synflow(self) -> list[Tensor]:
-        if self.method.reads:
-            fields = ", ".join(sorted(self.method.reads))
-            raise ConfigError(
-                f"sparse: synflow shows adapters ones, and this one reads {fields} too; use snip"
-            )
-        parameters = self.model.parameters_of(self.adapter)
-        before = [parameter.detach().clone() for parameter in parameters]
-        for parameter in parameters:
-            parameter.data.abs_()
-        made = [self._made_of_ones(site) for site in self.model.sites[self.adapter]]
-        scores = self._times_weights(self._grad(torch.stack(made).sum()))
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.data.copy_(value)
-        return scores
-
-    def _made_of_ones(self, site: Any) -> Tensor:
-        """The sum of all that an adapter makes of a few frames of ones."""
-        part, ctx = self.model.at(self.adapter, site), Context()
-        assert isinstance(part, Adapter), "a mixer has nothing to mix here"
-        # A norm makes zeros of ones, whatever stands behind it.
-        norms = [module for module in part.modules() if isinstance(module, nn.LayerNorm)]
-        handles = [norm.register_forward_hook(lambda module, given, made: given[0]) for norm in norms]
-        x, y = (self.weights[0].new_ones(1, 4, dim) for dim in (site.dim_in, site.dim_out))
-        found = [part(x, y, ctx), *([part.before(x, ctx)] if part.changes_input else [])]
-        found += (part.added(x, ctx) or ()) if part.changes_attention else ()
-        for handle in handles:
-            handle.remove()
-        return torch.stack([one.sum() for one in found]).sum()
-
-
-def _summed(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """By matrix, over batches and processes."""
-    found = [torch.stack(column).sum(0) for column in zip(*rows, strict=True)]
-    if dist.is_available() and dist.is_initialized():
-        for one in found:
-            dist.all_reduce(one)
-    return found
-
-
-def _highest(scores: Tensor, count: int) -> Tensor:
-    """True at the `count` highest; raises SpeechPeftError where scores decide nothing."""
-    if not scores.nan_to_num(neginf=0.0).any() or scores.isnan().any() or scores.isposinf().any():
-        what = "not finite" if scores.isnan().any() or scores.isposinf().any() else "all zero"
-        raise SpeechPeftError(
-            f"sparse: {scores.numel()} scores are {what}, so no weight can be chosen. Is the adapter active "
-            "and heard by the loss? Else give init_std, or score=random"
-        )
-    chosen = torch.zeros_like(scores, dtype=torch.bool)
-    chosen[scores.argsort(descending=True, stable=True)[:count]] = True
-    return chosen
-
-
-def erdos_renyi(shapes: Sequence[tuple[int, ...]], density: float) -> list[int]:
-    """How many weights each matrix keeps: together exactly round(density n), none more than it has."""
-    sizes, sums = [math.prod(shape) for shape in shapes], [sum(shape) for shape in shapes]
-    budget, exact = round(density * sum(sizes)), [math.inf] * len(shapes)
-    full: set[int] = set()
-    while any(wanted > size for wanted, size in zip(exact, sizes, strict=True)):
-        # share_i n_i = epsilon sum(shape_i), for all that are not full
-        open_ = [i for i in range(len(shapes)) if i not in full]
-        left = budget - sum(sizes[i] for i in full)
-        epsilon = left / max(1, sum(sums[i] for i in open_))
-        exact = [sizes[i] if i in full else epsilon * sums[i] for i in range(len(shapes))]
-        full |= {i for i in open_ if exact[i] > sizes[i]}
-    counts = [math.floor(wanted) for wanted in exact]
-    by_rest = sorted(range(len(shapes)), key=lambda i: counts[i] - exact[i])
-    for i in by_rest[: budget - sum(counts)]:
-        counts[i] += 1
-    return counts

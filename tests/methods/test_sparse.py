@@ -8,7 +8,8 @@ from speech_peft.core.model import AdaptedModel
 from speech_peft.core.saved import save
 from speech_peft.core.wrapping import constraints
 from speech_peft.errors import ConfigError, SpeechPeftError
-from speech_peft.methods.sparse import Masked, Sparse, erdos_renyi
+from speech_peft.methods.pruning.counts import erdos_renyi
+from speech_peft.methods.sparse import Masked, Sparse
 from tests import toy
 
 HOST = {"method": "bottleneck", "width": 8, "zero_up": False}
