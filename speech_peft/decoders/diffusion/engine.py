@@ -15,7 +15,7 @@ from torch import Tensor
 from ..words.engine import TorchEngine
 from ..words.search import Found
 from ..words.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND
-from ..words.word_times import TimedWord, words_at
+from ..words.word_times import TimedWord, frames_of, words_at
 from .lengths import by_duration
 from .masked import MaskedDecoder, Memory
 from .sample import Filled, Sampling, fill
@@ -99,10 +99,7 @@ class MaskedEngine(TorchEngine):
         backbone = self.backbone
         prompt = [backbone.generation.prompt(code, task) for code in language]
         memory = self.decoder.memory(states, mask, torch.tensor(prompt, device=states.device))
-        counts = [
-            max(1, min(count, round(s * backbone.frame_rate)))
-            for count, s in zip(mask.sum(1).tolist(), seconds, strict=True)
-        ]
+        counts = frames_of(mask, seconds, backbone.frame_rate)
         found = []
         for row, frames, count in zip(
             tokens, placed(self.decoder, memory, tokens, counts), counts, strict=True

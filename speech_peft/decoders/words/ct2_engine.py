@@ -108,10 +108,7 @@ class Ct2Engine:
         backbone = self.backbone
         found: list[tuple[TimedWord, ...]] = [()] * len(tokens)
         counts = mask.sum(1).tolist()
-        frames = [
-            max(1, min(count, round(s * backbone.frame_rate)))
-            for count, s in zip(counts, seconds, strict=True)
-        ]
+        frames = word_times.frames_of(mask, seconds, backbone.frame_rate)
         kinds: dict[tuple[int, ...], list[int]] = {}
         for i, (code, count) in enumerate(zip(language, frames, strict=True)):
             start = backbone.generation.prompt(code, task) if count >= _SHORTEST_FRAMES else ()

@@ -90,15 +90,20 @@ def traces(
         hidden = reader.read(forced)
     skip = len(prompts[0])
     chosen = _probabilities(reader, hidden[:, skip - 1 : -1], forced[:, skip:]).cpu().numpy()
-    found = []
-    for i, (row, length) in enumerate(zip(tokens, seconds, strict=True)):
-        frames = max(1, min(int(mask[i].sum()), round(length * backbone.frame_rate)))
+    found, counts = [], frames_of(mask, seconds, backbone.frame_rate)
+    for i, (row, frames) in enumerate(zip(tokens, counts, strict=True)):
         weights = _attention(backbone, caught, i, len(row) + skip + 1, frames)
         # Row n is where token n was heard: the one before it is being read while the next is written.
         starts = first_frames(-smoothed(weights)[skip - 1 : -1])
         shares = weights.mean(0)[skip - 1 : -1].cpu().numpy()
         found.append(Trace(starts, shares, chosen[i]))
     return found
+
+
+def frames_of(mask: Bool[Tensor, "b t"], seconds: Sequence[float], frame_rate: float) -> list[int]:
+    """In how many frames words of each clip are looked for: those of its seconds that `mask` has, or one."""
+    counts = mask.sum(1).tolist()
+    return [max(1, min(n, round(length * frame_rate))) for n, length in zip(counts, seconds, strict=True)]
 
 
 def _probabilities(
