@@ -34,7 +34,8 @@ class DiffusionConfig(Part):
     """smdm, scratch: `own` is Whisper's, `characters` those of the training text, else a folder with a
     tokenizer.json."""
     weights: str | None = None
-    """smdm, scratch: where to begin: a checkpoint of SMDM or Whisfusion, or the folder of a saved adapter."""
+    """Where to begin: the folder of a saved adapter that has such a decoder, or, for smdm and scratch, a
+    checkpoint of SMDM or Whisfusion. By default Whisper's own decoder, or random numbers."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """smdm, scratch: the learning rate of a block is so many times that of the one above it; of the bridge it
     is whole."""
@@ -42,6 +43,9 @@ class DiffusionConfig(Part):
     """The least share of tokens that is masked in the texts of `high_share`."""
     high_share: Share = 0.5
     """How many texts are masked from `high` to all; the others are from none to all."""
+    left: Share = 0.0
+    """How many texts are whole up to some place and masked from there on, as when they are written from left
+    to right."""
     own: Share = 0.0
     """Share of the batches in which it sees its own half-filled texts, to correct them."""
     ends: NotNegative = 1.0
@@ -62,10 +66,7 @@ class DiffusionConfig(Part):
             )
         if self.width % (2 * self.heads):
             raise ValueError(f"width: {self.width} channels are not {self.heads} heads of an even size")
-        if self.kind == "whisper":
-            if self.weights:
-                raise ValueError("weights: kind=whisper begins with the frozen model's own decoder")
-        elif self.distil:
+        if self.kind != "whisper" and self.distil:
             raise ValueError(
                 "distil: only Whisper's own decoder has the tokens of kind=whisper; leave it out"
             )

@@ -28,7 +28,9 @@ def decoder(**fields) -> dict:
 
 @pytest.mark.usefixtures("_tiny")
 def test_a_recipe_trains_a_parallel_decoder_and_the_stock_one_writes_what_it_wrote(tmp_path):
-    recipe = tiny.recipe(tmp_path, decoder(own=0.5, distil=0.5, ema=0.9, frame_drop=0.2), adapters=NONE)
+    recipe = tiny.recipe(
+        tmp_path, decoder(left=0.5, own=0.5, distil=0.5, ema=0.9, frame_drop=0.2), adapters=NONE
+    )
     trained = tiny.run(recipe, f"data.valid={tmp_path}/data/train.jsonl", "trainer.max_steps=3")
     (folder,) = trained.folders
     assert json.loads((folder / "adapter.json").read_text())["head_config"]["diffusion"]["kind"] == "whisper"
@@ -56,6 +58,24 @@ def test_what_is_saved_is_the_running_mean_and_a_run_goes_on_from_both(tmp_path)
     state = torch.load(tmp_path / "whole/last.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(kept[0]["mask_embedding"], state["average.mask_embedding"])
     assert not torch.equal(state["average.mask_embedding"], state["heads.diffusion.mask_embedding"])
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_decoder_goes_on_from_one_that_was_saved(tmp_path):
+    first = tiny.run(
+        tiny.recipe(tmp_path, decoder(), adapters=NONE), "trainer.max_steps=2", f"out={tmp_path}/first"
+    )
+    weights = f"task.decoder.weights={first.folders[0]}"
+    still = tiny.run(
+        tiny.recipe(tmp_path, decoder(), adapters=NONE),
+        weights,
+        "optim.lr=1e-12",
+        "trainer.max_steps=1",
+        f"out={tmp_path}/still",
+    )
+    before, after = (loading.load(run.folders[0]).diffusion.state_dict() for run in (first, still))
+    for key in before:
+        torch.testing.assert_close(after[key], before[key])
 
 
 @pytest.mark.usefixtures("_tiny")

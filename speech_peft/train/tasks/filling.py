@@ -44,6 +44,7 @@ class Filling:
         self.objective = Objective(
             config.high,
             config.high_share,
+            config.left,
             config.own,
             config.ends,
             task.recipe.task.label_smoothing,
@@ -140,7 +141,10 @@ def decoder_of(
         fields: dict[str, Any] = {"kind": "whisper", "own": config.train == "decoder"}
         fields |= {"corrects": True} if config.own else {}
         _check_sites(task, config)
-        return forms.build(task.backbone, **fields), fields
+        decoder = forms.build(task.backbone, **fields)
+        if config.weights:
+            read(config.weights).load_head("diffusion", decoder)
+        return decoder, fields
     fields = config.model_dump(include={"kind", "tokenizer", "width", "layers", "heads", "inner", "room"})
     fields |= {"corrects": True} if config.own else {}
     if config.tokenizer == "characters":

@@ -7,7 +7,7 @@ import speech_peft as sp
 from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
-from speech_peft.decoders.diffusion.training.corrupt import mask, own_fill, ratios
+from speech_peft.decoders.diffusion.training.corrupt import mask, onward, own_fill, ratios
 from speech_peft.decoders.diffusion.training.objective import Objective
 from speech_peft.decoders.words.whisper_text import greedy
 from tests.decoders.diffusion.fakes import Reads, clips
@@ -111,6 +111,21 @@ def test_one_place_at_least_is_masked_and_what_the_decoder_filled_in_is_still_to
     assert half.masked.sum() == 8
     assert torch.equal(half.wanted, seen.masked)
     assert half.tokens[0, :4].tolist() == [5, 6, 29, 8]  # the surest come first, a wrong one among them
+
+
+def test_texts_that_are_masked_onward_are_whole_before_a_place_of_their_own():
+    tokens = torch.full((4_000, 16), 9)
+    tokens[:, 10:] = 3
+    generator = torch.Generator().manual_seed(0)
+    seen = onward(mask(tokens, torch.ones(len(tokens)), generator), 3, 0.5, generator)
+    begins = seen.masked.int().argmax(1)
+    assert seen.masked[:, 10:].all()
+    assert (seen.masked.int().diff(dim=1) >= 0).all()  # nothing whole behind what is masked
+    assert torch.equal(seen.masked, seen.wanted)
+    share = torch.bincount(begins, minlength=16) / len(tokens)
+    assert share[0] == pytest.approx(0.5 + 0.5 / 11, abs=0.03)  # not chosen, or from the first place on
+    assert share[1:11].tolist() == pytest.approx([0.5 / 11] * 10, abs=0.02)
+    assert share[11:].sum() == 0
 
 
 def test_ends_behind_the_first_weigh_what_they_are_told_to():

@@ -1,7 +1,8 @@
 """Texts as a masked decoder sees them in training: which places are masked, and what stands at the others.
 
 Half of the texts are masked at any ratio, half at a high one, as sampling begins with nothing but masks
-(Whisfusion trains on U(0.7, 1) alone, SMDM on U(0, 1)). `own_fill` shows the decoder its own half-filled
+(Whisfusion trains on U(0.7, 1) alone, SMDM on U(0, 1)). `onward` masks what stands to the right of a place;
+`own_fill` shows the decoder its own half-filled
 texts, wrong words included, which it is to see through (MDM-ASR, arXiv:2602.18952).
 """
 
@@ -37,6 +38,21 @@ def mask(tokens: Int[Tensor, "b n"], ratio: Float[Tensor, " b"], generator: torc
     drawn = torch.rand(tokens.shape, generator=generator)
     masked = drawn <= torch.maximum(ratio[:, None], drawn.amin(1, keepdim=True))
     masked = masked.to(tokens.device)
+    return Seen(tokens, masked, masked)
+
+
+def onward(seen: Seen, end: int, share: float, generator: torch.Generator) -> Seen:
+    """The same, but a share of the texts is masked from some place on and whole before it.
+
+    So texts look while they are written from left to right; behind the first `end` no place is drawn.
+    """
+    tokens = seen.tokens
+    count, places = tokens.shape
+    which, at = torch.rand(2, count, generator=generator).to(tokens.device)
+    ends = (tokens == end).cumsum(1)
+    length = (ends == 0).sum(1).add(1).clamp(max=places)
+    behind = torch.arange(places, device=tokens.device) >= (at * length).long()[:, None]
+    masked = torch.where((which < share)[:, None], behind, seen.masked)
     return Seen(tokens, masked, masked)
 
 

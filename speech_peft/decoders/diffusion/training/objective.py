@@ -21,6 +21,8 @@ class Objective:
 
     high: float = 0.7
     high_share: float = 0.5
+    left: float = 0.0
+    """Share of the texts that are masked from some place on."""
     own: float = 0.0
     """Share of the batches in which the decoder sees its own half-filled texts."""
     ends: float = 1.0
@@ -40,6 +42,8 @@ class Objective:
         """The summed loss, the weight it is summed over, and the logits where tokens were wanted."""
         ratio = corrupt.ratios(len(tokens), generator, self.high, self.high_share)
         seen = corrupt.mask(tokens, ratio, generator)
+        if self.left:
+            seen = corrupt.onward(seen, decoder.end, self.left, generator)
         if self.own and float(torch.rand((), generator=generator)) < self.own:
             share = torch.rand(len(tokens), generator=generator)
             seen = corrupt.own_fill(decoder, seen, memory, share)
