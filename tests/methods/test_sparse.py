@@ -9,6 +9,7 @@ from speech_peft.core.saved import save
 from speech_peft.core.wrapping import constraints
 from speech_peft.errors import ConfigError, SpeechPeftError
 from speech_peft.methods.pruning.counts import erdos_renyi
+from speech_peft.methods.pruning.scores import Scores
 from speech_peft.methods.sparse import Masked, Sparse
 from tests import toy
 
@@ -99,14 +100,14 @@ def test_it_is_scored_without_dropout_and_goes_on_in_training_mode():
 
 def test_grasp_keeps_the_largest_weight_times_hessian_times_gradient():
     adapted = model(method(score="grasp", density=0.5))
-    life, curvature = adapted.methods["a"].lifecycle(adapted, "a"), torch.linspace(-1, 3, 128).view(8, 16)
+    curvature = torch.linspace(-1, 3, 128).view(8, 16)
     first = weights(adapted)[0]
     others = weights(adapted)[1:]
 
     def quadratic(batch) -> Tensor:  # H = diag(c) for the first matrix, and no gradient elsewhere
         return (curvature * first.square()).sum() / 2 + sum((0 * w).sum() for w in others)
 
-    scores = life._scores(quadratic, [None])
+    scores = Scores(adapted, "a", weights(adapted)).by("grasp", 0, quadratic, [None])
     torch.testing.assert_close(scores[0], (first * curvature).square())
     assert not scores[1].any()
 
@@ -125,7 +126,7 @@ def test_grasp_says_so_where_a_loss_has_no_second_derivative():
 def test_synflow_is_the_flow_of_ones_through_positive_weights():
     adapted = model(method({"bias": False, "norm": True, "sites": ["layers.0.ffn"]}, score="synflow"))
     before = [w.clone() for w in weights(adapted)]
-    scores = adapted.methods["a"].lifecycle(adapted, "a")._scores(loss_of(adapted), [])
+    scores = Scores(adapted, "a", weights(adapted)).by("synflow", 0, loss_of(adapted), [])
     down, up = (w.abs() for w in before)
     into, out = down.sum(1), up.sum(0)  # what reaches a hidden channel, and what it reaches
     torch.testing.assert_close(scores[0], 4 * down * out[:, None])  # of four frames
