@@ -3,7 +3,6 @@
 Finding it imports no torch: a dry run, and a run that has nothing to do, are answered without.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import ConfigError
 from ...files import json_text
+from ...files.cache import made_once
 
 _FORMAT = 1  # of what is written: part of the cache's key, so that a better converter converts again
 
@@ -24,17 +24,7 @@ def convert(folder: Path, cache: Path, sha256: str) -> Path:
 
     shutil.rmtree(final, ignore_errors=True)  # damaged since: made again
     variables = ctranslate2.read_variables(folder / "model.bin")
-    partial = cache / f".{final.name}.{os.getpid()}"
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        ctranslate2.write(partial, folder, variables)
-        partial.rename(final)
-    except OSError:
-        if not final.is_dir():  # else another process was first, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return final
+    return made_once(final, lambda new: ctranslate2.write(new, folder, variables))
 
 
 def _whole(folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """Weights that were too large for one package: folders of several, their files put together once."""
 
 import hashlib
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...files.cache import made_once
 
 _PART = re.compile(r"(?P<name>.+)\.part[-_]?(?P<number>\d+)")
 
@@ -43,22 +43,15 @@ def join(folders: Sequence[Path], cache: Path, address: str) -> Path:
     final = cache / key.hexdigest()[:32]
     if final.is_dir() and not _whole(final, whole):
         shutil.rmtree(final)  # damaged since: put together again
-    if not final.is_dir():
-        partial = cache / f".{final.name}.{os.getpid()}"
-        partial.mkdir(parents=True, exist_ok=True)
-        try:
-            for name, parts in whole.items():
-                with open(partial / name, "wb") as target:
-                    for number in sorted(parts):
-                        with open(parts[number], "rb") as source:
-                            shutil.copyfileobj(source, target)
-            partial.rename(final)
-        except OSError:
-            if not final.is_dir():  # else another process was first, with the same bytes
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return final
+    return made_once(final, lambda new: _put_together(whole, new))
+
+
+def _put_together(files: Mapping[str, Mapping[int, Path]], folder: Path) -> None:
+    for name, parts in files.items():
+        with open(folder / name, "wb") as target:
+            for number in sorted(parts):
+                with open(parts[number], "rb") as source:
+                    shutil.copyfileobj(source, target)
 
 
 def _whole(folder: Path, files: Mapping[str, Mapping[int, Path]]) -> bool:

@@ -1,14 +1,14 @@
 """Where weights come from: a folder, a hub repository, or an installed Python package that ships them."""
 
 import hashlib
-import json
-import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ConfigError, nearest
 from ...files import json_text
+from ...files.atomic import write_text
 from ...files.cache import cache_dir as cache_dir
 from .installed import package_root
 from .names import NAMES, full_address
@@ -176,11 +176,6 @@ def _file_sha256(file: Path) -> str:
         pass  # none yet, or one that something else wrote
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"sha256": digest, "file": str(file)}))
-        partial.replace(note)
-    except OSError:
-        pass  # a cache that cannot be written costs time, not the run
+    with suppress(OSError):  # a cache that cannot be written costs time, not the run
+        write_text(note, json_text.write({"sha256": digest, "file": str(file)}))
     return digest
