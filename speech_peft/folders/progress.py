@@ -234,6 +234,21 @@ def watched(results: Iterable[T], files: int, of: Callable[[T], Any] = lambda re
         )
 
 
+def spent(audio_seconds: float, started: float, opened: float) -> dict[str, float | None]:
+    """The audio and the time of a run until now, as its summary has them.
+
+    `started` and `opened` are moments of `time.monotonic`; opening the model counts for no speed.
+    """
+    now = time.monotonic()
+    working = now - opened
+    return {
+        "audio_seconds": round(audio_seconds, 3),
+        "seconds": round(now - started, 3),
+        "opening_seconds": round(opened - started, 3),
+        "rtfx": round(audio_seconds / working, 2) if working and audio_seconds else None,
+    }
+
+
 def sentence(summary: Mapping[str, Any]) -> str:
     parts = [f"{summary['ok']} done"]
     parts += [f"{summary[n]} {n}" for n in ("truncated", "skipped", "failed") if summary[n]]

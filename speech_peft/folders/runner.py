@@ -21,7 +21,7 @@ from .outcomes.outcome import Outcome, Work
 from .outcomes.placing import Placing
 from .plan import Plan, Policy, Step, missing
 from .plan import plan as plan
-from .progress import Progress
+from .progress import Progress, spent
 
 DONE, PARTIAL, FAILED, INTERRUPTED = 0, 3, 1, 130
 
@@ -173,16 +173,11 @@ class _Run:
         return DONE if not bad else PARTIAL if good else FAILED
 
     def _summary(self, code: int) -> dict[str, Any]:
-        now = time.monotonic()
-        opening, working = self.opened - self.started, now - self.opened
         names = ("ok", "truncated", "skipped", "failed", "elsewhere")
         return {
             **{name: self.counts[name] for name in names},
             "not_done": max(0, self.agenda.steps - sum(self.counts[name] for name in names)),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(now - self.started, 3),
-            "opening_seconds": round(opening, 3),
-            "rtfx": round(self.audio_seconds / working, 2) if working and self.audio_seconds else None,
+            **spent(self.audio_seconds, self.started, self.opened),
             "settings": self.plan.settings,
             "exit_code": code,
         }

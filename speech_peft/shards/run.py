@@ -13,7 +13,7 @@ from typing import Any
 from ..audio.store import Store, retried
 from ..folders.ledger import FOLDER
 from ..folders.outcomes.outcome import Outcome
-from ..folders.progress import Progress
+from ..folders.progress import Progress, spent
 from ..folders.runner import DONE, FAILED, INTERRUPTED, PARTIAL, Policy
 from ..terminal.interrupts import sigterm_as_ctrl_c
 from . import marks
@@ -123,8 +123,6 @@ class Run:
         return PARTIAL if good else FAILED
 
     def _summary(self, code: int) -> dict[str, Any]:
-        now = time.monotonic()
-        working = now - self.opened
         names = ("ok", "truncated", "skipped", "failed")
         summary = {
             **{name: self.counts[name] for name in names},
@@ -134,10 +132,7 @@ class Run:
             "shards_done": self.counts["shards"],
             "shards_elsewhere": self.counts["elsewhere"],
             "retries": self.retries + retried(),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(now - self.started, 3),
-            "opening_seconds": round(self.opened - self.started, 3),
-            "rtfx": round(self.audio_seconds / working, 2) if working and self.audio_seconds else None,
+            **spent(self.audio_seconds, self.started, self.opened),
             "settings": self.task.terms.settings,
             "exit_code": code,
         }
