@@ -134,8 +134,7 @@ class Degrader:
         pool: Pool | None = None,
         stranger: Pool | None = None,
     ) -> Degraded:
-        about: Any = {"id": id, "epoch": epoch, "pool": pool, "stranger": stranger}
-        return self.of_views((samples,), sample_rate, **about)
+        return self.of_views((samples,), sample_rate, id=id, epoch=epoch, pool=pool, stranger=stranger)
 
     def of_views(
         self,

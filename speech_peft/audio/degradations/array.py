@@ -11,20 +11,18 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float64
 from numpy.random import Generator, Philox
 from pydantic import Field
 from scipy.signal import fftconvolve
 
-from ...errors import ConfigError
 from ..io import Samples
 from . import noise, rooms
+from .rooms import Place
 from .step import Scene, Settings, Span
 
 ARRAYS = 200
 """Different rooms: each is computed once a process and drawn again and again."""
 Kind = Literal["synthetic", "simulated"]
-Place = Float64[np.ndarray, " 3"]
 _ORDER = 17  # reflections followed; with several microphones more would take seconds
 _NEAREST = 0.3  # metres from the talker
 
@@ -65,17 +63,19 @@ def responses_of(
     """
     generator = Generator(Philox(key=(number, 1)))
     seconds = float(generator.uniform(*rt60))
-    size = _size(seconds, kind, generator)
-    talker = generator.uniform(rooms.FROM_WALL, size - rooms.FROM_WALL)
+    acoustics = rooms.package("array") if kind == "simulated" else None
+    size, _ = rooms.drawn("array", seconds, generator, acoustics)
+    talker = rooms.place_in(size, generator)
     places: list[Place] = []
     while len(places) < views:
-        place = generator.uniform(rooms.FROM_WALL, size - rooms.FROM_WALL)
+        place = rooms.place_in(size, generator)
         if np.linalg.norm(place - talker) >= _NEAREST:
             places.append(place)
     distances = np.linalg.norm(np.array(places) - talker, axis=1)
     delays = ((distances - distances.min()) / rooms.SPEED * sample_rate).round().astype(int).tolist()
-    if kind == "simulated":
-        found = _simulated(number, size, talker, places, delays, seconds, sample_rate)
+    if acoustics is not None:
+        responses, complete = rooms.reflected(acoustics, size, talker, places, seconds, sample_rate, _ORDER)
+        found = _from_direct(number, responses, delays, complete, seconds, sample_rate)
     else:
         equal = 0.057 * np.sqrt(size.prod() / seconds)
         direct = (20 * np.log10(equal / distances)).tolist()
@@ -91,46 +91,17 @@ def _tail(number: int, view: int) -> Generator:
     return Generator(Philox(key=(number, 2 + view)))
 
 
-def _package() -> Any:
-    return rooms.package("degrade array: rooms: simulated", "; rooms: synthetic needs nothing")
-
-
-def _size(rt60: float, kind: Kind, generator: Generator) -> Place:
-    """Of a room that can decay so fast."""
-    pyroomacoustics = _package() if kind == "simulated" else None
-    for _ in range(rooms.TRIES):
-        size = np.array([*generator.uniform(*rooms.SIDES, 2), generator.uniform(*rooms.HEIGHT)])
-        try:
-            if pyroomacoustics is not None:
-                pyroomacoustics.inverse_sabine(rt60, size)
-        except ValueError:  # no wall absorbs enough for so short a tail in so large a room
-            continue
-        return size
-    raise ConfigError(f"degrade array: no room of 2 to 10 m sides has an rt60 of {rt60:.2f} s")
-
-
-def _simulated(
+def _from_direct(
     number: int,
-    size: Place,
-    talker: Place,
-    places: Sequence[Place],
+    responses: Sequence[np.ndarray],
     delays: Sequence[int],
+    complete: float,
     rt60: float,
     sample_rate: int,
 ) -> list[np.ndarray]:
     """The response of each microphone from its direct sound on."""
-    pyroomacoustics = _package()
-    absorption, order = pyroomacoustics.inverse_sabine(rt60, size)
-    order, walls = min(order, _ORDER), pyroomacoustics.Material(absorption)
-    room = pyroomacoustics.ShoeBox(size, fs=sample_rate, materials=walls, max_order=order)
-    room.add_source(talker)
-    for place in places:
-        room.add_microphone(place)
-    room.compute_rir()
-    responses = [np.asarray(one[0], np.float64) for one in room.rir]
     # Of the nearest surely nothing is louder than the direct sound.
     first = int(np.abs(responses[delays.index(0)]).argmax())
-    complete = order * float(size.min()) / rooms.SPEED
     return [
         rooms.continued(response[first + delay :], complete, rt60, sample_rate, _tail(number, view))
         for view, (response, delay) in enumerate(zip(responses, delays, strict=True))

@@ -6,11 +6,13 @@ Berkley 1979, by pyroomacoustics), and noise of their strength goes on where the
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.random import Generator, Philox
 
 from ...errors import ConfigError
@@ -19,11 +21,12 @@ from ..io import Samples
 ROOMS = 500
 """Different simulated rooms: each is computed once a process and drawn again and again."""
 # Metres, shorter and longer sides and height: those of Open-Miipher-2.
-SIDES, HEIGHT = (2.0, 10.0), (2.0, 5.0)
-FROM_WALL, _DISTANCE = 0.3, (0.3, 3.0)
+_SIDES, _HEIGHT = (2.0, 10.0), (2.0, 5.0)
+_FROM_WALL, _DISTANCE = 0.3, (0.3, 3.0)
 _ORDER = 24  # reflections followed: three times as many would take 27 times as long
 SPEED = 343.0
-TRIES = 200
+_TRIES = 200
+Place = Float64[np.ndarray, " 3"]
 
 
 def synthetic(rt60: float, direct: float, sample_rate: int, generator: Generator) -> Samples:
@@ -37,47 +40,82 @@ def synthetic(rt60: float, direct: float, sample_rate: int, generator: Generator
     return tail.astype(np.float32)
 
 
-def package(who: str, instead: str = "") -> Any:
+def package(step: str) -> Any:
     """pyroomacoustics; raises ConfigError where it is not installed."""
     try:
         return import_module("pyroomacoustics")
     except ImportError:
         raise ConfigError(
-            f"{who} needs pyroomacoustics: pip install 'speech_peft[restore]'{instead}"
+            f"degrade {step}: rooms: simulated needs pyroomacoustics: pip install 'speech_peft[restore]'; "
+            "rooms: synthetic needs nothing"
         ) from None
 
 
 @lru_cache(maxsize=ROOMS)
 def simulated(number: int, rt60: tuple[float, float], sample_rate: int) -> tuple[Samples, dict[str, Any]]:
     """Room `number`: its response from the direct sound on, and what it is; the same in every process."""
-    pyroomacoustics = package("degrade reverb: rooms: simulated", "; rooms: synthetic needs nothing")
+    acoustics = package("reverb")
     generator = Generator(Philox(key=number))
     seconds = float(generator.uniform(*rt60))
-    for _ in range(TRIES):
-        size = np.array([*generator.uniform(*SIDES, 2), generator.uniform(*HEIGHT)])
-        talker, microphone = (generator.uniform(FROM_WALL, size - FROM_WALL) for _ in range(2))
-        distance = float(np.linalg.norm(talker - microphone))
-        try:
-            absorption, order = pyroomacoustics.inverse_sabine(seconds, size)
-        except ValueError:  # no wall absorbs enough for so short a tail in so large a room
-            continue
-        if _DISTANCE[0] <= distance <= _DISTANCE[1]:
-            break
-    else:
-        raise ConfigError(f"degrade reverb: no room of 2 to 10 m sides has an rt60 of {seconds:.2f} s")
-    order = min(order, _ORDER)
-    room = pyroomacoustics.ShoeBox(
-        size, fs=sample_rate, materials=pyroomacoustics.Material(absorption), max_order=order
-    )
-    room.add_source(talker)
-    room.add_microphone(microphone)
-    room.compute_rir()
-    response = np.asarray(room.rir[0][0], np.float64)
+    size, (talker, microphone) = drawn("reverb", seconds, generator, acoustics, _DISTANCE)
+    (response,), complete = reflected(acoustics, size, talker, [microphone], seconds, sample_rate, _ORDER)
     response = response[np.abs(response).argmax() :]
-    complete = order * float(size.min()) / SPEED  # later, images of higher orders would be missing
     response = continued(response, complete, seconds, sample_rate, generator)
+    distance = float(np.linalg.norm(talker - microphone))
     about = {"rt60": seconds, "size": [round(float(side), 2) for side in size], "distance": distance}
     return (response / response[0]).astype(np.float32), about
+
+
+def drawn(
+    step: str, rt60: float, generator: Generator, acoustics: Any, apart: tuple[float, float] | None = None
+) -> tuple[Place, list[Place]]:
+    """The sides of a room that can decay so fast, and two places in it that are so many metres `apart`.
+
+    With `apart` None no places are drawn, and without `acoustics` (pyroomacoustics) any room will do. Raises
+    ConfigError, which names the `step`, where no room is found.
+    """
+    for _ in range(_TRIES):
+        size = np.array([*generator.uniform(*_SIDES, 2), generator.uniform(*_HEIGHT)])
+        places = [] if apart is None else [place_in(size, generator) for _ in range(2)]
+        if acoustics is not None and not _absorbs(acoustics, rt60, size):
+            continue
+        if apart is None or apart[0] <= np.linalg.norm(places[0] - places[1]) <= apart[1]:
+            return size, places
+    raise ConfigError(f"degrade {step}: no room of 2 to 10 m sides has an rt60 of {rt60:.2f} s")
+
+
+def place_in(size: Place, generator: Generator) -> Place:
+    """Somewhere in a room, not at its walls."""
+    return generator.uniform(_FROM_WALL, size - _FROM_WALL)
+
+
+def _absorbs(acoustics: Any, rt60: float, size: Place) -> bool:
+    try:
+        acoustics.inverse_sabine(rt60, size)
+    except ValueError:  # no wall absorbs enough for so short a tail in so large a room
+        return False
+    return True
+
+
+def reflected(
+    acoustics: Any,
+    size: Place,
+    talker: Place,
+    microphones: Sequence[Place],
+    rt60: float,
+    sample_rate: int,
+    order: int,
+) -> tuple[list[Float64[np.ndarray, " n"]], float]:
+    """What each microphone hears of a clap, by reflections up to an `order`; and the seconds up to which
+    none of a higher one is missing."""
+    absorption, enough = acoustics.inverse_sabine(rt60, size)
+    order = min(order, enough)
+    room = acoustics.ShoeBox(size, fs=sample_rate, materials=acoustics.Material(absorption), max_order=order)
+    room.add_source(talker)
+    for place in microphones:
+        room.add_microphone(place)
+    room.compute_rir()
+    return [np.asarray(one[0], np.float64) for one in room.rir], order * float(size.min()) / SPEED
 
 
 def continued(
