@@ -1,10 +1,10 @@
 """Filters on the mel scale: Slaney's triangles, and Kaldi's log-mel filter bank, of AST and w2v-BERT."""
 
-from functools import cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ..audio.mel import slaney_filters
 
 FRAME, HOP, FFT = 400, 160, 512  # 25 ms every 10 ms at 16 kHz
 _FLOOR = torch.finfo(torch.float32).eps
@@ -47,14 +47,4 @@ def frames_of(samples: Tensor) -> Tensor:
 
 def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Float[Tensor, "m f"]:
     """Slaney's triangles over the bins of a spectrum, of one area each, from 0 Hz to half the rate."""
-    return _mel_filters(sample_rate, n_fft, bands).clone()
-
-
-@cache
-def _mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(
-        n_fft // 2 + 1, bands, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(filters.T.copy()).float()
+    return torch.from_numpy(slaney_filters(sample_rate, n_fft, bands).copy()).float()

@@ -7,13 +7,13 @@ their onsets, each matched to one of the other at most 50 ms away, which is how 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from ..audio.io import Samples
+from ..audio.mel import slaney_filters
 from .metric import Figure, Heard, Metric, NotMeasured
 
 TOLERANCE = 0.05
@@ -108,19 +108,9 @@ def _bands(samples: Samples, sample_rate: int) -> Float[np.ndarray, "m t"]:
     around = np.pad(np.asarray(samples, np.float64), size // 2)
     frames = np.lib.stride_tricks.sliding_window_view(around, size)[: len(samples) : hop]
     spectrum = np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2
-    power = _filters(size, sample_rate) @ spectrum.T
+    power = slaney_filters(sample_rate, size, _BANDS) @ spectrum.T
     loudest = max(float(power.max(initial=0.0)), 1e-10)
     return 10 * np.log10(np.maximum(power, loudest * 10 ** (-_RANGE / 10)))
-
-
-@cache
-def _filters(size: int, sample_rate: int) -> Float[np.ndarray, "m f"]:
-    """Triangles on the mel scale, of one area each."""
-    from transformers.audio_utils import mel_filter_bank
-
-    return mel_filter_bank(
-        size // 2 + 1, _BANDS, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
-    ).T
 
 
 def _peaks(bands: Float[np.ndarray, "m t"]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speech_peft.audio.mel import slaney_filters
 from speech_peft.backbones.mel import mel_filters
 from speech_peft.decoders.discriminators import Discriminators, feature_matching, judge_loss, maker_loss
 from speech_peft.decoders.spectral import (
@@ -66,6 +67,14 @@ def test_resolutions_keep_their_seconds():
 def test_no_band_of_a_mel_distance_is_empty(rate):
     for bands, n_fft in ((20, 512), (80, 1024), (160, 2048)):
         assert mel_filters(rate, n_fft, bands).sum(1).min() > 0
+
+
+def test_a_mel_distance_has_filters_of_its_own_and_nobody_changes_those_that_all_share():
+    own = mel_filters(16000, 512, 20)
+    own.zero_()
+    assert mel_filters(16000, 512, 20).max() > 0
+    with pytest.raises(ValueError, match="read-only"):
+        slaney_filters(16000, 512, 20)[0, 0] = 1.0
 
 
 def test_a_loss_is_averaged_over_the_estimates():
