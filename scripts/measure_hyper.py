@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fitted import fitted
 from measure_packs import spread
 
 import speech_peft as sp
@@ -214,22 +215,11 @@ def joined(corpora: Mapping[str, str], out: Path, each: int) -> dict[str, str]:
 
 
 def trained(
-    options: argparse.Namespace, name: str, adapter: Mapping[str, Any], data: Mapping[str, str], steps: int
+    options: argparse.Namespace, name: str, adapter: Mapping[str, Any], files: Mapping[str, str], steps: int
 ) -> Path:
-    folder: Path = options.out / name / name
-    if not folder.exists():
-        language = {} if name in ("together",) or name.startswith("new_") else {"language": name}
-        sp.fit(
-            out=str(options.out / name),
-            backbone={"name": "whisper", "weights": options.weights, "context": "fit"},
-            adapters={name: dict(adapter)},
-            train=[name],
-            task={"name": "asr", "decoder": "whisper", **language},
-            data={**data, "max_valid": 24, "seconds_per_batch": options.seconds},
-            optim={"lr": 5e-4, "warmup": 20},
-            trainer={"max_steps": steps},
-        )
-    return folder
+    language = None if name == "together" or name.startswith("new_") else name
+    data = {**files, "max_valid": 24, "seconds_per_batch": options.seconds}
+    return fitted(options.out / name, adapter, data, steps, options.weights, lr=5e-4, language=language)
 
 
 def measured(options: argparse.Namespace, code: str, folder: str, adapters: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fitted import fitted
 from measure_packs import spread
 
 import speech_peft as sp
@@ -28,7 +29,6 @@ from speech_peft.audio.degrade import parse
 from speech_peft.audio.manifest import Row
 from speech_peft.bench.own_files import degraded
 from speech_peft.compose.alignment import reorder, units_of
-from speech_peft.core.saved.save import read
 from speech_peft.files import tensors
 from speech_peft.metrics.bootstrap import difference, interval
 from speech_peft.metrics.normalise import normaliser
@@ -72,7 +72,7 @@ def main() -> None:
             manifest.write(clips, degraded(chosen, parse(FOURTH), 2, options.out / "heard" / f"few_{few}"))
         for start in ["random", *starts]:
             adapter = {"from": str(starts[start])} if start in starts else bottleneck(options)
-            folders[f"{start}, {few}"] = fitted(
+            folders[f"{start}, {few}"] = learned(
                 options, f"{start}_{few}", adapter, clips, steps=options.few_steps, seed=7
             )
     told(options, rows, folders)
@@ -81,10 +81,10 @@ def main() -> None:
 def made(options: argparse.Namespace) -> dict[str, Path]:
     """The adapters of the noises and of the other language, and what is made of them."""
     found = {
-        name: fitted(options, name, bottleneck(options), options.train, options.steps, seed, NOISES[name])
+        name: learned(options, name, bottleneck(options), options.train, options.steps, seed, NOISES[name])
         for seed, name in enumerate(NOISES)
     }
-    other = fitted(options, "other", bottleneck(options), options.across, options.steps, len(NOISES))
+    other = learned(options, "other", bottleneck(options), options.across, options.steps, len(NOISES))
     noises = list(found.values())
     for name, adapters, how in (
         ("mera", noises, "mera"),
@@ -128,33 +128,18 @@ def bottleneck(options: argparse.Namespace) -> dict[str, Any]:
     return {**BOTTLENECK, "width": options.width}
 
 
-def fitted(
+def learned(
     options: argparse.Namespace,
     name: str,
     adapter: Mapping[str, Any],
-    data: Path,
+    clips: Path,
     steps: int,
     seed: int,
     degrade: Sequence[Any] = (),
 ) -> Path:
-    folder: Path = options.out / name / name
-    if not folder.exists():
-        sp.fit(
-            out=str(options.out / name),
-            seed=seed,
-            backbone={"name": "whisper", "weights": WEIGHTS, "context": "fit"},
-            adapters={name: dict(adapter)},
-            train=[name],
-            task={"name": "asr", "decoder": "whisper"},
-            data={
-                **{"train": str(data), "valid": str(data), "max_valid": 8, "degrade": list(degrade)},
-                "seconds_per_batch": options.seconds,
-            },
-            optim={"lr": 1e-3, "warmup": 5},
-            trainer={"max_steps": steps},
-        )
-        print(f"{name}: {read(folder).method!r}", flush=True)
-    return folder
+    data = {"train": str(clips), "valid": str(clips), "max_valid": 8, "degrade": list(degrade)}
+    data["seconds_per_batch"] = options.seconds
+    return fitted(options.out / name, adapter, data, steps, WEIGHTS, warmup=5, seed=seed)
 
 
 def told(options: argparse.Namespace, rows: Sequence[Row], folders: Mapping[str, Path]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fitted import fitted
 from measure_fusion import CHANNELS
 
 import speech_peft as sp
@@ -90,7 +91,7 @@ def bank(options: argparse.Namespace, name: str, tasks: list[str]) -> Path:
     poly = {"method": "poly", "names": tasks, "skills": 8, "rank": 4, "alpha": 4.0, "sites": SITES}
     adapter = {"mhr": {**poly, "heads": 8}, "poly": poly, "shared": lora}[name]
     data = {part: str(options.out / f"{part}.jsonl") for part in ("train", "valid")}
-    return fitted(options, name, adapter, data, options.steps)
+    return trained(options, name, adapter, data, options.steps)
 
 
 def learned(
@@ -115,29 +116,17 @@ def learned(
     learner.detach()
     few = {"train": data["train"], "valid": data["valid"]}
     folders = [
-        fitted(options, f"{task}/{name}", {"from": str(start)}, few, options.few_steps)
+        trained(options, f"{task}/{name}", {"from": str(start)}, few, options.few_steps)
         for name, start in starts.items()
     ]
     print(task, sp.evaluate(data["test"], [*folders, starts["mu"]], base=True, weights=options.weights))
 
 
-def fitted(
-    options: argparse.Namespace, name: str, adapter: Mapping[str, Any], data: Mapping[str, str], steps: int
+def trained(
+    options: argparse.Namespace, name: str, adapter: Mapping[str, Any], files: Mapping[str, str], steps: int
 ) -> Path:
-    own = name.rpartition("/")[2]
-    folder: Path = options.out / name / own
-    if not folder.exists():
-        sp.fit(
-            out=str(options.out / name),
-            backbone={"name": "whisper", "weights": options.weights, "context": "fit"},
-            adapters={own: dict(adapter)},
-            train=[own],
-            task={"name": "asr", "decoder": "whisper"},
-            data={**data, "max_valid": 16, "seconds_per_batch": options.seconds},
-            optim={"lr": 1e-3, "warmup": 20},
-            trainer={"max_steps": steps},
-        )
-    return folder
+    data = {**files, "max_valid": 16, "seconds_per_batch": options.seconds}
+    return fitted(options.out / name, adapter, data, steps, options.weights)
 
 
 def agreement(folder: Path, rows: Mapping[str, list[Row]], weights: str) -> float:
