@@ -12,11 +12,23 @@ Exit codes: 0 done, 1 nothing worked or a limit was exceeded, 2 wrong usage, 3 s
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from ..folders.options import BeamSize, Context, Device, Engine, Threads, Track, found_device, use_threads
+from ..folders.options import (
+    BeamSize,
+    Context,
+    Device,
+    Engine,
+    Passes,
+    Selection,
+    Texts,
+    Threads,
+    Track,
+    found_device,
+    use_threads,
+)
 from ..terminal.door import complain, printable, say
 from ..terminal.program import new_app, run
 from .check import check
@@ -66,13 +78,9 @@ def asr(
             help="Of an adapter with a decoder by diffusion; a column each; may be repeated.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Passes of a decoder by diffusion.")
-    ] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, max=64, help="Texts that it chooses from.")] = None,
-    selection: Annotated[
-        Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")
-    ] = "rover-sum",
+    steps: Passes = "auto",
+    candidates: Texts = "auto",
+    selection: Selection = "rover-sum",
     batch_seconds: Annotated[float | None, typer.Option(help="Seconds of audio decoded at once.")] = None,
     degrade: Degrade = None,
     limit: Limit = None,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..audio import manifest
 from ..audio.data_set import rows_in
 from ..audio.rows.row import Row
+from ..decoders.diffusion.by_device import Count, count_of
 from ..errors import ConfigError, did_you_mean
 from ..metrics import slices
 from ..metrics.normalise import normaliser
@@ -109,8 +110,8 @@ def evaluate(
     engine: Literal["auto", "torch", "ct2"] = "torch",
     beam_size: int = 1,
     decoder: str | Sequence[str] = (),
-    steps: int | None = None,
-    candidates: int | None = None,
+    steps: Count | None = "auto",
+    candidates: Count | None = "auto",
     selection: str = "rover-sum",
     batch_seconds: float | None = None,
     degrade: str | None = None,
@@ -141,7 +142,9 @@ def evaluate(
     >>> evaluate("test.jsonl", "runs/telephone").wer.rate                            # doctest: +SKIP
     0.052
     """
-    normaliser(normalizer)  # a wrong name is said before an hour of work, not after
+    # What is wrong is said before an hour of work, not after.
+    normaliser(normalizer)
+    steps, candidates = count_of(steps, "steps"), count_of(candidates, "candidates")
     adapters = [adapter] if isinstance(adapter, str | Path) else adapter
     decoders = [decoder] if isinstance(decoder, str) else decoder
     chosen = benchmark.by_decoder(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..decoders.diffusion.by_device import MOST, count_of
 from ..errors import ConfigError
 from ..terminal.door import say
 
@@ -100,6 +101,24 @@ Language = Annotated[
     str | None, typer.Option(help="Code such as de; found by itself when not given.", metavar="<code>")
 ]
 BeamSize = Annotated[int, typer.Option(min=1, max=20, help="Texts followed at once; 1 is greedy.")]
+_COUNT = f"[auto|1..{MOST}]"
+Passes = Annotated[
+    Any,
+    typer.Option(
+        parser=count_of,
+        metavar=_COUNT,
+        help="Passes of a decoder by diffusion; auto: 8, on a GPU 16; of several texts 4; of a draft 1.",
+    ),
+]
+Texts = Annotated[
+    Any,
+    typer.Option(
+        parser=count_of, metavar=_COUNT, help="Texts that it chooses from; auto: 1 on a CPU, 8 on a GPU."
+    ),
+]
+Selection = Annotated[
+    Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -82,16 +82,9 @@ def transcribe(
             help="auto: diffusion if the adapter has it; verified: it drafts the stock greedy text."
         ),
     ] = "auto",
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Passes of a decoder by diffusion; 8, of several texts 4."),
-    ] = None,
-    candidates: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Texts that it chooses from; 1 on a CPU, 8 on a GPU.")
-    ] = None,
-    selection: Annotated[
-        Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")
-    ] = "rover-sum",
+    steps: cli.Passes = "auto",
+    candidates: cli.Texts = "auto",
+    selection: cli.Selection = "rover-sum",
     channels: cli.Channels = "mix",
     track: cli.Track = None,
     device: cli.Device = "auto",

@@ -7,18 +7,16 @@ import torch
 
 from ..backbones.whisper import Whisper
 from ..core.model import AdaptedModel
+from ..decoders.diffusion import by_device
 from ..decoders.diffusion.engine import MaskedEngine
 from ..decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from ..decoders.diffusion.reader import MaskedReader
-from ..decoders.diffusion.sample import FALLING, Sampling, falling
+from ..decoders.diffusion.sample import Sampling, falling
 from ..decoders.diffusion.verified import VerifiedEngine
 from ..errors import ConfigError
 from ..opening.loading import Opened
 from .engines import Ready
 from .result import TranscribeOptions
-
-_STEPS = 8
-_CANDIDATES_ON_GPU = 8
 
 
 def chosen(opened: Opened, options: TranscribeOptions) -> str:
@@ -30,7 +28,7 @@ def chosen(opened: Opened, options: TranscribeOptions) -> str:
     if name == "autoregressive":
         if options.decoder != "auto" and opened.ctc is None and not isinstance(opened.backbone, Whisper):
             raise ConfigError(f"--decoder autoregressive: {opened.backbone.name} has no decoder of its own")
-        if options.decoder == "auto" and (options.steps or options.candidates):
+        if options.decoder == "auto" and (options.steps, options.candidates) != ("auto", "auto"):
             raise ConfigError("--steps and --candidates: of an adapter with a decoder by diffusion")
         return name
     if opened.diffusion is None:
@@ -76,7 +74,7 @@ def masked(opened: Opened, options: TranscribeOptions, device: str) -> Ready:
         return nullcontext(opened.model) if names == opened.model.active else opened.model.using(*names)
 
     if chosen(opened, options) == "verified":
-        engine = VerifiedEngine(backbone, opened.diffusion, alone, options.steps or 1)
+        engine = VerifiedEngine(backbone, opened.diffusion, alone, by_device.drafting(options.steps))
     else:
         engine = MaskedEngine(backbone, opened.diffusion, alone, sampling(options, device), options.selection)
     return Ready(opened, engine, dtype)
@@ -90,11 +88,12 @@ def reader(opened: Opened, options: TranscribeOptions, device: str) -> MaskedRea
 
 
 def sampling(options: TranscribeOptions, device: str) -> Sampling:
-    """`auto` follows the device: candidates cost a GPU little, and a CPU as many times the work."""
-    candidates = options.candidates or (1 if device == "cpu" else _CANDIDATES_ON_GPU)
+    """How texts are filled: of several candidates at random, of one the surest places first."""
+    candidates = by_device.texts(options.candidates, device)
+    steps = by_device.passes(options.steps, candidates, device)
     if candidates == 1:
-        return Sampling(steps=options.steps or _STEPS)
-    return Sampling("random", candidates=candidates, ratios=falling(options.steps or len(FALLING)))
+        return Sampling(steps=steps)
+    return Sampling("random", candidates=candidates, ratios=falling(steps))
 
 
 def _of_the_encoder(opened: Opened) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..decoders.diffusion.by_device import Count, count_of
 from .routing.routed import Routing
 
 EngineName = Literal["auto", "torch", "ct2"]
@@ -119,12 +120,17 @@ class TranscribeOptions:
     decoder: DecoderName = "auto"
     """auto: by diffusion where the adapter brought such a decoder. autoregressive: the stock one. verified:
     the stock one's greedy text, which the other drafts."""
-    steps: int | None = None
-    """Passes of a decoder by diffusion, at most; None: 8, of several candidates 4."""
-    candidates: int | None = None
-    """Texts that a decoder by diffusion chooses from; None: 1 on a CPU, 8 on a GPU."""
+    steps: Count = "auto"
+    """Passes of a decoder by diffusion, at most; `decoders.diffusion.by_device` says what auto is."""
+    candidates: Count = "auto"
+    """Texts that a decoder by diffusion chooses from."""
     selection: Literal["confidence", "mbr", "sum", "rover", "rover-sum"] = "rover-sum"
     """How it chooses."""
+
+    def __post_init__(self) -> None:
+        # None is what auto was before it had a name, and is known by the same hash.
+        for name in ("steps", "candidates"):
+            object.__setattr__(self, name, count_of(getattr(self, name), name))
 
     def asked(self) -> dict[str, Any]:
         """What decides the text. A field that came later counts where it is given: texts made before stay."""
@@ -135,7 +141,7 @@ class TranscribeOptions:
             "engine": "auto",
             "adapter_task": None,
         }
-        later |= {"decoder": "auto", "steps": None, "candidates": None, "selection": "rover-sum"}
+        later |= {"decoder": "auto", "steps": "auto", "candidates": "auto", "selection": "rover-sum"}
         fields = {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
         # By "float32" texts of before mean what is now auto; who asks for it may not get what auto has made.
         dtype = {"auto": {"dtype": "float32"}, "float32": {"dtype": "float32", "dtype_asked": True}}

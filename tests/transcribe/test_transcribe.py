@@ -14,9 +14,15 @@ import soundfile
 
 from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
+from speech_peft.decoders.diffusion.by_device import passes
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
+from speech_peft.decoders.diffusion.sample import Sampling, falling
+from speech_peft.errors import ConfigError
 from speech_peft.opening.loading import Opened
 from speech_peft.transcribe.__main__ import main
+from speech_peft.transcribe.decoding import sampling
+from speech_peft.transcribe.result import TranscribeOptions
+from speech_peft.transcribe.transcriber import Transcriber
 
 RATE = 16_000
 
@@ -230,6 +236,7 @@ def test_text_goes_to_standard_output_in_the_order_given_and_into_no_file(tmp_pa
         (["--task", "translate"], "only transcribes English"),
         (["--decoder", "diffusion"], "brings no decoder by diffusion"),
         (["--candidates", "4"], "--steps and --candidates"),
+        (["--steps", "soon"], "a whole number from 1 to 64, or auto"),
     ],
 )
 def test_what_cannot_be_printed_or_shaped_or_translated_is_said(tmp_path, capsys, wrong, said):
@@ -240,10 +247,34 @@ def test_what_cannot_be_printed_or_shaped_or_translated_is_said(tmp_path, capsys
 
 def test_what_was_transcribed_before_prompts_were_there_is_done(tmp_path):
     """An option that came later and is not given is none of the settings that outputs are known by."""
-    from speech_peft.transcribe.result import TranscribeOptions
-
     later = {"task", "prompt", "hotwords", "decoder", "steps", "candidates", "selection"}
     assert not later & TranscribeOptions().asked().keys()
     given = TranscribeOptions(task="translate", prompt="a", hotwords="b", decoder="diffusion", steps=2)
     given = replace(given, candidates=2, selection="mbr")
     assert later <= given.asked().keys()
+
+
+def test_auto_is_what_is_not_said_and_none_and_follows_the_device():
+    """Texts made before auto could be said are still known."""
+    said = TranscribeOptions(steps="auto", candidates="auto")
+    assert said == TranscribeOptions() == TranscribeOptions(steps=None, candidates=None)  # type: ignore[arg-type]
+    assert not {"steps", "candidates"} & said.asked().keys()
+    on_cpu, on_gpu = (sampling(said, device) for device in ("cpu", "cuda"))
+    assert (on_cpu.candidates, on_cpu.steps) == (1, passes("auto", 1, "cpu"))
+    assert (on_gpu.candidates, len(on_gpu.ratios)) == (8, passes("auto", 8, "cuda"))
+    one = replace(said, candidates=1)
+    assert sampling(one, "cuda").steps == passes("auto", 1, "cuda")
+    few = replace(said, candidates=3, steps=2)
+    assert {
+        (sampling(few, device).candidates, sampling(few, device).ratios) for device in ("cpu", "cuda")
+    } == {(3, falling(2))}
+    with pytest.raises(ConfigError, match="candidates: 'many'"):
+        TranscribeOptions(candidates="many")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decoder", ["diffusion"], indirect=True)
+@pytest.mark.parametrize("name", ["diffusion", "verified"])
+def test_auto_can_be_said_to_a_decoder_by_diffusion(decoder, name):
+    both = [Transcriber(decoder=name, **more) for more in ({}, {"steps": "auto", "candidates": "auto"})]
+    one, other = (found.engine.sampling for found in both)
+    assert one == other == Sampling(steps=8 if name == "diffusion" else 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ... import __version__
 from ...audio.manifest import Row
+from ...decoders.diffusion.by_device import Count
 from ...errors import ConfigError, SpeechPeftError, did_you_mean
 from ...files import json_text
 from ...folders.inputs import Job, task_of
@@ -51,9 +52,9 @@ class Settings:
     beam_size: int = 1
     batch_seconds: float | None = None
     engine: Literal["auto", "torch", "ct2"] = "torch"
-    steps: int | None = None
+    steps: Count = "auto"
     """Of a decoder by diffusion."""
-    candidates: int | None = None
+    candidates: Count = "auto"
     selection: str = "rover-sum"
 
 
