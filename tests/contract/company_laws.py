@@ -65,7 +65,7 @@ def _heard(case: Case, model: AdaptedModel) -> tuple[tuple[Tensor, ...], float]:
 
 def stays(case: Case) -> str | None:
     """Frozen beside one that trains, an adapter keeps its numbers, gets no gradient and is in eval mode."""
-    model = case.with_methods({NAME: case.method, "beside": Affine(sites=("*norm*",))})
+    model = case.with_methods({NAME: case.method, "beside": Affine(sites=("*.ffn.down",))})
     scramble(model)
     parameters = model.trainable("beside")
     model.train()

@@ -25,7 +25,10 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "w2v_conformer": ("conformer", {"family": "wav2vec2-conformer"}),
     "parakeet": ("conformer", {"family": "parakeet"}),
     "usm": ("usm", {}),
+    "mel_diffusion": ("mel_diffusion", {}),
 }
+STOCK = tuple(family for family in FAMILIES if family != "mel_diffusion")
+"""Models of transformers, which are found in memory by their classes; the other is of our own making."""
 
 
 @cache
