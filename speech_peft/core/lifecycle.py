@@ -1,7 +1,8 @@
 """What a method does around the training loop, when it is a procedure and not only a layer.
 
-The task drives these hooks (`train/tasks`); a method that needs none of them never hears of it. Schedules
-and step counts belong here, not in modules. Where a run has several processes, all of them call every hook.
+A training step drives these hooks (`train/step/procedures.py`); a method that needs none of them never hears
+of it. Schedules and step counts belong here, not in modules. Where a run has several processes, all of them
+call every hook.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
