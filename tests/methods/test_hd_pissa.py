@@ -19,6 +19,7 @@ from speech_peft.core.saved import save
 from speech_peft.core.workers import place
 from speech_peft.errors import ConfigError
 from speech_peft.methods.hd_pissa import HdPissa
+from speech_peft.train.step.apart import check_precision
 from speech_peft.train.tasks.base import Task
 from tests import toy
 from tests.workers import CLIPS, Loop, in_two
@@ -171,6 +172,15 @@ def test_the_base_is_what_it_was():
     trained = loop(3)
     base = toy.toy().state_dict()
     assert all(map(torch.equal, trained.model.base.state_dict().values(), base.values()))
+
+
+def test_processes_that_scale_their_loss_have_no_parameters_of_their_own():
+    """One whose gradients overflow would leave out a step that the others take."""
+    trainer: Any = SimpleNamespace(world_size=2, precision="16-mixed")
+    with pytest.raises(ConfigError, match=r"trainer\.precision: in 16-mixed .*Use bf16-mixed"):
+        check_precision(trainer)
+    for fine in ({"world_size": 1}, {"precision": "bf16-mixed"}):
+        check_precision(SimpleNamespace(**{**vars(trainer), **fine}))  # type: ignore[arg-type]
 
 
 def test_gradients_are_clipped_worker_by_worker_and_apart_from_what_is_shared():
