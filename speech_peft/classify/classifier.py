@@ -201,12 +201,14 @@ class Classifier(Listener[_File]):
         return found
 
     def _about(self, adapters: Sequence[str | Path]) -> dict[str, Any]:
-        saved = {name: opened.saved for name, (_, opened) in self.opened.parts.items()}
+        found = {name: opened.digests for name, (_, opened) in self.opened.parts.items()}
+        several = {name: of["adapters_sha256"] for name, of in found.items() if "adapters_sha256" in of}
         about = {
             "model": self.backbone.card().id,
             "context": getattr(self.backbone, "context", None),
-            "adapter_folders": dict(zip(saved, map(str, adapters), strict=True)),
-            "adapter_sha256": {name: None if s is None else s.digest for name, s in saved.items()},
+            "adapter_folders": dict(zip(found, map(str, adapters), strict=True)),
+            "adapter_sha256": {name: of["adapter_sha256"] for name, of in found.items()},
+            **({"adapters_sha256": several} if several else {}),
             "options": self.options.asked(),
         }
         return about | {"settings_hash": settings_hash(about)}

@@ -63,8 +63,8 @@ def exchanged(opened: Opened, address: str | Path, device: torch.device, offline
             pass
         else:
             saved.load_into(opened.model, name)
-            return Opened(backbone, opened.model, saved, {}, (name,))
-    group = list(with_companions(saved, offline).values())
+            return Opened(backbone, opened.model, saved, {}, (name,), {saved.folder.name: saved})
+    group = with_companions(saved, offline)
     opened.model.detach()
     try:
         return attached(backbone, saved, group, device, offline)

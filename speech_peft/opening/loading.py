@@ -1,6 +1,6 @@
 """A saved adapter and its backbone, opened and joined."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,6 +51,16 @@ class Opened:
     heads: dict[str, nn.Module] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
     """The adapters inside the model that run for it: itself, and those that were trained together with it."""
+    group: Mapping[str, Saved] = field(default_factory=dict)
+    """What was read of each of these, by the names that they were trained under."""
+
+    @property
+    def digests(self) -> dict[str, Any]:
+        """What made something: `adapter_sha256`, and `adapters_sha256` of all where others run with it."""
+        found: dict[str, Any] = {"adapter_sha256": None if self.saved is None else self.saved.digest}
+        if len(self.group) > 1:
+            found["adapters_sha256"] = {name: one.digest for name, one in self.group.items()}
+        return found
 
     @cached_property
     def writes(self) -> str | None:
@@ -107,18 +117,18 @@ def load(
         return on(device, Opened(backbone, AdaptedModel(backbone.module, backbone.sites(), {})))
     saved = read(locate(adapter, offline=offline))
     backbone = backbone_of(saved, weights, offline, **options)
-    return attached(backbone, saved, list(with_companions(saved, offline).values()), device, offline)
+    return attached(backbone, saved, with_companions(saved, offline), device, offline)
 
 
 def attached(
-    backbone: Backbone, saved: Saved, group: Sequence[Saved], device: str | torch.device, offline: bool
+    backbone: Backbone, saved: Saved, group: Mapping[str, Saved], device: str | torch.device, offline: bool
 ) -> Opened:
     """An adapter and those that run with it on a backbone that carries none."""
-    inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group)}
+    inside = {NAME if one is saved else f"{NAME}_{i}": one for i, one in enumerate(group.values())}
     model = joined(backbone, inside, offline)
     if saved.base_trained:
         saved.load_base(backbone.encoder_parameters())
-    return on(device, Opened(backbone, model, saved, heads_of(saved, backbone), tuple(inside)))
+    return on(device, Opened(backbone, model, saved, heads_of(saved, backbone), tuple(inside), group))
 
 
 def backbone_of(saved: Saved, weights: str | Path | None, offline: bool, **options: Any) -> Backbone:

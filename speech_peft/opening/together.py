@@ -55,16 +55,16 @@ def load_together(
             )
         _same_backbone(first, other, set(options))
     backbone = backbone_of(first, weights, offline, **options)
-    groups = {name: list(with_companions(one, offline).values()) for name, one in saved.items()}
-    every = {one.folder.resolve(): one for group in groups.values() for one in group}
+    groups = {name: with_companions(one, offline) for name, one in saved.items()}
+    every = {one.folder.resolve(): one for group in groups.values() for one in group.values()}
     inside = _inside(every, {one.folder.resolve(): name for name, one in saved.items()})
     for one in every.values():
         one.check_backbone(backbone.card())
     model = joined(backbone, {inside[folder]: one for folder, one in every.items()}, offline)
     parts = {}
     for name, one in saved.items():
-        runs = tuple(inside[other.folder.resolve()] for other in groups[name])
-        opened = Opened(backbone, model, one, heads_of(one, backbone), runs)
+        runs = tuple(inside[other.folder.resolve()] for other in groups[name].values())
+        opened = Opened(backbone, model, one, heads_of(one, backbone), runs, groups[name])
         parts[name] = inside[one.folder.resolve()], on(device, opened)
     return Together(backbone, model, parts)
 

@@ -19,7 +19,7 @@ from typing import Any
 from ..audio import given
 from ..core.context import Context
 from ..core.saved.hub import locate
-from ..core.saved.save import read
+from ..core.saved.save import Saved, read
 from ..decoders.waveform import WaveformDecoder, build_decoder
 from ..errors import AudioError, ConfigError, SpeechPeftError
 from ..files import json_text
@@ -74,7 +74,7 @@ class Restorer:
         self.options = asked(options or RestoreOptions(), more, "Restorer")
         chosen = {} if context is None else {"context": context}
         self.opened = load(adapter, weights, device, offline, **chosen)
-        self.decoder = _decoder(self.opened, adapter, decoder, device, offline)
+        self.decoder, brought_by = _decoder(self.opened, adapter, decoder, device, offline)
         if self.options.steps is not None and not self.decoder.iterative:
             raise ConfigError(
                 f"steps: the decoder {self.decoder.name} makes its waveform at once; leave it out"
@@ -98,7 +98,7 @@ class Restorer:
             self.rewriter.resynthesis.known = Context(reference=reference)
         if self.guard is not None:
             self.guard.bind(self.opened)
-        self.about = self._about(adapter, decoder)
+        self.about = self._about(adapter, decoder, brought_by)
 
     def restore(
         self, inputs: Any, out: str | Path | None = None, rate: int = given.RATE
@@ -222,17 +222,20 @@ class Restorer:
         spent = time.perf_counter() - started - (report.seconds if report else 0.0)
         return Finished(mixture, mixture.at(strength), taped, report, taped.seconds + spent)
 
-    def _about(self, adapter: str | Path, decoder: str | Path | None) -> dict[str, Any]:
-        saved = self.opened.saved
+    def _about(
+        self, adapter: str | Path, decoder: str | Path | None, brought_by: Saved | None
+    ) -> dict[str, Any]:
         about = {
             "model": self.opened.backbone.card().id,
             "adapter": str(adapter),
-            "adapter_sha256": None if saved is None else saved.digest,
+            **self.opened.digests,
             "decoder": self.decoder.name if decoder is None else str(decoder),
             "decoder_rate": self.decoder.sample_rate,
             "options": asdict(self.options),
             "guard": None if self.guard is None else asdict(self.guard.options),
         }
+        if decoder is not None and brought_by is not None:
+            about["decoder_sha256"] = brought_by.digest
         return about | {"settings_hash": settings_hash(about)}
 
 
@@ -250,8 +253,8 @@ def _why(trial: Trial) -> str:
 
 def _decoder(
     opened: Opened, adapter: str | Path, other: str | Path | None, device: str, offline: bool
-) -> WaveformDecoder:
-    """The decoder that the adapter brought, or that of another folder for the same encoder."""
+) -> tuple[WaveformDecoder, Saved | None]:
+    """The decoder that the adapter brought, or that of another folder for the same encoder; and who did."""
     if other is None:
         if opened.decoder is None:
             has = ", ".join(opened.heads) or "no head"
@@ -259,7 +262,7 @@ def _decoder(
                 f"adapter {adapter}: it has {has}, and to restore it needs a decoder: train one with "
                 "task.name=restore, or name the folder that has it with --decoder"
             )
-        return opened.decoder
+        return opened.decoder, opened.saved
     saved = read(locate(other, offline=offline))
     saved.check_backbone(opened.backbone.card())
     fields = saved.head_config.get("decoder")
@@ -268,7 +271,7 @@ def _decoder(
     backbone = opened.backbone
     build = partial(build_decoder, backbone.dim, backbone.frame_rate, **fields)
     decoder = saved.build_head("decoder", build)
-    return decoder.to(device).eval()
+    return decoder.to(device).eval(), saved
 
 
 def _name(source: Source, index: int) -> str:

@@ -72,8 +72,10 @@ class PackChooser:
         return self._of(language, f"language {language}, as was asked")
 
     def about(self) -> dict[str, Any]:
-        each = {name: opened.saved for name, (_, opened) in self.together.parts.items()}
-        return {"packs": {name: saved.digest for name, saved in each.items() if saved is not None}}
+        each = {name: one.digests for name, (_, one) in self.together.parts.items() if one.saved is not None}
+        about = {"packs": {name: of["adapter_sha256"] for name, of in each.items()}}
+        several = {name: of["adapters_sha256"] for name, of in each.items() if "adapters_sha256" in of}
+        return about | ({"packs_together": several} if several else {})
 
     def _sure(self, shares: dict[str, float]) -> Choice:
         own = {code: share for code, share in shares.items() if self.packs.pack_of(code)}

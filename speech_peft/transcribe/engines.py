@@ -19,7 +19,6 @@ from ..core.model import AdaptedModel
 from ..decoders.words.ct2_engine import Ct2Engine
 from ..decoders.words.engine import Engine, TorchEngine
 from ..errors import ConfigError, did_you_mean
-from ..opening.companions import with_companions
 from ..opening.loading import Opened
 from . import ct2_folder
 from .result import Dtype, EngineName
@@ -43,7 +42,7 @@ class Ready:
     """Of what decodes: float32, bfloat16, int8 or float16."""
 
 
-def ready(opened: Opened, name: EngineName, dtype: Dtype, device: str, offline: bool = False) -> Ready:
+def ready(opened: Opened, name: EngineName, dtype: Dtype, device: str) -> Ready:
     """The model on its engine. Raises ConfigError for an engine or precision that cannot run it."""
     if name not in get_args(EngineName):
         raise ConfigError(f"engine: there is no {name!r}. {did_you_mean(name, get_args(EngineName))}")
@@ -53,14 +52,14 @@ def ready(opened: Opened, name: EngineName, dtype: Dtype, device: str, offline: 
         wanted = whisper and device == "cpu" and dtype in ("auto", "int8") and installed()
         try:
             if wanted and opened.backbone.card().sha256:
-                return _on_ct2(opened, dtype, device, offline)
+                return _on_ct2(opened, dtype, device)
         except NotMergeable:
             if dtype == "int8":
                 raise
         _check(dtype, "torch")
     elif name == "ct2":
         _check_ct2(opened, whisper, device)
-        return _on_ct2(opened, dtype, device, offline)
+        return _on_ct2(opened, dtype, device)
     if dtype == "bfloat16":
         opened.model.to(torch.bfloat16)
     engine = TorchEngine(cast(Whisper, opened.backbone)) if whisper else None
@@ -87,7 +86,7 @@ def _check_ct2(opened: Opened, whisper: bool, device: str) -> None:
         raise ConfigError(f"engine: ct2 runs on cpu and cuda, not on {device}; take --engine torch")
 
 
-def _on_ct2(opened: Opened, dtype: str, device: str, offline: bool) -> Ready:
+def _on_ct2(opened: Opened, dtype: str, device: str) -> Ready:
     opened, hooked = _merged(opened)
     backbone = cast(Whisper, opened.backbone)
     kind = ("int8" if device == "cpu" else "float16") if dtype == "auto" else dtype
@@ -95,7 +94,7 @@ def _on_ct2(opened: Opened, dtype: str, device: str, offline: bool) -> Ready:
     workers = min(threads, _MOST_WORKERS) if device == "cpu" else 1
     model = ct2_folder.model(
         backbone,
-        None if hooked else _adapters(opened, offline),
+        None if hooked else _adapters(opened),
         kind,
         device=device,
         inter_threads=workers,
@@ -137,7 +136,6 @@ def _merged(opened: Opened) -> tuple[Opened, bool]:
     return replace(opened, backbone=backbone, model=AdaptedModel(module, backbone.sites(), {})), False
 
 
-def _adapters(opened: Opened, offline: bool) -> tuple[str, ...]:
+def _adapters(opened: Opened) -> tuple[str, ...]:
     """Digests of what is in the weights."""
-    saved = opened.saved
-    return () if saved is None else tuple(one.digest for one in with_companions(saved, offline).values())
+    return tuple(one.digest for one in opened.group.values())

@@ -111,7 +111,7 @@ class Transcriber(Hearing):
             raise ConfigError("engine: ct2 has one adapter in its weights and cannot change it; take torch")
         if decoding.chosen(self.opened, self.options) == "autoregressive":
             engine = self.options.engine if self.chooser is None else "torch"
-            found = ready(decoding.stock(self.opened), engine, self.options.dtype, device, offline)
+            found = ready(decoding.stock(self.opened), engine, self.options.dtype, device)
         else:
             found = decoding.masked(self.opened, self.options, device)
             self.reader = decoding.reader(self.opened, self.options, device)
@@ -290,7 +290,7 @@ def _about(found: Ready, adapter: str | Path | None, options: TranscribeOptions)
         "model": card.id,
         "context": getattr(opened.backbone, "context", None),
         "adapter": None if adapter is None else str(adapter),
-        "adapter_sha256": None if opened.saved is None else opened.saved.digest,
+        **opened.digests,
         "options": options.asked(),
     }
     return about | {

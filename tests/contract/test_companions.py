@@ -10,6 +10,7 @@ import torch
 
 from speech_peft.backbones import families
 from speech_peft.classify.classifier import Classifier
+from speech_peft.core.saved.save import read
 from speech_peft.errors import ConfigError
 from speech_peft.opening import loading
 from tests import tiny
@@ -71,6 +72,9 @@ def test_whichever_is_opened_both_run_and_in_the_order_of_their_training(run, tm
     for name in TWO:
         assert not torch.equal(states(alone(run / name, tmp_path / f"{name}_alone")), states(run / name))
     by_itself, both = answers([run / "high"]), answers([run / "low", run / "high"])
+    told = Classifier([run / "high"]).about
+    assert told["adapters_sha256"] == {"high": {name: read(run / name).digest for name in TWO}}
+    assert told["adapter_sha256"] == {"high": read(run / "high").digest}
     np.testing.assert_allclose(both["low"], both["high"], atol=1e-6)  # one head, saved twice
     np.testing.assert_allclose(both["high"], by_itself["high"], atol=1e-6)
     others = answers([run / "high", tmp_path / "low_alone"])  # beside one that it does not run with

@@ -359,7 +359,7 @@ def test_another_adapter_takes_the_place_of_one_without_the_base_being_opened_ag
             wanted[name] = backbone.encode(features).states
     model.detach()
     saved = read(folders["tel"])
-    opened = loading.attached(backbone, saved, [saved], "cpu", offline=True)
+    opened = loading.attached(backbone, saved, {"tel": saved}, "cpu", offline=True)
     parts = [id(p) for p in opened.model.parameters()]
     for name in ("far", "wide", "tel"):
         opened = exchange.exchanged(opened, folders[name], torch.device("cpu"))

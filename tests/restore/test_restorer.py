@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from speech_peft.core.listening.reference import Reference
+from speech_peft.core.saved.save import read
 from speech_peft.errors import ConfigError
 from speech_peft.restore.guard import Guard, Words
 from speech_peft.restore.restorer import Restorer as Guarded
@@ -90,6 +91,13 @@ def test_windows_of_every_decoder_join_to_what_came(tmp_path, rate, decoder_rate
     back = result.samples[:: rate // 16_000] if rate % 16_000 == 0 else None
     if back is not None:
         assert snr(came[800:-800], back[800 : len(came) - 800]) > 40
+
+
+def test_a_restoration_tells_the_digest_of_a_decoder_that_another_folder_brought(folder, tmp_path):
+    other = restorer(tmp_path / "b")
+    told = Restorer(folder, decoder=other).about
+    assert (told["adapter_sha256"], told["decoder_sha256"]) == (read(folder).digest, read(other).digest)
+    assert "decoder_sha256" not in Restorer(folder).about
 
 
 def test_the_band_above_what_the_model_hears_is_kept(folder, tmp_path):

@@ -91,7 +91,7 @@ def system(run: Run[Any]) -> System:
     config = {**run.config, **(about if isinstance(about, Mapping) else {})}
     adapters = next((config[name] for name in ("adapters", "adapter", "folder") if config.get(name)), "")
     weights = config.get("model") or config.get("weights") or ""
-    digest = config.get("adapter_sha256") or ""
+    digest = config.get("adapters_sha256") or config.get("adapter_sha256") or ""
     short = digest.values() if isinstance(digest, Mapping) else [digest]
     return System(
         run.name, _text(weights), _text(adapters), _listed(str(one)[:_DIGITS] for one in short if one)
