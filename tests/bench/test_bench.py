@@ -424,6 +424,22 @@ def test_evaluate_gives_the_numbers_of_the_command_as_an_object(manifest, adapte
         found["fone"]
 
 
+def test_passes_and_candidates_are_auto_or_a_number_and_others_are_refused_before_anything_is_opened(
+    manifest, opened, monkeypatch, tmp_path
+):
+    asked = []
+    scripted = benchmark.open_transcriber
+    monkeypatch.setattr(
+        benchmark, "open_transcriber", lambda *both: (asked.append(both[1]), scripted(*both))[1]
+    )
+    assert run("asr", "--data", manifest, "--steps", "auto", "--candidates", "3", "-o", tmp_path / "out") == 0
+    assert [(one.steps, one.candidates) for one in asked] == [("auto", 3)]
+    with pytest.raises(ConfigError, match="steps: 'soon' is none"):
+        evaluate(manifest, steps="soon")
+    assert run("asr", "--data", manifest, "--candidates", "0", "-o", tmp_path / "other") == 2
+    assert len(opened) == 1
+
+
 def test_of_one_system_the_scores_are_those_of_the_evaluation(manifest, adapter, opened, capsys):
     found = evaluate(manifest, adapter)
     assert found.wer == found["phone"].wer == Rate(0.0, 0.0, 0.0)
