@@ -1,8 +1,10 @@
-"""Whisper's own decoder made to see both sides: the causal mask goes, a mask embedding comes.
+"""Whisper's own decoder made to see both sides: tokens to the right are seen too, and a mask embedding comes.
 
 Its shift stays: the state at token i says what token i + 1 is, as it was trained to, so that what it knows of
-language and sound carries over. Adapters of any method at its sites learn the rest, or a copy of its blocks
-does (`train: decoder`); the frozen decoder stays what it was either way.
+language and sound carries over. For the same reason no token looks at a masked one, and those known to the
+right count little at first: each head learns how much (`right`). So behind a whole beginning of a text the
+untrained decoder nearly is the stock one. Adapters of any method at its sites learn the rest, or a copy of
+its blocks does (`train: decoder`); the frozen decoder stays what it was either way.
 
 Texts of one clip are folded into one row, k texts behind each other: cross attention then reads the clip's
 keys and values once, and self attention is kept to each text by its mask.
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from ....backbones.whisper import Whisper
 
 
+_RIGHT, _PACE = -3.0, 30.0
+"""What is added to scores of tokens to the right before it is learned, so that they have a twentieth of their
+weight; and how much faster than other numbers it is learned, as it has further to go."""
+
+
 class WhisperMasked(MaskedDecoder):
     """`own`: a copy of the blocks, to be trained. Without, the frozen ones run, with their adapters."""
 
@@ -39,9 +46,11 @@ class WhisperMasked(MaskedDecoder):
         # As large as an embedding is: what the blocks know to read.
         scale = float(module.proj_out.weight[: generation.eot].float().std())
         self.mask_embedding = nn.Parameter(torch.randn(width) * scale)
+        layers = backbone.decoder.layers
+        self.right = nn.Parameter(torch.zeros(len(layers), layers[0].self_attn.num_heads))
         self.blocks: nn.ModuleList | None = None
         if own:
-            blocks, norm = copy.deepcopy((backbone.decoder.layers, backbone.decoder.layer_norm))
+            blocks, norm = copy.deepcopy((layers, backbone.decoder.layer_norm))
             self.blocks, self.norm = blocks, norm
             self.places = nn.Parameter(backbone.decoder.embed_positions.weight.detach().clone())
             for part in (blocks, norm):
@@ -88,11 +97,12 @@ class WhisperMasked(MaskedDecoder):
         x = x.reshape(rows // k, k * size, -1)
         if self.blocks is not None:
             x = x.to(self.mask_embedding.dtype)
-        x = self._through(x, _each_alone(k, size, x), memory)
+        known = F.pad(~masked, (before, 0), value=True).reshape(rows // k, k * size)
+        x = self._through(x, _closed(known, size), memory)
         x = (decoder.layer_norm if self.blocks is None else self.norm)(x)
         return x.reshape(rows, size, -1)[:, before - 1 : -1]
 
-    def _through(self, x: Tensor, own: Tensor | None, memory: Memory) -> Tensor:
+    def _through(self, x: Tensor, closed: Bool[Tensor, "b n n"], memory: Memory) -> Tensor:
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
         heard = DynamicCache()
@@ -103,8 +113,11 @@ class WhisperMasked(MaskedDecoder):
         cross = None if memory.mask is None else memory.mask[:, None, None].expand(-1, -1, x.shape[1], -1)
         told: Any = {"past_key_values": cache, "use_cache": True, "is_causal": False}
         there = x[:, :1]  # of the states the layers only ask whether there are any
-        for layer in self._layers:
-            x = layer(x, own, there, encoder_attention_mask=cross, **told)
+        to_the_right = torch.ones_like(closed[0]).triu(1)
+        for layer, right in zip(self._layers, (_RIGHT + _PACE * self.right).to(x.dtype), strict=True):
+            scores = torch.where(to_the_right, right[:, None, None], 0.0)
+            scores = scores.masked_fill(closed[:, None], torch.finfo(x.dtype).min)
+            x = layer(x, scores, there, encoder_attention_mask=cross, **told)
         return x
 
     def _places(self, count: int) -> Tensor:
@@ -158,11 +171,11 @@ def _heads(x: Float[Tensor, "b t d"], heads: int) -> Float[Tensor, "b h t c"]:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
 
 
-def _each_alone(count: int, size: int, like: Tensor) -> Float[Tensor, "1 1 n n"] | None:
-    """Added to the scores of `count` texts in one row, so that each sees its own places alone."""
-    if count == 1:
-        return None
-    which = torch.arange(count, device=like.device).repeat_interleave(size)
-    apart = which[:, None] != which[None]
-    scores = torch.zeros(apart.shape, dtype=like.dtype, device=like.device)
-    return scores.masked_fill_(apart, torch.finfo(like.dtype).min)[None, None]
+def _closed(known: Bool[Tensor, "b n"], size: int) -> Bool[Tensor, "b n n"]:
+    """Whom a token of texts of this size, side by side in a row, does not look at.
+
+    These are tokens of other texts, and masked ones other than itself.
+    """
+    text = torch.arange(known.shape[1], device=known.device) // size
+    itself = torch.eye(known.shape[1], dtype=torch.bool, device=known.device)
+    return (text[:, None] != text) | (~known[:, None] & ~itself)
