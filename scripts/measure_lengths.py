@@ -3,7 +3,7 @@
 
     python scripts/measure_lengths.py data/test.jsonl --lengths runs/lengths/lengths -o lengths.jsonl
         [--domain runs/tel/tel] [--rival runs/bottleneck/lengths] [--seconds 2 5 10 20 30 45 60]
-        [--weights ADDRESS] [--clips 60] [--threads 1]
+        [--weights ADDRESS] [--positions extended|interpolated] [--clips 60] [--threads 1]
 
 Clips of the manifests are joined, in their order, to about so many seconds each. Prints, as JSON, first the
 size of each adapter, and then for each length, with intervals of 95 % over clips drawn again:
@@ -51,7 +51,7 @@ def main() -> None:
     saved = {name: read(getattr(options, name)) for name in names}
     print(json.dumps({name: size(one) for name, one in saved.items()}), flush=True)
     full = opened(options.weights, context="full")
-    fit = opened(options.weights, context="fit", positions="extended", longest=2 * NATIVE)
+    fit = opened(options.weights, context="fit", positions=options.positions, longest=2 * NATIVE)
     models = {id(b): attached(b, saved) for b in (full, fit)}
     before = options.out.read_text().splitlines() if options.out and options.out.is_file() else []
     there = {json.loads(line)["seconds"] for line in before}
@@ -82,6 +82,12 @@ def told() -> argparse.Namespace:
     parser.add_argument("--rival", help="one of the same size in the place of the adapter of lengths")
     parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
     parser.add_argument("--seconds", type=float, nargs="+", default=[2, 5, 10, 20, 30])
+    parser.add_argument(
+        "--positions",
+        choices=("extended", "interpolated"),
+        default="extended",
+        help="at the length of the audio",
+    )
     parser.add_argument("--clips", type=int, default=60, help="of each length, at most")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path)
