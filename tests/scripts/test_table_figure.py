@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CONDITIONING = {
     "lengths": (
         "Other lengths than 30 s",
-        *("--names", "2", "--log", "--columns", "stock at 30 s", "cut, untrained", "with the adapter"),
+        *("--log", "--columns", "stock at 30 s", "cut, untrained", "with the adapter", "bottleneck"),
     ),
     "bridge": ("Another language in, English out",),
     "knitting": ("Along time, then along frequency", "--without", "less"),
