@@ -112,9 +112,7 @@ Passes = Annotated[
 ]
 Texts = Annotated[
     Any,
-    typer.Option(
-        parser=count_of, metavar=_COUNT, help="Texts that it chooses from; auto: 1 on a CPU, 8 on a GPU."
-    ),
+    typer.Option(parser=count_of, metavar=_COUNT, help="Texts that it chooses from; auto: 1."),
 ]
 Selection = Annotated[
     Literal["confidence", "mbr", "sum", "rover", "rover-sum"], typer.Option(help="How it chooses.")

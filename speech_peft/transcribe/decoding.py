@@ -89,7 +89,7 @@ def reader(opened: Opened, options: TranscribeOptions, device: str) -> MaskedRea
 
 def sampling(options: TranscribeOptions, device: str) -> Sampling:
     """How texts are filled: of several candidates at random, of one the surest places first."""
-    candidates = by_device.texts(options.candidates, device)
+    candidates = by_device.texts(options.candidates)
     steps = by_device.passes(options.steps, candidates, device)
     if candidates == 1:
         return Sampling(steps=steps)
