@@ -23,7 +23,7 @@ from tests import tiny
 
 TRANSCRIBE = """
 import sys
-from speech_peft.backbones.base import tiny
+from speech_peft.backbones.families import tiny
 from speech_peft.core.model import AdaptedModel
 from speech_peft.transcribe import transcriber
 from speech_peft.opening.loading import Opened
