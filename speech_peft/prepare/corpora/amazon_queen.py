@@ -14,7 +14,6 @@ the texts.
 
 import re
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +102,17 @@ def _archive(sources: Sequence[Path]) -> bytes:
     def wanted(path: str) -> bool:
         return path.endswith("/queen.1c") or path == "queen.1c"
 
-    with tempfile.TemporaryDirectory() as folder:
-        found = sources or [INSTALLED] if INSTALLED.exists() else sources
-        manual = f"pass {PACKAGE}_*.deb or its queen.1c as --source"
-        for source in found or debian.download([PACKAGE], Path(folder), "amazon-queen", manual):
-            for _, content in debian.members(source, wanted):
-                return content
+    manual = f"pass {PACKAGE}_*.deb or its queen.1c as --source"
+    files = debian.contents(
+        [PACKAGE],
+        wanted,
+        sources=sources,
+        installed=[INSTALLED] if INSTALLED.exists() else [],
+        corpus="amazon-queen",
+        manual=manual,
+    )
+    for _, content in files:
+        return content
     raise ConfigError(f"{', '.join(map(str, sources))}: no queen.1c among them; {manual}")
 
 

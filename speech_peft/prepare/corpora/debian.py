@@ -4,6 +4,7 @@ import io as stdio
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -38,6 +39,24 @@ def download(packages: Sequence[str], folder: Path, corpus: str, manual: str) ->
             return found
         failure = ran.stderr.strip()
     raise ConfigError(f"{corpus}: apt-get download failed ({failure[-300:]}); {manual}")
+
+
+def contents(
+    packages: Sequence[str],
+    wanted: Wanted,
+    *,
+    sources: Sequence[Path],
+    installed: Sequence[Path],
+    corpus: str,
+    manual: str,
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The wanted files of the sources that were given, else of what is installed, else of the packages.
+
+    These are fetched into a temporary folder. Raises ConfigError as `download` and `members` do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sources or installed or download(packages, Path(folder), corpus, manual):
+            yield from members(source, wanted)
 
 
 def members(source: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:

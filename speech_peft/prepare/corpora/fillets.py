@@ -16,7 +16,6 @@ be theirs, at fewer than one letter a second or more than seventeen.
 
 import hashlib
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -160,10 +159,15 @@ def _files(lang: str, sources: Sequence[Path]) -> Iterator[tuple[PurePosixPath, 
     wanted = re.compile(rf"(^|/)(script/[^/]+/\w*dialogs_{lang}\.lua|sound/.+/{lang}/[^/]+\.ogg)$").search
     packages = ["fillets-ng-data", f"fillets-ng-data-{lang}"]
     manual = f"pass {' and '.join(f'{package}_*.deb' for package in packages)} as --source"
-    with tempfile.TemporaryDirectory() as folder:
-        installed = [INSTALLED] if any(INSTALLED.glob(f"sound/*/{lang}")) else []
-        for source in sources or installed or debian.download(packages, Path(folder), "fillets", manual):
-            yield from debian.members(source, lambda path: bool(wanted(path)))
+    installed = [INSTALLED] if any(INSTALLED.glob(f"sound/*/{lang}")) else []
+    yield from debian.contents(
+        packages,
+        lambda path: bool(wanted(path)),
+        sources=sources,
+        installed=installed,
+        corpus="fillets",
+        manual=manual,
+    )
 
 
 def _after(path: PurePosixPath, folder: str) -> int:

@@ -11,7 +11,6 @@ Clips without words, and those whose text cannot be theirs, are left out.
 
 import re
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -162,12 +161,15 @@ def _entry(offset: bytes, size: bytes) -> _Entry:
 def _game(sources: Sequence[Path]) -> Game:
     names = (_TABLE, _FILES)
     manual = f"pass {PACKAGE}_*.deb or the folder of {_TABLE} and {_FILES} as --source"
-    found: dict[str, bytes] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        given = sources or ([INSTALLED] if INSTALLED.exists() else [])
-        for source in given or debian.download([PACKAGE], Path(folder), "steel-sky", manual):
-            for path, content in debian.members(source, lambda path: PurePosixPath(path).name in names):
-                found[path.name] = content
+    files = debian.contents(
+        [PACKAGE],
+        lambda path: PurePosixPath(path).name in names,
+        sources=sources,
+        installed=[INSTALLED] if INSTALLED.exists() else [],
+        corpus="steel-sky",
+        manual=manual,
+    )
+    found = {path.name: content for path, content in files}
     if missing := [name for name in names if name not in found]:
         raise ConfigError(f"{', '.join(map(str, sources))}: no {' and no '.join(missing)} there; {manual}")
     return Game(found[_TABLE], found[_FILES])

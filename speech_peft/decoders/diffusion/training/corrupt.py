@@ -2,8 +2,8 @@
 
 Half of the texts are masked at any ratio, half at a high one, as sampling begins with nothing but masks
 (Whisfusion trains on U(0.7, 1) alone, SMDM on U(0, 1)). `onward` masks what stands to the right of a place;
-`own_fill` shows the decoder its own half-filled
-texts, wrong words included, which it is to see through (MDM-ASR, arXiv:2602.18952).
+`own_fill` shows the decoder its own half-filled texts, wrong words included, which it is to see through
+(MDM-ASR, arXiv:2602.18952).
 """
 
 from dataclasses import dataclass
