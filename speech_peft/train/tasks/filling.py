@@ -142,8 +142,7 @@ def decoder_of(
         fields |= {"corrects": True} if config.own else {}
         _check_sites(task, config)
         decoder = forms.build(task.backbone, **fields)
-        if config.weights:
-            read(config.weights).load_head("diffusion", decoder)
+        _begin(decoder, config.weights)
         return decoder, fields
     fields = config.model_dump(include={"kind", "tokenizer", "width", "layers", "heads", "inner", "room"})
     fields |= {"corrects": True} if config.own else {}
@@ -151,15 +150,22 @@ def decoder_of(
         fields["characters"] = characters_of(texts)
     decoder = forms.build(task.backbone, **fields)
     assert isinstance(decoder, Bridged)
-    if config.weights and (Path(config.weights) / "adapter.json").is_file():
-        read(config.weights).load_head("diffusion", decoder)
-    elif config.weights:
-        load_checkpoint(decoder, config.weights)
+    _begin(decoder, config.weights)
     if config.train == "bridge":
         decoder.requires_grad_(False)
         for parameter in decoder.bridge:
             parameter.requires_grad_(True)
     return decoder, fields
+
+
+def _begin(decoder: MaskedDecoder, weights: str | None) -> None:
+    """Loads a saved adapter's decoder, or a checkpoint of SMDM or Whisfusion into one of their kind."""
+    if not weights:
+        return
+    if isinstance(decoder, Bridged) and not (Path(weights) / "adapter.json").is_file():
+        load_checkpoint(decoder, weights)
+    else:
+        read(weights).load_head("diffusion", decoder)
 
 
 def _check_sites(task: Task, config: DiffusionConfig) -> None:
