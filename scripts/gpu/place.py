@@ -41,15 +41,40 @@ class Place:
         path = self.beside / "clips" / f"{name}.jsonl"
         return path if path.exists() else None
 
-    def joined(self, name: str, *parts: str) -> Path:
-        """One manifest of the clips of several."""
+    def joined(self, name: str, *parts: str | Path) -> Path:
+        """One manifest of the clips of several: names of what was packed, and manifests of others."""
         from speech_peft.audio import manifest
+        from speech_peft.cli.data import one_list
 
-        found = [path for part in parts if (path := self.clips(part))]
+        paths = [self.clips(part) if isinstance(part, str) else part for part in parts]
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.jsonl"
-        manifest.write(path, [row for part in found for row in manifest.read(part)])
+        manifest.write(path, one_list([manifest.read(path) for path in paths if path]))
         return path
+
+    def spoken(self, patience: float = 150.0) -> list[Path]:
+        """The manifest of the part `speech` beside this one: waited for where that is at work, else none."""
+        made = self.out.parent / "speech" / "all.jsonl"
+        until = time.monotonic() + patience
+        while made.parent.exists() and not made.exists() and time.monotonic() < until:
+            time.sleep(1)
+        return [made] if made.exists() else []
+
+    def speech(self) -> list[str | Path]:
+        """All that is there to learn English from: actors of two games, prompts, synthetic voices."""
+        return ["voices", "prompts_train", "sky", *self.spoken()]
+
+    def adapter(self, name: str) -> Path | None:
+        """The folder of an adapter that was packed."""
+        folder = self.beside / "adapters" / name
+        return folder if (folder / "adapter.json").exists() else None
+
+    def beginning(self, name: str, weights: Path, adapter: Path | None) -> Path:
+        """Weights with an adapter merged into them, in `out/name`; the weights where there is no adapter."""
+        merged = self.out / name
+        if adapter is not None and not merged.exists():
+            self.run("export", adapter, "--to", "hf", "-o", merged, "--weights", weights)
+        return weights if adapter is None else merged
 
     def run(self, command: str, *arguments: object) -> float:
         """One of our commands in a process of its own; its seconds. Raises CalledProcessError."""
@@ -62,7 +87,7 @@ class Place:
     ) -> float:
         """Train a recipe in `out/run` for a share of the time, on all voices and the prompts; its seconds.
 
-        `batch` is in seconds of audio; `__` in a setting's name is a dot.
+        `batch` is in seconds of audio; `__` in a setting's name is a dot, and None takes what is known away.
         """
         known: dict[str, object] = {
             "out": self.out / "run",
@@ -76,11 +101,21 @@ class Place:
             "data__workers": 0 if self.tiny else 4,
         }
         if self.tiny:
-            known["trainer__max_steps"] = 1
+            settings |= {"trainer__max_steps": 1, "trainer__valid_every_steps": None}
         else:
             known["trainer__max_minutes"] = share * self.seconds / 60
-        dotted = [f"{key.replace('__', '.')}={value}" for key, value in (known | settings).items()]
-        return self.run("train", recipe, *dotted)
+        asked = {key: value for key, value in (known | settings).items() if value is not None}
+        return self.run("train", recipe, *(f"{key.replace('__', '.')}={value}" for key, value in asked.items()))
+
+    def trained(self, seconds: float, **more: object) -> None:
+        """Write what a training came to as the part's result: it is measured elsewhere."""
+        lines = (self.out / "run" / "metrics.jsonl").read_text().splitlines()
+        steps = max(json.loads(line).get("step", 0) for line in lines)
+        self.result(seconds=round(seconds, 1), steps=steps, **more)
+
+    def result(self, **found: object) -> None:
+        """Write what the part found."""
+        (self.out / "result.json").write_text(json.dumps(found, indent=2, default=str) + "\n")
 
     def rates(
         self, adapter: Path | None, weights: Path, data: Path, out: Path, *more: object

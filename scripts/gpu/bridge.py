@@ -1,0 +1,21 @@
+"""Another language in, English out: a bridge behind the encoder of Whisper base, on Czech and Dutch."""
+
+from place import Place
+
+
+def main() -> None:
+    place = Place.from_arguments()
+    seconds = place.train(
+        "asr/bridge",
+        place.weights("base"),
+        "abroad_valid",
+        0.85,
+        240,
+        data__train=place.clips("abroad_train"),
+        trainer__valid_every_steps=250,
+    )
+    place.trained(seconds)
+
+
+if __name__ == "__main__":
+    main()
