@@ -8,7 +8,8 @@ Then adapters of as many numbers each learn, in it, what it never heard: a notch
 to 9 dB an octave either way, mains hum at -5 to 5 dB. `flat` is knitting whose attentions both see the whole
 map. Of the test manifest each clip is damaged in each way once. Printed is SI-SDR of what comes out, and by
 how much knitting is better clip by clip, with intervals of 95 % over clips drawn again; and the operations of
-one adapter on three seconds. What has ended lies in the folder, and the same command goes on behind it.
+one adapter on three seconds. What has ended lies in the folder, and the same command goes on behind it:
+`--device cuda --only-train` where there is a GPU, and without both where there is none.
 """
 
 import argparse
@@ -60,11 +61,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200, help="Of the test manifest, at most.")
     parser.add_argument("--width", type=int, default=32, help="Channels that attend.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-clips", type=int, help="Of the training manifest, at most.")
+    parser.add_argument("--device", default="cpu", help="That learns; what is measured is so on the CPU.")
+    parser.add_argument("--only-train", action="store_true", help="Measure nothing.")
     options = parser.parse_args()
     METHODS.register("flat")(Flat)
     options.out.mkdir(parents=True, exist_ok=True)
     backbone = open_backbone("whisper", options.weights, context="fit", layer=2)
-    train, test = pieces(options.train, None), pieces(options.test, options.clips)
+    train, test = pieces(options.train, options.train_clips), pieces(options.test, options.clips)
     print(f"{len(train)} pieces of speech to learn from, {len(test)} to test", flush=True)
     base = options.out / "base.safetensors"
     decoder = fresh(backbone, options.seed)
@@ -84,10 +88,14 @@ def main() -> None:
             else:
                 learn(backbone, decoder, train, DAMAGE, options.steps, options)
                 save_file(decoder.state_dict(), made)
+        if options.only_train:
+            continue
         own = sum(p.numel() for p in decoder.parameters() if p.requires_grad) if adapter else 0
         found[name] = tested(backbone, decoder, test, options.seed)
         means = {kind: round(float(values.mean()), 2) for kind, values in found[name].items()}
         print(name, f"{own:,} numbers", means, flush=True)
+    if options.only_train:
+        return
     table = summary(found)
     table["operations"] = operations(fresh(backbone, options.seed), options.width)
     print(json.dumps(table, indent=1))
@@ -137,8 +145,14 @@ def learn(
     steps: int,
     options: Any,
 ) -> None:
+    backbone.module.to(options.device)
+    decoder.to(options.device)
     own = [p for p in decoder.parameters() if p.requires_grad]
-    optimiser, far, spent = torch.optim.AdamW(own, 2e-3), CompressedSpectrum(RATE), time.process_time()
+    optimiser, far, spent = (
+        torch.optim.AdamW(own, 2e-3),
+        CompressedSpectrum(RATE).to(options.device),
+        time.process_time(),
+    )
     ways = [Degrader(parse(how), options.seed) for how in damage.values()]
     draw = np.random.default_rng(options.seed)
     for step in range(steps):
@@ -148,8 +162,8 @@ def learn(
             (int(i), int(draw.integers(len(ways)))) for i in draw.integers(len(clean), size=options.batch)
         ]
         damaged = [ways[k](clean[i], RATE, id=f"{i}", epoch=step).samples for i, k in chosen]
-        wanted = torch.from_numpy(np.stack([clean[i] for i, _ in chosen]))
-        made = through(backbone, decoder, torch.from_numpy(np.stack(damaged)))
+        wanted = torch.from_numpy(np.stack([clean[i] for i, _ in chosen])).to(options.device)
+        made = through(backbone, decoder, torch.from_numpy(np.stack(damaged)).to(options.device))
         loss = 4 * far(made, wanted) - si_sdr(made, wanted, zero_mean=True).clamp(max=30).mean() / 10
         optimiser.zero_grad()
         loss.backward()
@@ -159,10 +173,12 @@ def learn(
             print(
                 f"  step {step}  loss {loss.item():.3f}  {time.process_time() - spent:.0f} CPU s", flush=True
             )
+    backbone.module.to("cpu")
+    decoder.to("cpu")
 
 
 def through(backbone: Backbone, decoder: WaveformDecoder, damaged: Tensor) -> Tensor:
-    lengths = torch.full((len(damaged),), damaged.shape[1])
+    lengths = torch.full((len(damaged),), damaged.shape[1], device=damaged.device)
     with torch.no_grad():
         states = backbone.encode(backbone.prepare(damaged, lengths)).states
     return decoder(states, damaged)

@@ -105,7 +105,9 @@ class Place:
         else:
             known["trainer__max_minutes"] = share * self.seconds / 60
         asked = {key: value for key, value in (known | settings).items() if value is not None}
-        return self.run("train", recipe, *(f"{key.replace('__', '.')}={value}" for key, value in asked.items()))
+        return self.run(
+            "train", recipe, *(f"{key.replace('__', '.')}={value}" for key, value in asked.items())
+        )
 
     def trained(self, seconds: float, **more: object) -> None:
         """Write what a training came to as the part's result: it is measured elsewhere."""
