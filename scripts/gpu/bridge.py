@@ -9,7 +9,7 @@ def main() -> None:
         "asr/bridge",
         place.weights("base"),
         "abroad_valid",
-        0.85,
+        place.left(),
         240,
         data__train=place.clips("abroad_train"),
         trainer__valid_every_steps=250,

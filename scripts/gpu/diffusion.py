@@ -1,4 +1,4 @@
-"""Whisper tiny.en as a parallel decoder, on all speech there is, behind an encoder of any length if one is packed."""
+"""Whisper tiny.en as a parallel decoder on all speech there is; an adapter for lengths is merged first."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ def main() -> None:
 def learn(place: Place, recipe: str, weights: Path, lengths: Path | None) -> None:
     """Merge `lengths` into the weights, which tells the encoder how to hear short audio, and train."""
     merged = place.beginning("merged", weights, lengths)
+    train = place.joined("train", *place.speech())
     seconds = place.train(
         recipe,
         merged,
         "strangers_valid",
-        0.85,
+        place.left(),
         480,
-        data__train=place.joined("train", *place.speech()),
+        data__train=train,
         optim__lr="4e-4",
         optim__warmup=200,
         trainer__valid_every_steps=500,

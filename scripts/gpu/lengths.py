@@ -5,13 +5,14 @@ from place import Place
 
 def main() -> None:
     place = Place.from_arguments()
+    train = place.joined("train", "voices", "prompts_train", "sky")
     seconds = place.train(
         "asr/whisper_res_adapter",
         place.weights("base"),
         "strangers_valid",
-        0.85,
+        place.left(),
         240,
-        data__train=place.joined("train", "voices", "prompts_train", "sky"),
+        data__train=train,
         data__max_valid=2 if place.tiny else 16,
         data__workers=0 if place.tiny else 8,
         task__language="en",

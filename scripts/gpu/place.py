@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 
+_BEGAN = time.monotonic()
+
+
 @dataclass(frozen=True)
 class Place:
     """What a part is given."""
@@ -108,6 +111,10 @@ class Place:
         return self.run(
             "train", recipe, *(f"{key.replace('__', '.')}={value}" for key, value in asked.items())
         )
+
+    def left(self, share: float = 0.88) -> float:
+        """The share of its time that a part may still train for: what it has waited is taken off."""
+        return max(0.1, share - (time.monotonic() - _BEGAN) / self.seconds)
 
     def trained(self, seconds: float, **more: object) -> None:
         """Write what a training came to as the part's result: it is measured elsewhere."""

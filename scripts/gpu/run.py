@@ -39,7 +39,7 @@ PARTS = (
     Part("speech", 0.1, named=True),
     Part("lengths", 0.2, named=True),
     Part("diffusion", 1.0, together=True, named=True),
-    Part("diffusion_base", 1.0, together=True, named=True),
+    Part("diffusion_base", 0.78, together=True, named=True),
     Part("views", 1.0, together=True, named=True),
     Part("speaker", 1.0, together=True, named=True),
     Part("foley", 1.0, together=True, named=True),

@@ -1,4 +1,4 @@
-"""Two people talk: tiny.en learns to write what the one says of whom it hears another recording; many voices."""
+"""Two people talk: tiny.en learns to write what the one says of whom it hears another recording."""
 
 from place import Place
 
@@ -7,13 +7,14 @@ def main() -> None:
     place = Place.from_arguments()
     fit = place.adapter("fit")
     begun = {"adapters__fit": f"{{from: {fit}}}", "train": "[speaker, fit]"} if fit else {}
+    train = place.joined("train", "voices", *place.spoken())  # the rows that name who speaks
     seconds = place.train(
         "asr/whisper_target_speaker",
         place.weights("tiny.en"),
         "strangers_valid",
-        0.85,
+        place.left(),
         240,
-        data__train=place.joined("train", "voices", *place.spoken()),  # the rows that name who speaks
+        data__train=train,
         data__workers=0 if place.tiny else 3,
         trainer__valid_every_steps=200,
         **begun,

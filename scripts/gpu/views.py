@@ -1,4 +1,4 @@
-"""Several microphones heard the same: tiny.en learns to hear each with what the others heard, in simulated rooms."""
+"""Several microphones heard the same: tiny.en learns to hear each with the others, in simulated rooms."""
 
 from importlib.util import find_spec
 
@@ -11,13 +11,14 @@ def main() -> None:
     begun = {"adapters__fit": f"{{from: {fit}}}", "train": "[views, fit]"} if fit else {}
     kind = "simulated" if find_spec("pyroomacoustics") else "synthetic"
     rooms = f"{{kind: array, views: 4, rt60: [0.2, 0.8], rooms: {kind}}}"
+    train = place.joined("train", *place.speech())
     seconds = place.train(
         "asr/whisper_views",
         place.weights("tiny.en"),
         "strangers_valid",
-        0.85,
+        place.left(),
         120,
-        data__train=place.joined("train", *place.speech()),
+        data__train=train,
         data__degrade=f"[{rooms}, {{kind: noise, snr: [-5, 20]}}]",
         data__workers=0 if place.tiny else 6,
         trainer__valid_every_steps=200,
