@@ -28,6 +28,7 @@ WORTH = (
 )
 _WHOLE_MATRICES = {"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 1 << 27}  # one may come a second time
 _PIECE = ".piece"
+_HEAD = 256  # of a file in a compressed tar, more or less
 
 
 def main() -> None:
@@ -43,9 +44,9 @@ def main() -> None:
         unpack(options.source, options.out)
     else:
         for load, content in enumerate(filled(options.source, int(options.megabytes * 2**20)), 1):
-            path = options.out / str(load) / "load.tar"
+            path = options.out / str(load) / "load.tar.xz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tarfile.open(path, "w") as tar:
+            with tarfile.open(path, "w:xz", preset=1) as tar:  # for the heads of many small files
                 for name, data in content:
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
@@ -54,19 +55,19 @@ def main() -> None:
 
 
 def filled(folder: Path, most: int) -> Iterator[list[tuple[str, bytes]]]:
-    """The files of each load, by name; a tar takes up to 1.5 KB more for each of them."""
+    """The files of each load, by name."""
     load: list[tuple[str, bytes]] = []
     room = most
     for name, data in packed(folder):
         pieces = 0
         while data is not None:
-            if len(data) + 1536 <= room:
+            if len(data) + _HEAD <= room:
                 load.append((f"{name}{_PIECE}{pieces}.last" if pieces else name, data))
-                room, data = room - len(data) - 1536, None
+                room, data = room - len(data) - _HEAD, None
                 continue
             if room > 2**20 and len(data) > 2**20:
-                load.append((f"{name}{_PIECE}{pieces}", data[: room - 1536]))
-                data, pieces = data[room - 1536 :], pieces + 1
+                load.append((f"{name}{_PIECE}{pieces}", data[: room - _HEAD]))
+                data, pieces = data[room - _HEAD :], pieces + 1
             yield load
             load, room = [], most
     yield load
@@ -87,7 +88,7 @@ def packed(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def unpack(load: Path, folder: Path) -> None:
     """Put a load into the folder, and together what is complete with it."""
-    with tarfile.open(load / "load.tar") as tar:
+    with tarfile.open(load / "load.tar.xz") as tar:
         tar.extractall(folder, filter="data")
         names = tar.getnames()
     for name in names:
