@@ -11,6 +11,7 @@ import argparse
 import io
 import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,16 +62,21 @@ def filled(folder: Path, most: int) -> Iterator[list[tuple[str, bytes]]]:
     for name, data in packed(folder):
         pieces = 0
         while data is not None:
-            if len(data) + _HEAD <= room:
+            if (size := _travels(data)) <= room:
                 load.append((f"{name}{_PIECE}{pieces}.last" if pieces else name, data))
-                room, data = room - len(data) - _HEAD, None
+                room, data = room - size, None
                 continue
-            if room > 2**20 and len(data) > 2**20:
+            if room > 2**20 and size > 2**20:
                 load.append((f"{name}{_PIECE}{pieces}", data[: room - _HEAD]))
                 data, pieces = data[room - _HEAD :], pieces + 1
             yield load
             load, room = [], most
     yield load
+
+
+def _travels(data: bytes) -> int:
+    """About how many bytes it will be in a load: speech is stored with a good deal of padding."""
+    return _HEAD + min(len(data), len(zlib.compress(data, 1)))
 
 
 def packed(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -57,7 +57,7 @@ def main() -> None:
         name, _, where = given.partition("=")
         shutil.copytree(where, folder / "adapters" / name, dirs_exist_ok=True)
     weights(folder / "weights", "tiny.en")
-    clips(speech, "strangers_valid", rows_of("queen", "valid"), room())
+    clips(speech, "strangers_valid", shuffled(rows_of("queen", "valid")), room())
     clips(speech, "voices", shuffled(rows_of("queen", "train")), room())
     clips(speech, "prompts_train", rows_of("asterisk-en", "train"), room(), TO_LEARN_FROM)
     if options.sounds:

@@ -15,6 +15,7 @@ def main() -> None:
         place.left(),
         240,
         data__train=train,
+        data__max_valid=16 if place.tiny else 64,  # of two people
         data__workers=0 if place.tiny else 3,
         trainer__valid_every_steps=200,
         **begun,
