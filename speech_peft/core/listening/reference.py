@@ -43,7 +43,7 @@ class Reference:
 
     def picked(self, rows: Int[Tensor, " k"]) -> "Reference":
         """For these rows of the batch, in this order."""
-        return self if self.rows is None else replace(self, rows=self.rows.index_select(0, rows))
+        return self if self.rows is None else replace(self, rows=self.rows[rows.to(self.rows.device)])
 
     def repeated(self, times: int) -> "Reference":
         """For a batch that is run so many times over, one whole batch behind the other."""
