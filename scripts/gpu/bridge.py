@@ -12,7 +12,8 @@ def main() -> None:
         place.left(),
         240,
         data__train=place.clips("abroad_train"),
-        trainer__valid_every_steps=250,
+        trainer__max_steps=1000,
+        trainer__valid_every_steps=100,
     )
     place.trained(seconds)
 

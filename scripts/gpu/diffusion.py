@@ -21,6 +21,7 @@ def learn(place: Place, recipe: str, weights: Path, lengths: Path | None) -> Non
         place.left(),
         480,
         data__train=train,
+        data__workers=0 if place.tiny else 6,
         optim__lr="4e-4",
         optim__warmup=200,
         trainer__valid_every_steps=500,

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "measure_knitting_speech.py"
 def main() -> None:
     place = Place.from_arguments()
     train = place.joined("train", "voices", "prompts_train", "sky")
-    steps = (1, 1) if place.tiny else (3000, 1200)
+    steps = (1, 1) if place.tiny else (2000, 900)
     given = [
         *(train, place.clips("strangers_valid"), "--only-train", "-o", place.out / "run"),
         *("--weights", place.weights("tiny.en"), "--device", place.device),

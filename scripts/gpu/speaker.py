@@ -16,7 +16,7 @@ def main() -> None:
         240,
         data__train=train,
         data__max_valid=16 if place.tiny else 64,  # of two people
-        data__workers=0 if place.tiny else 3,
+        data__workers=0 if place.tiny else 4,
         trainer__valid_every_steps=200,
         **begun,
     )
