@@ -42,7 +42,7 @@ def corpus(folder: Path, clips: int = 12, seconds: float | None = None, speakers
     return manifest
 
 
-def recipe(folder: Path, decoder: str = "whisper", **changes: Any) -> Path:
+def recipe(folder: Path, decoder: Any = "whisper", **changes: Any) -> Path:
     """A recipe file on a corpus made beside it; `changes` replace top-level parts field by field."""
     data = folder / "data"
     if not data.exists():

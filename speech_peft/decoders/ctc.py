@@ -1,14 +1,22 @@
-"""CTC: a linear layer on encoder states, and the greedy reading of it (Graves et al. 2006)."""
+"""CTC on encoder states, and the greedy reading of it (Graves et al. 2006).
+
+A linear layer where adapters in the encoder learn with it. Behind an encoder that nothing changes a few
+blocks stand before the layer, and learn what the frozen states say of characters.
+"""
 
 from collections.abc import Iterable
 from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .convnext import ConvNeXt
+
 BLANK = 0
+_MARKS = " '.,!?;:-\""
 
 
 class Characters:
@@ -24,10 +32,14 @@ class Characters:
         self._fold = characters == characters.lower()
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "Characters":
-        """The characters of a corpus, case folded: letters, digits, marks, apostrophe and space."""
-        found = {c for text in texts for c in text.lower()}
-        kept = (c for c in found if c.isalnum() or c in " '" or not (c.isascii() or c.isspace()))
+    def of(cls, texts: Iterable[str], cased: bool = False) -> "Characters":
+        """The characters of a corpus, case folded: letters, digits, marks, apostrophe and space.
+
+        `cased`: as they are written, the marks between words too.
+        """
+        found = {c for text in texts for c in (text if cased else text.lower())}
+        marks = _MARKS if cased else " '"
+        kept = (c for c in found if c.isalnum() or c in marks or not (c.isascii() or c.isspace()))
         return cls("".join(sorted(kept)))
 
     def __len__(self) -> int:
@@ -43,15 +55,27 @@ class Characters:
 
 
 class CtcHead(nn.Module):
-    """Encoder states to log-probabilities of characters."""
+    """Encoder states to log-probabilities of characters, through so many blocks."""
 
-    def __init__(self, dim: int, characters: str):
+    def __init__(self, dim: int, characters: str, blocks: int = 0):
         super().__init__()
         self.vocabulary = Characters(characters)
+        self.blocks = nn.Sequential(*(ConvNeXt(dim, 4 * dim) for _ in range(blocks)))
+        if blocks:
+            self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.linear = nn.Linear(dim, len(self.vocabulary))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it takes to build it again, beside the width of the states."""
+        blocks = {"blocks": len(self.blocks)} if len(self.blocks) else {}
+        return {"characters": self.vocabulary.characters, **blocks}
 
     def forward(self, states: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
         """Always float32: a sum over alignments loses itself in half precision."""
+        if len(self.blocks):
+            before, after = self.norms
+            states = after(self.blocks(before(states.to(self.linear.weight.dtype))))
         with torch.autocast(states.device.type, enabled=False):
             return F.log_softmax(self.linear(states.to(self.linear.weight.dtype)).float(), dim=-1)
 

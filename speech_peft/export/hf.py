@@ -81,7 +81,8 @@ def _with_heads(stock: Any, opened: Opened, folder: Path) -> tuple[Any, list[str
     """The stock model with the adapter's CTC layer where stock code has one, and what is left out."""
     left = [name for name in opened.heads if name != "ctc"]
     kind = stock.config.model_type
-    if opened.ctc is not None and (kind not in _WITH_CTC or opened.backbone.layer):
+    own = opened.backbone.layer or (opened.ctc is not None and len(opened.ctc.blocks))
+    if opened.ctc is not None and (kind not in _WITH_CTC or own):
         left.append("ctc")
     elif opened.ctc is not None:
         stock = _with_ctc(stock, opened.ctc, folder)

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from .parts import BackboneConfig, NotNegative, Part, Positive, Share
+
+
+class CtcConfig(Part):
+    """A CTC layer behind blocks of its own, for an encoder that nothing changes."""
+
+    form: Literal["ctc"]
+    """Always ctc."""
+    blocks: NonNegativeInt = 3
+    """How many convolutional blocks stand before the layer."""
+    cased: bool = True
+    """It writes capitals and the marks between words too, as drafts for Whisper's decoder need."""
 
 
 class DiffusionConfig(Part):
@@ -87,9 +98,9 @@ class AsrConfig(Part):
 
     name: Literal["asr"]
     """Always asr."""
-    decoder: Literal["whisper", "ctc"] | DiffusionConfig
-    """Whisper's own decoder by teacher forcing, a CTC layer on the encoder of any backbone, or a decoder by
-    diffusion: `{form: diffusion, ...}`."""
+    decoder: Literal["whisper", "ctc"] | CtcConfig | DiffusionConfig
+    """Whisper's own decoder by teacher forcing, a CTC layer on the encoder of any backbone, the same behind
+    blocks of its own, `{form: ctc, ...}`, or a decoder by diffusion, `{form: diffusion, ...}`."""
     label_smoothing: Share = 0.0
     """Share of a target's weight that is spread over all tokens."""
     language: str | None = None
@@ -102,6 +113,13 @@ class AsrConfig(Part):
     parallel: ParallelConfig | None = None
     """Whisper: clips whose row has a `target_audio`, the same said in the language that is written, learn
     from the frozen decoder's answer to it, and the others from their text. By default all learn from text."""
+
+    @property
+    def ctc(self) -> CtcConfig | None:
+        """What reads characters; None where tokens are written."""
+        if self.decoder == "ctc":
+            return CtcConfig(form="ctc", blocks=0, cased=False)
+        return self.decoder if isinstance(self.decoder, CtcConfig) else None
 
     @model_validator(mode="after")
     def _taught(self) -> AsrConfig:

@@ -1,6 +1,9 @@
-"""Which decoder writes: the frozen model's own, or one that came with the adapter and fills in parallel."""
+"""Which decoder writes: the frozen model's own, or one that came with the adapter and fills in parallel.
+
+A draft that the frozen one verifies is filled in parallel, or spelled by a CTC layer."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -8,11 +11,13 @@ import torch
 from ..backbones.whisper import Whisper
 from ..core.model import AdaptedModel
 from ..decoders.diffusion import by_device
+from ..decoders.diffusion.drafts import MaskedDrafter
 from ..decoders.diffusion.engine import MaskedEngine
 from ..decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from ..decoders.diffusion.reader import MaskedReader
 from ..decoders.diffusion.sample import Sampling, falling
-from ..decoders.diffusion.verified import VerifiedEngine
+from ..decoders.words.spelled import SpelledDrafter
+from ..decoders.words.verified import VerifiedEngine
 from ..errors import ConfigError
 from ..opening.loading import Opened
 from .engines import Ready
@@ -31,14 +36,12 @@ def chosen(opened: Opened, options: TranscribeOptions) -> str:
         if options.decoder == "auto" and (options.steps, options.candidates) != ("auto", "auto"):
             raise ConfigError("--steps and --candidates: of an adapter with a decoder by diffusion")
         return name
-    if opened.diffusion is None:
+    if name == "verified":
+        _check_drafts(opened)
+    elif opened.diffusion is None:
         raise ConfigError(
             f"--decoder {name}: the adapter brings no decoder by diffusion; one that was trained with "
             "task.decoder={form: diffusion} does (asr/whisper_diffusion)"
-        )
-    if name == "verified" and not isinstance(opened.diffusion, WhisperMasked):
-        raise ConfigError(
-            "--decoder verified: drafts for Whisper's own decoder, by one that was trained with kind=whisper"
         )
     wrong = {
         "--engine ct2": options.engine == "ct2",
@@ -47,25 +50,47 @@ def chosen(opened: Opened, options: TranscribeOptions) -> str:
         "--task translate": options.task != "transcribe",
     }
     for asked in (asked for asked, is_so in wrong.items() if is_so):
-        raise ConfigError(f"{asked}: the decoder by diffusion has none; give --decoder autoregressive")
+        raise ConfigError(f"{asked}: --decoder {name} has none; give --decoder autoregressive")
     return name
 
 
-def stock(opened: Opened) -> Opened:
-    """The same with only those adapters at work that the stock decoder was not changed by."""
+def _check_drafts(opened: Opened) -> None:
+    """Raises ConfigError where nobody drafts what Whisper's own decoder could read."""
+    if not isinstance(opened.backbone, Whisper) or not (opened.diffusion or opened.ctc):
+        raise ConfigError(
+            "--decoder verified: Whisper's own decoder reads drafts of an adapter, by a CTC layer "
+            "(asr/whisper_drafts) or a decoder by diffusion (asr/whisper_diffusion); here is neither"
+        )
+    if opened.diffusion is not None and not isinstance(opened.diffusion, WhisperMasked):
+        raise ConfigError(
+            "--decoder verified: drafts for Whisper's own decoder, by one that was trained with kind=whisper"
+        )
+
+
+def spells(opened: Opened, options: TranscribeOptions) -> bool:
+    """Whether a CTC layer writes, and not a decoder that reads the same states."""
+    own = options.decoder == "auto" or not isinstance(opened.backbone, Whisper)
+    return opened.ctc is not None and own
+
+
+def stock(opened: Opened, options: TranscribeOptions) -> Opened:
+    """The same with only those adapters and heads at work that the stock decoder was not changed by."""
     if opened.diffusion is not None:
         opened.model.activate(*_of_the_encoder(opened))
+    if opened.ctc is not None and not spells(opened, options):
+        return replace(opened, heads={name: head for name, head in opened.heads.items() if name != "ctc"})
     return opened
 
 
-def masked(opened: Opened, options: TranscribeOptions, device: str) -> Ready:
-    """The decoder by diffusion that came with the adapter, ready to hear."""
-    assert opened.diffusion is not None
+def brought(opened: Opened, options: TranscribeOptions, device: str) -> Ready:
+    """What came with the adapter to write or to draft, ready to hear."""
+    heads = [head for head in (opened.diffusion, opened.ctc) if head is not None]
     if options.dtype == "bfloat16":
-        opened.model.to(torch.bfloat16)
-        opened.diffusion.to(torch.bfloat16)
+        for part in (opened.model, *heads):
+            part.to(torch.bfloat16)
     dtype = "float32" if options.dtype == "auto" else options.dtype
-    if not isinstance(opened.diffusion, WhisperMasked):
+    decoder = opened.diffusion
+    if decoder is not None and not isinstance(decoder, WhisperMasked):
         return Ready(opened, None, dtype)
     backbone = cast(Whisper, opened.backbone)
 
@@ -73,10 +98,14 @@ def masked(opened: Opened, options: TranscribeOptions, device: str) -> Ready:
         names = _of_the_encoder(opened)
         return nullcontext(opened.model) if names == opened.model.active else opened.model.using(*names)
 
+    if decoder is None:
+        assert opened.ctc is not None
+        return Ready(opened, VerifiedEngine(backbone, SpelledDrafter(backbone, opened.ctc), alone), dtype)
     if chosen(opened, options) == "verified":
-        engine = VerifiedEngine(backbone, opened.diffusion, alone, by_device.drafting(options.steps))
-    else:
-        engine = MaskedEngine(backbone, opened.diffusion, alone, sampling(options, device), options.selection)
+        drafts = Sampling(steps=by_device.drafting(options.steps))
+        drafter = MaskedDrafter(MaskedEngine(backbone, decoder, alone, drafts))
+        return Ready(opened, VerifiedEngine(backbone, drafter, alone), dtype)
+    engine = MaskedEngine(backbone, decoder, alone, sampling(options, device), options.selection)
     return Ready(opened, engine, dtype)
 
 

@@ -111,9 +111,9 @@ class Transcriber(Hearing):
             raise ConfigError("engine: ct2 has one adapter in its weights and cannot change it; take torch")
         if decoding.chosen(self.opened, self.options) == "autoregressive":
             engine = self.options.engine if self.chooser is None else "torch"
-            found = ready(decoding.stock(self.opened), engine, self.options.dtype, device)
+            found = ready(decoding.stock(self.opened, self.options), engine, self.options.dtype, device)
         else:
-            found = decoding.masked(self.opened, self.options, device)
+            found = decoding.brought(self.opened, self.options, device)
             self.reader = decoding.reader(self.opened, self.options, device)
         self._in_weights = found.opened is not self.opened
         self.opened, self.engine, self._dtype = found.opened, found.engine, found.dtype
@@ -154,7 +154,7 @@ class Transcriber(Hearing):
     def _checked(self) -> tuple[int, ...]:
         """The tokens of the prompt; ConfigError, once and here, for a language or task there is none of."""
         options = self.options
-        if isinstance(self.backbone, Whisper) and self.opened.ctc is None:
+        if isinstance(self.backbone, Whisper) and not decoding.spells(self.opened, options):
             self.backbone.generation.prompt(options.language, options.task)
             return previous(self.backbone, options.prompt, options.hotwords)
         if options.task != "transcribe" or options.prompt or options.hotwords:

@@ -147,9 +147,9 @@ class Asr(Task):
             self.heads["diffusion"] = filling.head
             if filling.average is not None:
                 self.average = filling.average  # a part of the state
-        elif self.config.decoder == "ctc":
-            characters = self.config.vocabulary or Characters.of(data.texts).characters
-            head = self.heads["ctc"] = CtcHead(backbone.dim, characters)
+        elif (ctc := self.config.ctc) is not None:
+            characters = self.config.vocabulary or Characters.of(data.texts, ctc.cased).characters
+            head = self.heads["ctc"] = CtcHead(backbone.dim, characters, ctc.blocks)
             self.decoder = CtcLayer(head)
         else:
             self.decoder = forcing = TeacherForcing(backbone, self.config)
@@ -162,7 +162,7 @@ class Asr(Task):
     def head_config(self) -> dict[str, Any]:
         if isinstance(self.decoder, Filling):
             return {"diffusion": self.decoder.head_config()}
-        return {name: {"characters": head.vocabulary.characters} for name, head in self._ctc().items()}
+        return {name: head.config for name, head in self._ctc().items()}
 
     @property
     def kept_heads(self) -> dict[str, nn.Module]:
@@ -244,7 +244,7 @@ class Asr(Task):
         return Examined(float(loss.total), loss.targets, texts, heard)
 
     def validate(self, batches: list[Examined]) -> Scores:
-        own_decoder = self.config.decoder != "ctc"  # which, unless told otherwise, writes English
+        own_decoder = self.config.ctc is None  # which, unless told otherwise, writes English
         write, language = normaliser(), self.config.language or ("en" if own_decoder else "")
         said = [write(text, language) for batch in batches for text in batch.said]
         heard = [write(text, language) for batch in batches for text in batch.heard]

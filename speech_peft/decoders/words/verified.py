@@ -1,34 +1,65 @@
-"""Draft and verify: the parallel decoder guesses a text, the stock one reads it in one pass and corrects it.
+"""Draft and verify: somebody guesses a text, Whisper's own decoder reads it in one pass and corrects it.
 
 A pass over a whole draft gives what the stock decoder would write at every place of it. The prefix that it
 agrees with stays, the first token that it does not becomes its own, and what follows is the next draft. So
 the text is the stock greedy text, token for token, in as many passes as there are corrections (speculative
-decoding, arXiv:2211.17192, with a drafter of one pass).
+decoding, arXiv:2211.17192, with a drafter of one pass or none).
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..words.search import Found
-from ..words.whisper_reader import Reader
-from .engine import MaskedEngine, Stock
-from .masked import MaskedDecoder, Memory, bucket
+from .engine import TorchEngine
 from .ragged import Ragged
-from .sample import Sampling, forbidden
+from .search import Found
+from .whisper_reader import Reader
+from .word_times import TimedWord
 
 if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
 
 _LOOK_AHEAD = 1
 """Tokens of the draft among which a correction is looked for: a word that the draft has too much."""
+_SPARE = 32
+"""Places behind the longest draft that there is."""
 
-Again = Callable[[Sequence[int], Sequence[Sequence[int]]], list[list[int]]]
-"""Clips, and what stands of their texts, to what may follow."""
+Stock = Callable[[], AbstractContextManager[object]]
+"""Inside, the frozen decoder is what it was: no adapter of a drafter is at work."""
+GoOn = Callable[[Sequence[int], Sequence[Sequence[int]]], list[list[int]]]
+"""Clips, and what stands of their texts, to what may follow, ends included."""
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What may be said in each clip of a batch."""
+
+    tokens: Sequence[Sequence[int]]
+    """Texts with their ends."""
+    passes: Sequence[int]
+    """That each took."""
+    go_on: GoOn | None = None
+    costs: int = 1
+    """Passes that `go_on` takes. Where it takes none it is asked behind every correction, else where nothing
+    of a draft is left."""
+
+
+@runtime_checkable
+class Drafter(Protocol):
+    """Guesses texts from the states that Whisper's decoder reads."""
+
+    def drafts(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"] | None,
+        prompt: Int[Tensor, "b p"],
+        limits: Int[Tensor, " b"],
+    ) -> Drafts: ...
 
 
 @dataclass
@@ -110,19 +141,18 @@ def verify(
     mask: Bool[Tensor, "b t"] | None,
     prompt: Int[Tensor, "b p"],
     limits: Int[Tensor, " b"],
-    drafts: Sequence[Sequence[int]],
-    again: Again | None = None,
+    drafts: Drafts,
 ) -> Verified:
-    """The greedy text of each clip, from drafts with their ends; `again` drafts what is missing."""
+    """The greedy text of each clip, by reading drafts of it."""
     plain = Reader(backbone, states[:0], None)
     first, later = plain.forbidden(first=True), plain.forbidden(first=False)
     end, before = backbone.generation.eot, prompt.shape[1]
     rows = [
         Row(i, limit, list(draft)[: limit + 1])
-        for i, (limit, draft) in enumerate(zip(limits.tolist(), drafts, strict=True))
+        for i, (limit, draft) in enumerate(zip(limits.tolist(), drafts.tokens, strict=True))
     ]
     silences: list[float] = []
-    room = before + max(row.limit for row in rows) + max(len(row.draft) for row in rows) + 2 * bucket(1)
+    room = before + max(row.limit for row in rows) + max(len(row.draft) for row in rows) + _SPARE
     reader = Ragged(backbone, states, mask, room)
     active, pending = list(rows), prompt
     start = torch.zeros(len(rows), dtype=torch.long, device=prompt.device)
@@ -152,23 +182,32 @@ def verify(
         if not active:
             break
         pending = torch.tensor([[row.text[-1]] for row in active], device=prompt.device)
-        if again is not None and (empty := [row for row in active if not row.draft]):
-            for row, draft in zip(
-                empty, again([row.clip for row in empty], [row.text for row in empty]), strict=True
-            ):
-                row.draft = draft[: max(0, row.limit + 1 - len(row.text))]
-                row.drafts += 1
+        if drafts.go_on is not None:
+            _draft_on(drafts, [row for row in active if not (row.draft and drafts.costs)])
     found = [row.found(silence) for row, silence in zip(rows, silences, strict=True)]
-    return Verified(found, [row.passes + row.drafts for row in rows])
+    passes = [row.passes + row.drafts + own for row, own in zip(rows, drafts.passes, strict=True)]
+    return Verified(found, passes)
 
 
-class VerifiedEngine(MaskedEngine):
-    """Writes the stock greedy text; the decoder by diffusion drafts it."""
+def _draft_on(drafts: Drafts, rows: Sequence[Row]) -> None:
+    """These rows go on with what the drafter takes to follow their texts."""
+    assert drafts.go_on is not None
+    if not rows:
+        return
+    ahead = drafts.go_on([row.clip for row in rows], [row.text for row in rows])
+    for row, draft in zip(rows, ahead, strict=True):
+        row.draft = draft[: max(0, row.limit + 1 - len(row.text))]
+        row.drafts += drafts.costs
+
+
+class VerifiedEngine(TorchEngine):
+    """Writes the stock greedy text, and finds its words, as the stock decoder does; a drafter helps."""
 
     name: str = "verified"
 
-    def __init__(self, backbone: "Whisper", decoder: MaskedDecoder, stock: Stock, steps: int = 1):
-        super().__init__(backbone, decoder, stock, Sampling(steps=steps))
+    def __init__(self, backbone: "Whisper", drafter: Drafter, stock: Stock):
+        super().__init__(backbone)
+        self.drafter, self.stock = drafter, stock
         self.passes: list[int] = []
         """Of each clip of the last batch, drafts included."""
 
@@ -183,38 +222,23 @@ class VerifiedEngine(MaskedEngine):
         ngram: int = 0,
     ) -> list[Found]:
         if width > 1 or ngram:
-            return super().find(states, mask, prompt, limits, width, ngram)
-        memory, filled = self.filled(states, mask, prompt, limits)
-        drafts = [with_end(self.decoder, row) for row in filled.tokens[:, 0].tolist()]
-
-        def again(clips: Sequence[int], texts: Sequence[Sequence[int]]) -> list[list[int]]:
-            return go_on(self.decoder, memory.picked(torch.tensor(clips, device=states.device)), texts)
-
+            with self.stock():
+                return super().find(states, mask, prompt, limits, width, ngram)
+        drafts = self.drafter.drafts(states, mask, prompt, limits)
         with self.stock():
-            verified = verify(self.backbone, states, mask, prompt, limits, drafts, again)
-        drafted = filled.passes.tolist()
-        self.passes = [own + draft for own, draft in zip(verified.passes, drafted, strict=True)]
-        self._sure = {one.tokens: one.logprobs for one in verified.found}
+            verified = verify(self.backbone, states, mask, prompt, limits, drafts)
+        self.passes = verified.passes
         return verified.found
 
-
-def with_end(decoder: MaskedDecoder, row: Sequence[int]) -> list[int]:
-    """A text and its end."""
-    return [*decoder.until_end(row), decoder.end]
-
-
-def go_on(decoder: MaskedDecoder, memory: Memory, texts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """What the masked decoder takes to follow each of these beginnings, in one pass."""
-    device = memory.keys[0].device
-    width = min(bucket(max(map(len, texts)) + bucket(1)), decoder.room)
-    tokens = torch.full((len(texts), width), decoder.end, device=device)
-    masked = torch.ones(tokens.shape, dtype=torch.bool, device=device)
-    for i, text in enumerate(texts):
-        count = min(len(text), width)
-        tokens[i, :count] = torch.tensor(text[:count], device=device)
-        masked[i, :count] = False
-    scores = decoder(tokens, masked, memory)
-    if (bias := forbidden(decoder, device)) is not None:
-        scores = scores + bias
-    guesses = scores.argmax(-1).tolist()
-    return [with_end(decoder, guess[len(text) :]) for guess, text in zip(guesses, texts, strict=True)]
+    def words(
+        self,
+        states: Float[Tensor, "b t d"],
+        mask: Bool[Tensor, "b t"],
+        tokens: Sequence[Sequence[int]],
+        *,
+        seconds: Sequence[float],
+        language: Sequence[str | None],
+        task: str,
+    ) -> list[tuple[TimedWord, ...]]:
+        with self.stock():
+            return super().words(states, mask, tokens, seconds=seconds, language=language, task=task)

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from speech_peft.backbones.families import tiny
+from speech_peft.decoders.diffusion.drafts import MaskedDrafter
+from speech_peft.decoders.diffusion.engine import MaskedEngine
 from speech_peft.decoders.diffusion.kinds.whisper_masked import WhisperMasked
-from speech_peft.decoders.diffusion.verified import VerifiedEngine, rest, verify
+from speech_peft.decoders.diffusion.sample import Sampling
 from speech_peft.decoders.words import search
+from speech_peft.decoders.words.verified import Drafts, VerifiedEngine, rest, verify
 
 LIMITS = torch.tensor([30, 17, 14])
 
@@ -53,7 +56,7 @@ def test_whatever_the_draft_the_text_is_the_stock_greedy_one_and_a_better_draft_
     }
     passes = {}
     for name, draft in drafts.items():
-        verified = verify(backbone, *batch, LIMITS, draft)
+        verified = verify(backbone, *batch, LIMITS, Drafts(draft, [0] * 3))
         same(verified.found, stock)
         passes[name] = verified.passes
     assert passes["right"] == [1, 1, 1]
@@ -63,7 +66,8 @@ def test_whatever_the_draft_the_text_is_the_stock_greedy_one_and_a_better_draft_
 
 def test_an_untrained_drafter_costs_passes_and_no_words(clips):
     backbone, states, mask, prompt, stock = clips
-    engine = VerifiedEngine(backbone, WhisperMasked(backbone), nullcontext)
+    masked = MaskedEngine(backbone, WhisperMasked(backbone), nullcontext, Sampling(steps=1))
+    engine = VerifiedEngine(backbone, MaskedDrafter(masked), nullcontext)
     same(engine.find(states, mask, prompt, LIMITS), stock)
     assert all(passes >= 2 for passes in engine.passes)
 
