@@ -63,7 +63,7 @@ def grow(args: argparse.Namespace) -> None:
     for tokens in args.tokens:
         limits = torch.tensor([tokens - 1])
         ours = _spent(lambda n=tokens: fill_bucket(decoder, memory, n, whole(4)))
-        stock = _spent(lambda caps=limits: search.greedy(_endless(backbone, states), prompt, caps))
+        stock = _spent(lambda caps=limits: search.greedy(endless(backbone, states), prompt, caps))
         mine = encoding + remember + ours
         told = (
             f"4 passes {ours:.3f} s, stock {stock:.3f} s, with the encoder {(encoding + stock) / mine:.2f} x"
@@ -83,7 +83,7 @@ def whole(steps: int) -> Sampling:
     return Sampling("random", ratios=(1.0, 0.7, 0.5, 0.3)[:steps])
 
 
-def _endless(backbone: Whisper, states: torch.Tensor) -> Any:
+def endless(backbone: Whisper, states: torch.Tensor) -> Any:
     """A stock reader that never writes the end: it stops at its limit."""
     from speech_peft.decoders.words.whisper_reader import Reader
 
