@@ -1,4 +1,4 @@
-"""What Whisper itself writes of the clips of a manifest: the texts that drafts for its decoder are learned from.
+"""What Whisper itself writes of the clips of a manifest: texts that drafts for its decoder are learned from.
 
     python scripts/own_texts.py corpus/train.jsonl -o corpus/own --join 14 29
 
