@@ -1,4 +1,4 @@
-"""Letters as drafts for Whisper's own decoder: windows of all speech there is, with what it writes of them, spelled."""
+"""Letters as drafts for the stock decoder: windows of all speech there is, with what it writes, spelled.
 
 import subprocess
 import sys

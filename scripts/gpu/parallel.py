@@ -1,4 +1,4 @@
-"""Whisfusion's shapes (18 blocks of 768 behind Whisper small's encoder) compared with Whisper small writing by itself.
+"""Whisfusion in its shapes (18 blocks of 768 behind Whisper small) compared with Whisper small by itself.
 
 Random weights: what is compared is the work, and texts are as long as dense speech makes them. Audio seconds
 a second, encoder included, bf16; the least time of three.

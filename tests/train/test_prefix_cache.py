@@ -118,6 +118,27 @@ def test_the_cache_refuses_what_it_could_not_keep_exact(tmp_path):
         build(tmp_path, cache, "data.native_share=0.1")
 
 
+def test_an_adapter_that_does_not_learn_may_lie_below_what_does(tmp_path):
+    below = {"method": "bottleneck", "width": 4, "sites": ["layers.0.ffn"]}
+    tiny.run(tiny.recipe(tmp_path, "ctc", adapters={"below": below}), f"out={tmp_path}/first")
+    both = {**TOP, "below": {"from": str(tmp_path / "first" / "below")}}
+    cache = "data.cache={where: memory}"
+    with pytest.raises(ConfigError, match=r"layers\.0\.ffn lies in the first block"):
+        build(tmp_path, cache, "train=[a, below]", adapters=both)
+    task, data = build(tmp_path, cache, adapters=both)
+    batch = gather([data.train_clips[(0, 0)]])
+    with torch.no_grad():
+        computed = task.backbone.encode(task.backbone.prepare(batch.audio, batch.lengths))
+        torch.testing.assert_close(task.cache.encode(batch).states, computed.states, atol=1e-5, rtol=1e-5)
+    key = task.cache.key("clip", 8000)
+    assert key != build(tmp_path, cache)[0].cache.key("clip", 8000)
+    changed = load_file(tmp_path / "first/below/adapter.safetensors")
+    save_file(
+        {name: 2 * values for name, values in changed.items()}, tmp_path / "first/below/adapter.safetensors"
+    )
+    assert key != build(tmp_path, cache, adapters=both)[0].cache.key("clip", 8000)
+
+
 @pytest.mark.parametrize("damage", ["cut", "NaN", "other"])
 def test_a_damaged_entry_is_computed_again_and_its_clip_loaded_again(tmp_path, damage):
     task, data = build(tmp_path, "data.cache={where: disk}")

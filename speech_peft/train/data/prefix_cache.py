@@ -1,8 +1,9 @@
-"""The frozen-prefix cache: with adapters only in the top k blocks, the blocks below run once per clip.
+"""The frozen-prefix cache: with what learns only in the top k blocks, the blocks below run once per clip.
 
-What enters the lowest adapted block depends on the clip and on frozen weights alone, so it is computed at the
-first meeting and kept. A key names everything that could change it: the recording and its place in it, how it
-is degraded and in which variant, the backbone's weights and context, the block, the padded length.
+What enters the lowest block in which an adapter learns depends on the clip and on frozen numbers alone, so it
+is computed at the first meeting and kept. A key names everything that could change it: the recording and its
+place in it, how it is degraded and in which variant, the backbone's weights and context, adapters that run
+and do not learn, the block, the padded length.
 
 A clip's states must not depend on its neighbours. Whisper attends to padding, so in cache mode a batch holds
 clips of one grid length (`GridBatches`), each padded to the grid and no further. Native-length batches,
@@ -133,7 +134,7 @@ class PrefixCache:
         degraded = steps if data.degrade else "as recorded"
         top = getattr(recipe.task, "layer", None)
         lowest = lowest_block(backbone, model, top if isinstance(top, int) else None)
-        return cls(backbone, lowest, store, getattr(torch, config.dtype), degraded)
+        return cls(backbone, lowest, store, getattr(torch, config.dtype), degraded + _frozen(model))
 
     def key(self, source: str, grid_samples: int) -> str:
         """`source` names the audio: recording, place, variant."""
@@ -182,8 +183,8 @@ class PrefixCache:
 
 
 def lowest_block(backbone: Backbone, model: AdaptedModel, top: int | None = None) -> int:
-    """The first block of the first `top` that an active adapter touches: all below it are frozen for good."""
-    sites = [site for name in model.active for site in model.sites[name]]
+    """The first block of the first `top` in which an adapter learns: all below it are frozen for good."""
+    sites = [site for name in _learning(model) for site in model.sites[name]]
     blocks = [block for site in sites if (block := backbone.block_of(site)) is not None]
     lowest = min([*blocks, backbone.depth if top is None else top])
     if lowest == 0:
@@ -193,3 +194,18 @@ def lowest_block(backbone: Backbone, model: AdaptedModel, top: int | None = None
             f"into the top blocks, such as layers.{max(1, backbone.depth * 2 // 3)}.ffn, or drop data.cache"
         )
     return lowest
+
+
+def _learning(model: AdaptedModel) -> list[str]:
+    return [name for name in model.active if name in model.learning]
+
+
+def _frozen(model: AdaptedModel) -> str:
+    """What tells apart the numbers of active adapters that do not learn."""
+    digest = hashlib.sha256()
+    names = [name for name in model.active if name not in _learning(model)]
+    for name in names:
+        digest.update(name.encode())
+        for parameter in model.parameters_of(name):
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return f"|{digest.hexdigest()}" if names else ""
