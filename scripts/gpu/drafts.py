@@ -1,4 +1,4 @@
-"""Letters as drafts for the stock decoder: windows of all speech there is, with what it writes, spelled.
+"""Letters as drafts for the stock decoder: windows of all speech, with what it writes of them, spelled."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def main() -> None:
         0.7,
         480,
         data__train=place.joined("own", *own),
-        data__join=None if place.tiny else "null",
+        data__join="null",
         data__cache="{where: memory, dtype: float16}",
         data__workers=0 if place.tiny else 3,
         trainer__valid_every_steps=500,
