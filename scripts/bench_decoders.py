@@ -1,7 +1,8 @@
 """How often each decoder is wrong, and how many passes it takes: the tables of docs/diffusion.md.
 
     wer       error rates of samplers and selections over a manifest, encoder states made once
-    verified  draft and verify: the stock greedy text on every clip, passes a token, time against greedy
+    verified  draft and verify: the stock greedy text on every clip, passes a token, time against greedy;
+              drafts by diffusion or by letters, as the adapter has it
 
 Times are processor seconds of this process on one thread, the encoder included where it says so; texts are
 counted without their padding.
@@ -19,16 +20,19 @@ import torch
 
 from speech_peft.audio import io, manifest
 from speech_peft.backbones.whisper import Whisper
+from speech_peft.decoders.diffusion.drafts import MaskedDrafter
+from speech_peft.decoders.diffusion.engine import MaskedEngine
 from speech_peft.decoders.diffusion.lengths import by_duration
 from speech_peft.decoders.diffusion.masked import MaskedDecoder
 from speech_peft.decoders.diffusion.sample import PUBLISHED, Filled, Sampling, fill
 from speech_peft.decoders.diffusion.select import SELECTIONS, Selection, candidates_of, chosen
-from speech_peft.decoders.diffusion.verified import VerifiedEngine
 from speech_peft.decoders.words import search
+from speech_peft.decoders.words.spelled import SpelledDrafter
+from speech_peft.decoders.words.verified import Drafter, VerifiedEngine
 from speech_peft.decoders.words.whisper_text import MAX_TOKENS, SPARE_TOKENS, TOKENS_PER_SECOND
 from speech_peft.metrics.normalise import normaliser
 from speech_peft.metrics.wer import align_words, count
-from speech_peft.opening.loading import load
+from speech_peft.opening.loading import Opened, load
 
 RATE = 16_000
 SAMPLERS = {
@@ -181,16 +185,16 @@ def _pool(clips: Clips, pool: list[tuple[int, list[str]]], texts: dict[Selection
 @torch.inference_mode()
 def verified(args: argparse.Namespace) -> None:
     opened = load(args.adapter, args.weights, **({"context": args.context} if args.context else {}))
-    backbone, decoder = opened.backbone, opened.diffusion
+    backbone = opened.backbone
     assert isinstance(backbone, Whisper)
-    assert decoder is not None
     clips = Clips(backbone, args.data, args.limit, args.join)
     print(f"{len(clips.texts)} clips of {np.mean(clips.seconds):.1f} s")
-    for steps in args.steps:
-        engine = VerifiedEngine(backbone, decoder, nullcontext, steps)
+    for name, drafter in drafters(opened, backbone, args.steps).items():
+        engine = VerifiedEngine(backbone, drafter, nullcontext)
         for size in args.batch:
             spent = {"greedy": 0.0, "verified": 0.0}
-            tokens, passes, other = 0, 0, []
+            tokens, passes, other = 0, [], []
+            heard = [""] * len(clips.texts)
             for rows in clips.batches(size):
                 states, prompt = torch.cat([clips.states[i] for i in rows]), prompts(backbone, len(rows))
                 caps = [
@@ -203,15 +207,29 @@ def verified(args: argparse.Namespace) -> None:
                 found = engine.find(states, None, prompt, limits)
                 spent["verified"] += time.process_time() - middle
                 spent["greedy"] += middle - started
-                passes += sum(engine.passes)
+                passes += engine.passes
                 tokens += sum(len(one.tokens) + 1 for one in stock)
+                for i, one in zip(rows, found, strict=True):
+                    heard[i] = backbone.tokenizer.decode(one.tokens, skip_special_tokens=True)
                 other += [
                     i for i, one, two in zip(rows, stock, found, strict=True) if one.tokens != two.tokens
                 ]
-            share = f"{passes / tokens:.3f} passes a token ({passes} for {tokens})"
+            share = f"{sum(passes) / tokens:.3f} passes a token ({sum(passes)} for {tokens})"
+            each = f"{np.mean(passes):.1f} a clip, at most 8 for {np.mean(np.array(passes) <= 8):.0%}"
             times = f"greedy {spent['greedy']:.1f} s, verified {spent['verified']:.1f} s"
             told = f"other texts: {other or 'none'}"
-            print(f"draft of {steps}, batch {size}: {share}, {times}, {told}", flush=True)
+            print(f"{name}, batch {size}: {share}, {each}; {times}; {told}", flush=True)
+            print(f"    WER {interval(rate(clips.texts, heard))}", flush=True)
+
+
+def drafters(opened: Opened, backbone: Whisper, steps: Sequence[int]) -> dict[str, Drafter]:
+    """Who drafts: the CTC layer that the adapter brought, or its decoder by diffusion in so many passes."""
+    if opened.ctc is not None:
+        return {"letters": SpelledDrafter(backbone, opened.ctc)}
+    decoder = opened.diffusion
+    assert decoder is not None
+    engines = {n: MaskedEngine(backbone, decoder, nullcontext, Sampling(steps=n)) for n in steps}
+    return {f"draft of {n}": MaskedDrafter(engine) for n, engine in engines.items()}
 
 
 def main() -> None:
