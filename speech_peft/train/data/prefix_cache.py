@@ -156,16 +156,18 @@ class PrefixCache:
     @torch.no_grad()
     def _compute(self, batch: Batch, keys: Sequence[str], missing: Sequence[int]) -> None:
         where = torch.tensor(missing, device=batch.audio.device)
-        features = self.backbone.prepare(batch.audio[where], batch.lengths[where], pad_to=batch.grid_samples)
+        audio, lengths = batch.audio[where], batch.lengths[where]
+        with torch.autocast(audio.device.type, enabled=False):  # features are in float32, as elsewhere
+            features = self.backbone.prepare(audio, lengths, pad_to=batch.grid_samples)
         states = self.backbone.prefix(features, self.k)
         for row, i in enumerate(missing):
             mask = torch.empty(0) if features.mask is None else features.mask[row].cpu()
             # Cloned: a row of a batch would keep the whole batch alive.
             kept = states[row].to(self.dtype).cpu().clone()
             if problem := tensors.not_finite(kept):
-                audio, dtype = batch.sources[i].split("|")[0], str(self.dtype).removeprefix("torch.")
+                clip, dtype = batch.sources[i].split("|")[0], str(self.dtype).removeprefix("torch.")
                 raise ConfigError(
-                    f"data.cache: what enters block {self.k} of {audio} {problem}, so it is not kept. "
+                    f"data.cache: what enters block {self.k} of {clip} {problem}, so it is not kept. "
                     f"If data.cache.dtype={dtype} is too small for it, float32 is not"
                 )
             self.store.put(keys[i], Entry(kept, mask.clone(), features.lengths[row].cpu().clone()))
