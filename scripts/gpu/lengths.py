@@ -10,13 +10,14 @@ def main() -> None:
         "asr/whisper_res_adapter",
         place.weights("base"),
         "strangers_valid",
-        place.left(),
+        place.left(0.72),
         240,
         data__train=train,
         data__max_valid=2 if place.tiny else 16,
         data__workers=0 if place.tiny else 8,
         task__language="en",
         trainer__max_steps=300,
+        trainer__valid_every_steps=100,
     )
     place.trained(seconds)
 

@@ -46,7 +46,7 @@ PARTS = (
     Part("speaker", 1.0, together=True, named=True),
     Part("foley", 1.0, together=True, named=True),
     Part("knitting", 1.0, together=True, named=True),
-    Part("bridge", 1.0, together=True, named=True),
+    Part("bridge", 0.78, together=True, named=True),
 )
 
 
@@ -69,12 +69,18 @@ def main(argv: list[str] | None = None) -> None:
         group = [part for part in missing if part.together] if missing[0].together else missing[:1]
         missing = [part for part in missing if part not in group]
         running = {part: start(part, options) for part in group}
-        until = end - 60 * options.minutes * sum(part.share for part in missing)  # theirs is kept for them
+        until = end - 60 * options.minutes * kept(missing)
         for part, process in running.items():
             finish(part, process, options, until)
     for part in wanted:
         found = options.out / f"{part.name}.json"
         print(f"{part.name}: {found.read_text() if found.exists() else 'nothing'}", flush=True)
+
+
+def kept(missing: list[Part]) -> float:
+    """The share of the time that is kept for parts which are still to come."""
+    alone = sum(part.share for part in missing if not part.together)
+    return alone + max((part.share for part in missing if part.together), default=0.0)
 
 
 def start(part: Part, options: argparse.Namespace) -> "subprocess.Popen[bytes]":
