@@ -8,7 +8,7 @@ from pathlib import Path
 from place import Place
 
 SCRIPT = Path(__file__).resolve().parent.parent / "own_texts.py"
-PROCESSES = 4
+PROCESSES = 6
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         "asr/whisper_drafts",
         weights,
         "strangers_valid",
-        0.7,
+        place.left(),
         480,
         data__train=place.joined("own", *own),
         data__join="null",

@@ -1,7 +1,7 @@
 """Whisfusion in its shapes (18 blocks of 768 behind Whisper small) compared with Whisper small by itself.
 
 Random weights: what is compared is the work, and texts are as long as dense speech makes them. Audio seconds
-a second, encoder included, bf16; the least time of three.
+a second, encoder included, bf16; the least time of two.
 """
 
 import copy
@@ -93,7 +93,7 @@ def speeds(place: Place, whisper: Whisper, decoder: Bridged, seconds: int, batch
 
 def least(work: Callable[[], object], device: str) -> float:
     found = []
-    for _ in range(4):  # the first warms up
+    for _ in range(3):  # the first warms up
         began = time.perf_counter()
         work()
         if device != "cpu":
