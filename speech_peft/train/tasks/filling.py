@@ -40,7 +40,8 @@ class Filling:
         assert isinstance(task.recipe.task, AsrConfig)
         self.task, self.config, self.language = task, config, task.recipe.task.language
         self.head, self._config = decoder_of(task, config, texts)
-        self.average = copy.deepcopy(self.head).requires_grad_(False) if config.ema else None
+        one_base = {id(task.backbone): task.backbone}  # which it reads beside its own numbers
+        self.average = copy.deepcopy(self.head, one_base).requires_grad_(False) if config.ema else None
         self.objective = Objective(
             config.high,
             config.high_share,
