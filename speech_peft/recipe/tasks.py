@@ -170,8 +170,8 @@ class GenerateConfig(Part):
     from it is the kind of sound."""
     unlabelled: Share = 0.1
     """Share of the clips that the model itself is not told the class of: what guidance compares with."""
-    untold: Share = 0.1
-    """Share of the batches in which adapters are told nothing either."""
+    alone: Share = 0.1
+    """Share of the batches in which adapters are told the moments or the summary of a clip alone."""
 
 
 class FeatureLosses(Part):

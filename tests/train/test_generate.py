@@ -52,6 +52,13 @@ def test_adapters_learn_and_a_run_that_goes_on_ends_where_a_whole_one_does(path,
         torch.testing.assert_close(theirs[key], value, rtol=0, atol=1e-6)
 
 
+def test_each_of_two_adapters_learns_without_the_other_and_no_batch_says_nothing(path, tmp_path):
+    trained = tiny.run(path, "task.alone=1", "trainer.max_steps=8", f"out={tmp_path}/alone")
+    found = weights(trained)
+    assert any(value.any() for key, value in found.items() if "when" in key and "up.weight" in key)
+    assert any(value.any() for key, value in found.items() if "kind" in key and "value" in key)
+
+
 @pytest.mark.parametrize(
     ("over", "why"),
     [

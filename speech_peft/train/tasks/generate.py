@@ -128,8 +128,10 @@ class Generate(Task):
                 moments = None if moments is None else rotated(moments, features.lengths, by)
             if memory is not None and self._kin:
                 memory = self._of_kin(batch, memory, generator)
-            if torch.rand((), generator=generator) < self.config.untold:
-                moments = memory = None
+            if torch.rand((), generator=generator) < self.config.alone and None not in (memory, moments):
+                # Never neither: of the bare model, which is frozen, nobody learns.
+                first = bool(torch.rand((), generator=generator) < 0.5)
+                memory, moments = (memory, None) if first else (None, moments)
         return Told(values, classes.to(values.device), memory, moments)
 
     def _moments(self, batch: Batch, frames: int) -> Float[Tensor, "b t"]:
