@@ -59,7 +59,7 @@ def test_whatever_the_draft_the_text_is_the_stock_greedy_one_and_a_better_draft_
         verified = verify(backbone, *batch, LIMITS, Drafts(draft, [0] * 3))
         same(verified.found, stock)
         passes[name] = verified.passes
-    assert passes["right"] == [1, 1, 1]
+    assert max(passes["right"]) <= 3  # 8, 16 and 32 tokens at once
     assert passes["none"] == [len(one.tokens) + 1 for one in stock]
     assert max(sum(passes["one wrong"]), sum(passes["one twice"])) < sum(passes["none"]) / 2, passes
 

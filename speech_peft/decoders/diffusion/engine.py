@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..words.engine import TorchEngine
 from ..words.search import Found
-from ..words.whisper_text import SPARE_TOKENS, TOKENS_PER_SECOND
+from ..words.whisper_text import seconds_of
 from ..words.word_times import TimedWord, frames_of, words_at
 from .lengths import by_duration
 from .masked import MaskedDecoder, Memory
@@ -109,17 +109,6 @@ class MaskedEngine(TorchEngine):
             end = count / backbone.frame_rate
             found.append(words_at(backbone, row, frames / backbone.frame_rate, end, shares))
         return found
-
-
-def seconds_of(states: Tensor, mask: Tensor | None, limits: Tensor, frame_rate: float) -> list[float]:
-    """How long each clip is: as its limit of tokens says, or at most as long as it has states."""
-    counts = [states.shape[1]] * len(states) if mask is None else mask.sum(1).tolist()
-    return [
-        min((limit - SPARE_TOKENS) / TOKENS_PER_SECOND, count / frame_rate)
-        if limit > SPARE_TOKENS
-        else count / frame_rate
-        for limit, count in zip(limits.tolist(), counts, strict=True)
-    ]
 
 
 def _found(

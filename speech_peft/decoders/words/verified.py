@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _LOOK_AHEAD = 1
 """Tokens of the draft among which a correction is looked for: a word that the draft has too much."""
+_AHEAD = 6
+"""Tokens of a draft that are read at once: on a processor each costs, and behind a correction they were read
+for nothing. Twice as many when all were right."""
 _SPARE = 32
 """Places behind the longest draft that there is."""
 
@@ -74,18 +77,22 @@ class Row:
     drafts: int = 0
     passes: int = 0
     ended: bool = False
+    ahead: int = _AHEAD
+    corrected: bool = False
+    """By the last pass."""
 
     @property
     def open(self) -> bool:
         return not self.ended and len(self.text) <= self.limit
 
     def take(self, written: Sequence[int], logs: Sequence[float], end: int) -> int:
-        """Goes on with what the stock decoder writes behind each token of the draft; how many were agreed on.
+        """Goes on with what the stock decoder writes behind each token of the draft that was read; how many
+        of these were agreed on.
 
         `written[j]` follows the first j tokens of the draft.
         """
         agreed = 0
-        while agreed < len(self.draft) and written[agreed] == self.draft[agreed]:
+        while agreed < min(len(self.draft), len(written)) and written[agreed] == self.draft[agreed]:
             agreed += 1
         for token, log in zip(written[: agreed + 1], logs, strict=False):
             if not self.open:
@@ -95,9 +102,13 @@ class Row:
                 self.ended = True
             else:
                 self.text.append(token)
-        self.draft = rest(self.draft, agreed, written[agreed])
+        self.corrected = agreed < len(written)
+        if self.corrected:
+            self.draft, self.ahead = rest(self.draft, agreed, written[agreed]), _AHEAD
+        else:
+            self.draft, self.ahead = self.draft[agreed:], 2 * self.ahead
         self.passes += 1
-        return agreed
+        return min(agreed, len(written) - 1)
 
     def found(self, silence: float) -> Found:
         """As the stock search has it."""
@@ -157,8 +168,8 @@ def verify(
     active, pending = list(rows), prompt
     start = torch.zeros(len(rows), dtype=torch.long, device=prompt.device)
     while active:
-        longest = max(len(row.draft) for row in active)
-        drafted = [row.draft + [end] * (longest - len(row.draft)) for row in active]
+        longest = max(min(len(row.draft), row.ahead) for row in active)
+        drafted = [(row.draft + [end] * longest)[:longest] for row in active]
         chunk = torch.cat([pending, torch.tensor(drafted, device=prompt.device, dtype=torch.long)], 1)
         hidden = reader.read(chunk, start)
         if not silences:
@@ -183,7 +194,9 @@ def verify(
             break
         pending = torch.tensor([[row.text[-1]] for row in active], device=prompt.device)
         if drafts.go_on is not None:
-            _draft_on(drafts, [row for row in active if not (row.draft and drafts.costs)])
+            _draft_on(
+                drafts, [row for row in active if not row.draft or (row.corrected and not drafts.costs)]
+            )
     found = [row.found(silence) for row, silence in zip(rows, silences, strict=True)]
     passes = [row.passes + row.drafts + own for row, own in zip(rows, drafts.passes, strict=True)]
     return Verified(found, passes)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core.current import going_on_with
@@ -28,6 +28,23 @@ TOKENS_PER_SECOND = 12
 SPARE_TOKENS = 10
 MAX_TOKENS = 224
 _RETRY_BEAM, _RETRY_NGRAM = 5, 3
+
+
+def seconds_of(
+    states: Float[Tensor, "b t d"],
+    mask: Bool[Tensor, "b t"] | None,
+    limits: Int[Tensor, " b"],
+    frame_rate: float,
+) -> list[float]:
+    """How long each clip is: as its limit of tokens says, where that is its own, and at most as long as there
+    are states."""
+    counts = [states.shape[1]] * len(states) if mask is None else mask.sum(1).tolist()
+    return [
+        min((limit - SPARE_TOKENS) / TOKENS_PER_SECOND, count / frame_rate)
+        if SPARE_TOKENS < limit < MAX_TOKENS
+        else count / frame_rate
+        for limit, count in zip(limits.tolist(), counts, strict=True)
+    ]
 
 
 def greedy(
