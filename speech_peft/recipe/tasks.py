@@ -65,6 +65,9 @@ class DiffusionConfig(Part):
     """Whisper: weight of the distributions of its autoregressive decoder, where that agrees with the text."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Validated and saved is a running mean of the decoder's numbers, which keeps this much at each step."""
+    learned: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Whisper, `train: decoder`: validated and saved are the stock decoder's numbers and so much of what was
+    added to them."""
     frame_drop: Share = 0.0
     """Share of the states that the decoder is not shown in training."""
 
@@ -77,6 +80,8 @@ class DiffusionConfig(Part):
             )
         if self.width % (2 * self.heads):
             raise ValueError(f"width: {self.width} channels are not {self.heads} heads of an even size")
+        if self.learned < 1 and (self.kind, self.train) != ("whisper", "decoder"):
+            raise ValueError("learned: only a copy of Whisper's blocks has where it began; leave it out")
         if self.kind != "whisper" and self.distil:
             raise ValueError(
                 "distil: only Whisper's own decoder has the tokens of kind=whisper; leave it out"

@@ -99,3 +99,17 @@ def test_a_decoder_by_diffusion_is_told_by_its_form():
     assert DiffusionConfig(form="diffusion").kind == "whisper"
     with pytest.raises(ValueError, match="form"):
         DiffusionConfig(form="diffuse")
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_what_is_saved_lies_between_the_stock_decoder_and_what_was_learned(tmp_path):
+    kept = {}
+    for learned in (1.0, 0.25):
+        recipe = tiny.recipe(tmp_path, decoder(learned=learned), adapters=NONE)
+        trained = tiny.run(recipe, "trainer.max_steps=2", f"out={tmp_path}/{learned}")
+        kept[learned] = loading.load(trained.folders[0]).diffusion
+    stock = kept[1.0].backbone.decoder.layers[0].fc1.weight
+    whole, part = (kept[share].blocks[0].fc1.weight for share in (1.0, 0.25))
+    assert not torch.equal(whole, stock)
+    torch.testing.assert_close(part - stock, 0.25 * (whole - stock))
+    assert torch.equal(kept[1.0].mask_embedding, kept[0.25].mask_embedding)

@@ -19,6 +19,7 @@ from ...decoders.diffusion.kinds import forms
 from ...decoders.diffusion.kinds.bridged import Bridged
 from ...decoders.diffusion.kinds.checkpoints import load_checkpoint
 from ...decoders.diffusion.kinds.texts import characters_of
+from ...decoders.diffusion.kinds.whisper_masked import WhisperMasked
 from ...decoders.diffusion.lengths import by_duration
 from ...decoders.diffusion.masked import MaskedDecoder, Memory
 from ...decoders.diffusion.sample import Sampling, fill
@@ -40,8 +41,8 @@ class Filling:
         assert isinstance(task.recipe.task, AsrConfig)
         self.task, self.config, self.language = task, config, task.recipe.task.language
         self.head, self._config = decoder_of(task, config, texts)
-        one_base = {id(task.backbone): task.backbone}  # which it reads beside its own numbers
-        self.average = copy.deepcopy(self.head, one_base).requires_grad_(False) if config.ema else None
+        self.average = self._copy() if config.ema else None
+        self._mixed = self._copy() if config.learned < 1 else None
         self.objective = Objective(
             config.high,
             config.high_share,
@@ -55,7 +56,17 @@ class Filling:
     @property
     def kept(self) -> MaskedDecoder:
         """What is validated and saved."""
-        return self.head if self.average is None else self.average
+        trained = self.head if self.average is None else self.average
+        if self._mixed is None:
+            return trained
+        assert isinstance(self._mixed, WhisperMasked)
+        self._mixed.to(self.task.device).load_state_dict(trained.state_dict())
+        self._mixed.toward_stock(self.config.learned)
+        return self._mixed
+
+    def _copy(self) -> MaskedDecoder:
+        one_base = {id(self.task.backbone): self.task.backbone}  # which it reads beside its own numbers
+        return copy.deepcopy(self.head, one_base).requires_grad_(False)
 
     def head_config(self) -> dict[str, Any]:
         """What rebuilds it beside its backbone."""
