@@ -65,7 +65,7 @@ def name_of(cells: Sequence[str], head: Sequence[str]) -> str:
 
 
 def cell(text: str) -> Cell | None:
-    found: Sequence[str | None] | None = (match := _CELL.fullmatch(text)) and match.groups()
+    found: Sequence[str | None] | None = (match := _CELL.fullmatch(text.strip("*"))) and match.groups()
     if not found or found[0] is None:
         return None
     value, low, high = (float(each if each is not None else found[0]) for each in found)

@@ -16,6 +16,8 @@ CONDITIONING = {
     ),
     "bridge": ("Another language in, English out",),
     "knitting": ("Along time, then along frequency", "--without", "less"),
+    "knitting_speech": ("Speech damaged in some frequencies", "--without", "less"),
+    "views": ("Several microphones",),
 }
 
 
