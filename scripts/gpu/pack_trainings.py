@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import soundfile
-from foley import CLASSES
 from pack import NEEDED, ROOT, TO_LEARN_FROM, clips, shuffled, size, weights, wheels
+from place import SOUNDS
 
 from speech_peft.audio import manifest
 from speech_peft.audio.manifest import Row
@@ -61,7 +61,7 @@ def main() -> None:
     clips(speech, "voices", shuffled(rows_of("queen", "train")), room())
     clips(speech, "prompts_train", rows_of("asterisk-en", "train"), room(), TO_LEARN_FROM)
     if options.sounds:
-        found = [row for row in manifest.read(options.sounds) if row.label in CLASSES]
+        found = [row for row in manifest.read(options.sounds) if row.label in SOUNDS]
         clips(speech, "sounds", [row for row in found if row.extra.get("fold") in FOLDS], room())
     clips(speech, "sky", shuffled(rows_of("steel-sky", "all")), room(), TO_LEARN_FROM)
     weights(folder / "weights", "base")

@@ -12,6 +12,10 @@ from typing import Any
 _BEGAN = time.monotonic()
 
 
+SOUNDS = ("baby_cry", "clock_tick", "dog_bark", "person_sneeze", "rooster")
+"""The classes of ESC that a diffusion learns to make."""
+
+
 @dataclass(frozen=True)
 class Place:
     """What a part is given."""

@@ -93,10 +93,17 @@ def start(part: Part, options: argparse.Namespace) -> "subprocess.Popen[bytes]":
         f"--seconds={seconds:.0f}",
     ]
     given += ["--tiny"] * options.tiny
-    command = [sys.executable, str(HERE / f"{part.name}.py"), *map(str, given)]
+    command = [sys.executable, str(HERE / "parts" / f"{part.name}.py"), *map(str, given)]
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]  # where `place` is
     print(f"{part.name}: begins, {seconds:.0f} s", flush=True)
     with (options.out / f"{part.name}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
 
 
 def finish(part: Part, process: "subprocess.Popen[bytes]", options: argparse.Namespace, until: float) -> None:

@@ -28,6 +28,7 @@ if PART == "fails":
 @pytest.fixture
 def gpu(monkeypatch):
     """The scripts' folder on the path."""
+    monkeypatch.syspath_prepend(str(GPU / "parts"))
     monkeypatch.syspath_prepend(str(GPU))
     for name in ("run", "pack", "laws", "place"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -50,8 +51,9 @@ def test_packed_weights_are_read_to_within_half_a_step(gpu, tmp_path):
 def test_a_part_that_hangs_is_stopped_and_the_others_have_their_time(gpu, tmp_path, monkeypatch, capsys):
     import run
 
+    (tmp_path / "parts").mkdir()
     for name in ("hangs", "fails", "works"):
-        (tmp_path / f"{name}.py").write_text(f"PART = {name!r}\n" + PART)
+        (tmp_path / "parts" / f"{name}.py").write_text(f"PART = {name!r}\n" + PART)
     parts = (run.Part("hangs", 0.5, True), run.Part("fails", 0.5, True), run.Part("works", 0.5))
     monkeypatch.setattr(run, "PARTS", parts)
     monkeypatch.setattr(run, "HERE", tmp_path)

@@ -4,17 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from place import Place
+from place import SOUNDS, Place
 
-CLASSES = ("baby_cry", "clock_tick", "dog_bark", "person_sneeze", "rooster")
-FOLDS = "{{fold: [{}], label: [" + ",".join(CLASSES) + "]}}"
-SCRIPTS = Path(__file__).resolve().parent.parent
+FOLDS = "{{fold: [{}], label: [" + ",".join(SOUNDS) + "]}}"
+SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     place = Place.from_arguments()
     sounds, untrained, mel = place.clips("sounds"), place.out / "untrained", place.out / "mel"
-    made = [sys.executable, SCRIPTS / "new_mel_diffusion.py", sounds, untrained, "--classes", *CLASSES]
+    made = [sys.executable, SCRIPTS / "new_mel_diffusion.py", sounds, untrained, "--classes", *SOUNDS]
     subprocess.run([*map(str, made)], check=True)
     same = {
         "data__train": sounds,

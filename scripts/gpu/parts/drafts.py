@@ -7,7 +7,7 @@ from pathlib import Path
 
 from place import Place
 
-SCRIPT = Path(__file__).resolve().parent.parent / "own_texts.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "own_texts.py"
 PROCESSES = 6
 
 

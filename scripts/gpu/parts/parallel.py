@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from place import Place
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SCRIPTS))
 
 from measure_decoder_cost import endless, whole  # noqa: E402

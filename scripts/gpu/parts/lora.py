@@ -7,7 +7,7 @@ from statistics import median
 
 from place import Place
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SCRIPTS))
 
 from peers.side import Side  # noqa: E402

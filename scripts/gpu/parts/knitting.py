@@ -7,7 +7,7 @@ from pathlib import Path
 
 from place import Place
 
-SCRIPT = Path(__file__).resolve().parent.parent / "measure_knitting_speech.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "measure_knitting_speech.py"
 
 
 def main() -> None:
