@@ -22,8 +22,6 @@ def learn(place: Place, recipe: str, weights: Path, lengths: Path | None) -> Non
         480,
         data__train=train,
         data__workers=0 if place.tiny else 6,
-        optim__lr="4e-4",
-        optim__warmup=60,
         trainer__valid_every_steps=500,
     )
     place.trained(seconds, lengths=lengths)
