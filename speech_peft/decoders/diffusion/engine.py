@@ -3,8 +3,7 @@
 What runs in circles, or into its limit, is read again by the frozen model's own decoder.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..words.engine import TorchEngine
+from ..words.engine import Stock, TorchEngine
 from ..words.search import Found
 from ..words.whisper_text import seconds_of
 from ..words.word_times import TimedWord, frames_of, words_at
@@ -24,9 +23,6 @@ from .times import placed
 
 if TYPE_CHECKING:
     from ...backbones.whisper import Whisper
-
-Stock = Callable[[], AbstractContextManager[object]]
-"""Inside, the frozen decoder is what it was: no adapter of the masked one is at work."""
 
 
 class MaskedEngine(TorchEngine):

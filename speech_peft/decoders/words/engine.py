@@ -4,7 +4,8 @@ Which windows there are, what is read again and what is believed is the caller's
 compute. `TorchEngine` runs every adapter on every device; `ct2_engine` has CTranslate2's decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,9 @@ from .word_times import TimedWord
 if TYPE_CHECKING:
     from ...backbones.base import Features
     from ...backbones.whisper import Whisper
+
+Stock = Callable[[], AbstractContextManager[object]]
+"""Inside, the frozen decoder is what it was: no adapter of another one is at work."""
 
 
 @runtime_checkable

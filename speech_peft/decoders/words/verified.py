@@ -7,7 +7,6 @@ decoding, arXiv:2211.17192, with a drafter of one pass or none).
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .engine import TorchEngine
+from .engine import Stock, TorchEngine
 from .ragged import Ragged
 from .search import Found
 from .whisper_reader import Reader
@@ -32,8 +31,6 @@ for nothing. Twice as many when all were right."""
 _SPARE = 32
 """Places behind the longest draft that there is."""
 
-Stock = Callable[[], AbstractContextManager[object]]
-"""Inside, the frozen decoder is what it was: no adapter of a drafter is at work."""
 GoOn = Callable[[Sequence[int], Sequence[Sequence[int]]], list[list[int]]]
 """Clips, and what stands of their texts, to what may follow, ends included."""
 
