@@ -54,7 +54,7 @@ def test_the_command_of_a_figure_gives_all_that_its_script_requires(command: str
         argparse.ArgumentParser, "parse_args", lambda self, args=None: parsed(read(self, words))
     )
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    script = importlib.import_module(name.removesuffix(".py"))
+    script = importlib.import_module(name.removesuffix(".py").replace("/", "."))
     if (app := getattr(script, "app", None)) is None and inspect.signature(script.main).parameters.keys() - {
         "argv"
     }:
