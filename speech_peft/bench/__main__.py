@@ -75,7 +75,7 @@ def asr(
         list[str] | None,
         typer.Option(
             metavar="[autoregressive|diffusion|verified]",
-            help="Of an adapter with a decoder by diffusion; a column each; may be repeated.",
+            help="Of an adapter that writes or drafts by itself; a column each; may be repeated.",
         ),
     ] = None,
     steps: Passes = "auto",

@@ -79,7 +79,7 @@ def transcribe(
     decoder: Annotated[
         Literal["auto", "autoregressive", "diffusion", "verified"],
         typer.Option(
-            help="auto: diffusion if the adapter has it; verified: it drafts the stock greedy text."
+            help="auto: diffusion if the adapter has it; verified: that or its letters draft the stock text."
         ),
     ] = "auto",
     steps: cli.Passes = "auto",

@@ -119,7 +119,7 @@ class TranscribeOptions:
 
     decoder: DecoderName = "auto"
     """auto: by diffusion where the adapter brought such a decoder. autoregressive: the stock one. verified:
-    the stock one's greedy text, which the other drafts."""
+    the stock one's greedy text, which the other drafts, or a CTC layer."""
     steps: Count = "auto"
     """Passes of a decoder by diffusion, at most; `decoders.diffusion.by_device` says what auto is."""
     candidates: Count = "auto"

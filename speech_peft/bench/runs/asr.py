@@ -181,7 +181,8 @@ def measure(system: System, rows: Sequence[Row], settings: Settings) -> Run[Pred
 def only_language(transcriber: Any) -> str:
     """`en` of a Whisper that knows nothing but English; empty where what it writes may be of any language."""
     generation = getattr(getattr(transcriber, "backbone", None), "generation", None)
-    own_decoder = getattr(getattr(transcriber, "opened", None), "ctc", None) is None
+    layer = getattr(getattr(transcriber, "opened", None), "ctc", None)  # which may be there to draft alone
+    own_decoder = layer is None or getattr(transcriber, "engine", None) is not None
     return "en" if own_decoder and generation is not None and not generation.is_multilingual else ""
 
 
