@@ -23,10 +23,11 @@ from speech_peft.audio.manifest import Row
 from speech_peft.backbones.whisper import Whisper
 from speech_peft.decoders.words.whisper_text import greedy
 from speech_peft.opening.loading import load
+from speech_peft.recipe.parts import JoinConfig
+from speech_peft.train.data.joined import Windows
 
 RATE = 16_000
 LONGEST = 29.5
-PAUSE = (0.1, 0.7)
 
 
 def main() -> None:
@@ -69,25 +70,22 @@ def texts(whisper: Whisper, rows: Sequence[Row], device: str) -> list[str]:
     return [one.text for one in greedy(whisper, encoded.states)]
 
 
-def windows(rows: Sequence[Row], folder: Path, seconds: Sequence[float], seed: int) -> Iterator[Row]:
-    """Clips in a random order, put behind each other up to a length that is drawn for each window."""
-    generator = np.random.default_rng(seed)
+def windows(rows: Sequence[Row], folder: Path, seconds: tuple[float, float], seed: int) -> Iterator[Row]:
+    """Clips in a random order, put behind each other as training joins them, all of them to windows."""
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    rows = [rows[i] for i in order if rows[i].duration < LONGEST]
+    joined = JoinConfig(share=1.0, seconds=seconds)
     folder.mkdir(parents=True, exist_ok=True)
-    parts: list[np.ndarray] = []
-    said: list[str] = []
-    length, wanted, number = 0.0, generator.uniform(*seconds), 0
-    for row in [*(rows[i] for i in generator.permutation(len(rows))), None]:
-        if parts and (row is None or length + row.duration > wanted):
-            path = folder / f"{number:05d}.flac"
-            soundfile.write(path, np.concatenate(parts), RATE)
-            yield Row(path.stem, path, duration=length, text=" ".join(said))
-            parts, said, length, wanted = [], [], 0.0, generator.uniform(*seconds)
-            number += 1
-        if row is not None and row.duration < LONGEST - PAUSE[1]:
-            sound = io.load(row.audio, RATE, row.start, row.duration).samples
-            parts += [sound, np.zeros(int(RATE * generator.uniform(*PAUSE)), np.float32)]
-            said.append((row.text or "").strip())
-            length = sum(map(len, parts)) / RATE
+    for number, window in enumerate(Windows([row.duration for row in rows], joined, seed).of(0)):
+        parts = []
+        for index, pause in zip(window.clips, (*window.pauses, 0.0), strict=True):
+            row = rows[index]
+            parts += [io.load(row.audio, RATE, row.start, row.duration).samples]
+            parts += [np.zeros(round(RATE * pause), np.float32)]
+        sound, path = np.concatenate(parts), folder / f"{number:05d}.flac"
+        soundfile.write(path, sound, RATE)
+        said = " ".join((rows[index].text or "").strip() for index in window.clips)
+        yield Row(path.stem, path, duration=len(sound) / RATE, text=said)
 
 
 if __name__ == "__main__":
