@@ -121,9 +121,12 @@ class Place:
 
     def trained(self, seconds: float, **more: object) -> None:
         """Write what a training came to as the part's result: it is measured elsewhere."""
+        self.result(seconds=round(seconds, 1), steps=self.steps(), **more)
+
+    def steps(self) -> int:
+        """How many its training took."""
         lines = (self.out / "run" / "metrics.jsonl").read_text().splitlines()
-        steps = max(json.loads(line).get("step", 0) for line in lines)
-        self.result(seconds=round(seconds, 1), steps=steps, **more)
+        return max(json.loads(line).get("step", 0) for line in lines)
 
     def result(self, **found: object) -> None:
         """Write what the part found."""

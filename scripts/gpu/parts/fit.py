@@ -1,7 +1,5 @@
 """Whisper base learns to hear at the length of the audio: clean speech of many voices, tested on others."""
 
-import json
-
 from place import Place
 
 
@@ -10,15 +8,10 @@ def main() -> None:
     weights = place.weights("base") or place.weights("tiny.en")
     out = place.out / "run"
     seconds = place.train("asr/whisper_fit", weights, "strangers_valid", 0.4, 480)
-    result = {"weights": weights.name, "seconds": round(seconds, 1), "steps": steps(out)}
+    result = {"weights": weights.name, "seconds": round(seconds, 1), "steps": place.steps()}
     for name, clips in (("strangers", "strangers"), ("prompts", "prompts_test")):
         result[name] = place.rates(out / "fit", weights, place.clips(clips), place.out / name)
-        (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-
-
-def steps(out) -> int:
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return max(json.loads(line).get("step", 0) for line in lines)
+        place.result(**result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Does every method work on the device? Forward, backward, a saved file, and how far it is from the CPU."""
 
-import json
 import tempfile
 import traceback
 from typing import Any
@@ -49,7 +48,7 @@ def main() -> None:
         "failures": failures,
         "furthest from the CPU": dict(sorted(worst.items(), key=lambda item: -item[1])[:5]),
     }
-    (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    place.result(**result)
 
 
 def compare(method: Method, name: str, options: dict[str, Any], device: str) -> float | None:

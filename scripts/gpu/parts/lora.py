@@ -1,6 +1,5 @@
 """Training steps of a LoRA on Whisper, ours beside PEFT's, in turn; the sides are the CPU comparison's."""
 
-import json
 import sys
 from pathlib import Path
 from statistics import median
@@ -38,7 +37,7 @@ def main() -> None:
             abs(a["loss"] - b["loss"]) for a, b in zip(*answers.values(), strict=True)
         ),
     }
-    (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    place.result(**result)
     for worker in sides.values():
         worker.close()
 

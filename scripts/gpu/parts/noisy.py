@@ -1,7 +1,5 @@
 """The noisy recipe on prompts and many voices; tested on voices never heard, noisy and clean."""
 
-import json
-
 from place import Place
 
 
@@ -21,7 +19,7 @@ def main() -> None:
         result[name] = place.rates(
             place.out / "run" / "telephone", weights, place.clips(clips), folder, *more
         )
-        (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        place.result(**result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Audio seconds a second of Whisper base: stock at 30 s, and adapted to the length; clips and an hour."""
 
-import json
 import time
 from pathlib import Path
 
@@ -41,11 +40,11 @@ def main() -> None:
             result[f"{name}, clips, batch {batch}"] = taken / timed(
                 weights, adapter, context, dtype, place.device, batch * longest, clips
             )
-            save(place, result)
+            place.result(**result)
         result[f"{name}, an hour"] = soundfile.info(hour).duration / timed(
             weights, adapter, context, dtype, place.device, 1800.0, [hour]
         )
-        save(place, result)
+        place.result(**result)
 
 
 def timed(weights, adapter, context, dtype, device, batch_seconds, files) -> float:
@@ -75,10 +74,6 @@ def long(path: Path, files: list[Path], seconds: float) -> Path:
             out.write(samples)
             left, at = left - len(samples), at + 1
     return path
-
-
-def save(place: Place, result: dict[str, object]) -> None:
-    (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

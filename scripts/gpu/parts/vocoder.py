@@ -1,6 +1,5 @@
 """The restoration vocoder until it speaks: clean speech through the encoder and back, judged by its words."""
 
-import json
 import shutil
 
 from place import Place
@@ -16,7 +15,7 @@ def main() -> None:
     decoder = place.out / "run" / "vocoder"
     for name, clips in (("prompts", "prompts_test"), ("strangers", "strangers")):
         result[name] = judged(place, decoder, clips, name)
-        (place.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        place.result(**result)
 
 
 def judged(place: Place, adapter, clips: str, name: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ kernels takes, and passes are few beside those of a decoder that takes one for e
 itself: with at most 16 passes it takes 8.0 where with at most 8 it takes 6.7, and 23.5 % of words are wrong
 for 26.0 (67 clips, an early decoder; a later one gains nothing). Several texts take all their passes, and
 twice as many gain nothing beyond chance (31.3 % for 32.7). A draft of four passes takes as many in all as
-one of one (0.85 a token). No GPU was timed.
+one of one (0.85 a token). On a GPU one clip alone was timed (docs/gpu.md).
 """
 
 from typing import Literal
